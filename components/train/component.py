@@ -1,0 +1,37 @@
+"""KFP component: train."""
+
+from ifas_components import IMAGE
+from kfp import dsl
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def train(
+    config: str,
+    run_id: str,
+    dataset: dsl.Input[dsl.Dataset],
+    captions: dsl.Input[dsl.Dataset],
+    validation: dsl.Input[dsl.Artifact],
+    previous: dsl.Input[dsl.Artifact],
+    model: dsl.Output[dsl.Model],
+    lineage: dsl.Output[dsl.Artifact],
+) -> None:
+    """Fine-tunes the model with the lopsided loss (Ray Train, DeepSpeed).
+
+    Args:
+        config: the run's configuration as JSON.
+        run_id: name of the run.
+    """
+    from ifas.steps.entry import run_component
+
+    run_component(
+        "train",
+        config,
+        run_id,
+        inputs={
+            "dataset": dataset.path,
+            "captions": captions.path,
+            "validation": validation.path,
+            "lineage": previous.path,
+        },
+        outputs={"model": model.path, "lineage": lineage.path},
+    )

@@ -1,0 +1,76 @@
+"""`ifas candidates|show|approve|reject|package`: the ledger, for people."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ifas.cli.run import ConfigOption, SetOption
+from ifas.core.config import load
+
+CandidateArgument = Annotated[str, typer.Argument(help="Candidate id, or a prefix that names one.")]
+ReasonOption = Annotated[str, typer.Option(help="Why. Kept with the decision.")]
+
+
+def _ledger(config: str, overrides: list[str] | None) -> Any:
+    from ifas.promotion.ledger import Ledger
+    from ifas.steps.gate import ledger_url
+
+    return Ledger(ledger_url(load(config, overrides)))
+
+
+def candidates(
+    config: ConfigOption = "laptop",
+    overrides: SetOption = None,
+    state: Annotated[str | None, typer.Option(help="pending, approved, rejected or refused.")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """List the candidates, newest first."""
+    rows = _ledger(config, overrides).list(state=state)
+    if as_json:
+        typer.echo(json.dumps([row.as_dict() for row in rows], indent=2))
+        return
+    for row in rows:
+        typer.echo(f"{row.id}  {row.state:<9} {row.created}  run {row.run_id}")
+
+
+def show(candidate: CandidateArgument, config: ConfigOption = "laptop", overrides: SetOption = None) -> None:
+    """A candidate with its evidence, decision and history, as JSON."""
+    ledger = _ledger(config, overrides)
+    found = ledger.get(candidate)
+    history = [entry.as_dict() for entry in ledger.history(found.id)]
+    typer.echo(json.dumps({**found.as_dict(), "history": history}, indent=2))
+
+
+def approve(
+    candidate: CandidateArgument, reason: ReasonOption, config: ConfigOption = "laptop", overrides: SetOption = None
+) -> None:
+    """Approve a pending candidate. Final."""
+    done = _ledger(config, overrides).approve(candidate, actor=getpass.getuser(), reason=reason)
+    typer.echo(f"{done.id} is {done.state}; build its Bento with: ifas package {done.id} --out bento")
+
+
+def reject(
+    candidate: CandidateArgument, reason: ReasonOption, config: ConfigOption = "laptop", overrides: SetOption = None
+) -> None:
+    """Reject a pending candidate. Final."""
+    done = _ledger(config, overrides).reject(candidate, actor=getpass.getuser(), reason=reason)
+    typer.echo(f"{done.id} is {done.state}")
+
+
+def package(
+    candidate: CandidateArgument,
+    out: Annotated[Path, typer.Option(help="Folder for the Bento.")] = Path("bento"),
+    config: ConfigOption = "laptop",
+    overrides: SetOption = None,
+) -> None:
+    """Build the Bento of a candidate that a person approved. Any other state is refused."""
+    from ifas.core.environment import prepare
+    from ifas.steps.release import package_candidate
+
+    prepare()
+    typer.echo(package_candidate(load(config, overrides), candidate, out).summary)

@@ -1,0 +1,134 @@
+"""`ifas data`: demo data, packing, and the registry."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ifas.core.environment import prepare
+from ifas.core.home import home
+from ifas.core.progress import Progress
+
+app = typer.Typer(no_args_is_help=True)
+
+RegistryOption = Annotated[Path, typer.Option(help="Dataset registry: a git repository with DVC.")]
+
+
+def registry_default() -> Path:
+    """Where the registry is when nothing else is said."""
+    return home() / "registry"
+
+
+@app.command("demo")
+def demo_data(
+    out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("data/raw/demo"),
+    faces: Annotated[
+        Path | None, typer.Option(help="Folder of real portraits to stage as the subjects (no masks then).")
+    ] = None,
+    seed: Annotated[int, typer.Option()] = 7,
+    subjects: Annotated[int, typer.Option(help="Identities to render.")] = 44,
+    workers: Annotated[int, typer.Option()] = 2,
+) -> None:
+    """Make the synthetic demo data set: people, prints, replays and masks before simulated cameras."""
+    prepare()
+    from ifas.cli.show import following
+    from ifas.data.simulator import make_demo
+
+    with following(home() / "events" / "data-demo.jsonl"):
+        summary = make_demo(out, seed=seed, faces=faces, subjects=subjects, workers=workers, progress=_progress("data"))
+    typer.echo(f"{summary.images} images of {summary.subjects} subjects in {out}: {dict(summary.kinds)}")
+    for file, reason in summary.skipped:
+        typer.echo(f"skipped {file}: {reason}", err=True)
+
+
+def _progress(step: str) -> object:
+    """A (done, total) callback that emits progress events."""
+    bars: dict[int, Progress] = {}
+
+    def advance(done: int, total: int) -> None:
+        bar = bars.setdefault(total, Progress(step, total=total))
+        bar.advance(done - bar.done)
+
+    return advance
+
+
+@app.command("pack")
+def pack_data(
+    layout: Annotated[str, typer.Argument(help="Reader: celeba-spoof or folder.")],
+    root: Annotated[Path, typer.Argument(help="The dataset as it is distributed.")],
+    out: Annotated[Path, typer.Option(help="Dataset folder to make.")],
+    name: Annotated[str, typer.Option(help="Name of the dataset.")],
+    licence: Annotated[str | None, typer.Option(help="SPDX id or terms, where the layout does not say.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what was found.")] = False,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Pack a dataset into Parquet shards and a manifest. A bad image is counted and listed; it never ends the run."""
+    prepare()
+    from ifas.data.pack import pack
+    from ifas.data.readers import reader
+
+    if dry_run:
+        found = reader(layout).scan(root)
+        counts: dict[str, int] = {}
+        for sample in found.samples:
+            counts[sample.pai_species] = counts.get(sample.pai_species, 0) + 1
+        subjects = len({s.subject_id for s in found.samples})
+        facts = {
+            "images": len(found.samples),
+            "subjects": subjects,
+            "species": counts,
+            "unrecognised": list(found.unrecognised),
+        }
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    report = pack(layout, root, out, name=name, licence=licence)
+    if as_json:
+        typer.echo(json.dumps(report.facts, indent=2))
+        return
+    typer.echo(report.summary)
+    for path, reason in report.refused:
+        typer.echo(f"refused {path}: {reason}", err=True)
+
+
+@app.command("init")
+def init_registry(
+    path: RegistryOption = Path(".ifas/registry"),
+    remote: Annotated[str | None, typer.Option(help="Folder or s3://bucket/prefix; default: beside the registry.")] = (
+        None
+    ),
+    endpoint: Annotated[str | None, typer.Option(help="S3 endpoint URL. Credentials: AWS_* variables.")] = None,
+) -> None:
+    """Make a dataset registry (again: nothing changes)."""
+    from ifas.data.registry import Registry
+
+    registry = Registry.init(path, remote, endpoint=endpoint)
+    typer.echo(f"registry {registry.path}")
+
+
+@app.command("publish")
+def publish(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder made by `ifas data pack`.")],
+    path: RegistryOption = Path(".ifas/registry"),
+    message: Annotated[str, typer.Option()] = "",
+) -> None:
+    """Add a packed dataset to the registry, push it to the remote, and print its revision."""
+    prepare()
+    from ifas.data.registry import Registry
+
+    published = Registry(path).publish(dataset, message=message)
+    typer.echo(f"{published.tag} {published.revision}{'' if published.changed else ' (unchanged)'}")
+
+
+@app.command("revisions")
+def revisions(
+    name: Annotated[str, typer.Argument(help="Dataset.")],
+    path: RegistryOption = Path(".ifas/registry"),
+) -> None:
+    """Revisions of a dataset, newest first."""
+    from ifas.data.registry import Registry
+
+    for item in Registry(path).revisions(name):
+        typer.echo(str(item))

@@ -1,0 +1,138 @@
+"""`ifas run` and `ifas step`: the whole DAG, or one node of it."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ifas.core.config import RunConfig, load
+from ifas.core.errors import ConfigError, IfasError
+
+ConfigOption = Annotated[str, typer.Option("--config", "-c", help="Profile, or a YAML file.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", help="Override, e.g. train.steps=20.")]
+
+
+class Runner(StrEnum):
+    """How the DAG runs on this machine."""
+
+    kfp = "kfp"
+    process = "process"
+
+
+def run(
+    config: ConfigOption = "laptop",
+    overrides: SetOption = None,
+    runner: Annotated[Runner, typer.Option(help="kfp: a process per step by kfp.local; process: all in this one.")] = (
+        Runner.kfp
+    ),
+    runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why, and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Run the retrain pipeline on this machine; a step whose inputs did not change is reused."""
+    settings = load(config, overrides)
+    if dry_run:
+        _plan(settings, as_json)
+        return
+    folder = run_pipeline(settings, runner, runs)
+    lineage = json.loads((folder / "lineage.json").read_text())
+    if as_json:
+        typer.echo(json.dumps({"run": str(folder), "steps": lineage["entries"]}, indent=2))
+    else:
+        typer.echo(f"run       {folder}  (report: {folder / 'report.html'})")
+
+
+def run_pipeline(config: RunConfig, runner: Runner, runs: Path) -> Path:
+    """Runs the pipeline and gathers its results in `runs/<id>/`; raises the failing step's own error."""
+    from ifas.cli.show import following
+    from ifas.core.environment import prepare
+    from ifas.steps.folder import gather, new_run_id
+
+    prepare()
+    run_id = new_run_id()
+    folder = runs / run_id
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    root, log = folder / "artifacts", folder / "run.log"
+    with following(folder / "events.jsonl") as follower:
+        try:
+            _start(config, runner, run_id, root, log)
+        except (IfasError, RuntimeError) as error:
+            # kfp raises a RuntimeError without the cause; the step's own error is in its event.
+            stopped: Exception | None = error
+        else:
+            stopped = None
+    gather(folder, root)
+    if stopped is None:
+        return folder
+    failure = follower.failure
+    if failure is None:
+        raise IfasError(f"run {run_id} ended without a step's error: {stopped}", f"read {log}") from stopped
+    failed = IfasError(f"step {failure['step']} failed: {failure['what']}", failure["fix"] or f"see {log}")
+    failed.exit_code = failure["code"]
+    raise failed from stopped
+
+
+def _start(config: RunConfig, runner: Runner, run_id: str, root: Path, log: Path) -> None:
+    if runner is Runner.kfp:
+        from ifas_pipelines.local import run_local
+
+        run_local(config.model_dump_json(), run_id, root, log)
+    else:
+        from ifas.steps.chain import run_chain
+
+        run_chain(config, run_id, root)
+
+
+def _plan(config: RunConfig, as_json: bool) -> None:
+    from ifas.core.environment import prepare
+    from ifas.steps.chain import plan
+
+    prepare()
+    rows = [{"step": step.name, "about": step.about, "reuse": reuse, "why": why} for step, reuse, why in plan(config)]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        typer.echo(f"{row['step']:<9} {'reuse' if row['reuse'] else 'run  '}  {row['why']}")
+
+
+def step(
+    name: Annotated[str, typer.Argument(help="ingest, caption, validate, train, evaluate, gate, approve or package.")],
+    config: ConfigOption = "laptop",
+    overrides: SetOption = None,
+    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help="name=path or name=s3://...")] = None,
+    outputs: Annotated[list[str] | None, typer.Option("--output", "-o", help="name=path or name=s3://...")] = None,
+    run_id: Annotated[str, typer.Option(help="Name of the run; made up when not given.")] = "",
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Run even if nothing changed.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Run one step. `--input lineage=...` continues the lineage of the step before."""
+    from ifas.core.environment import prepare
+    from ifas.steps.folder import new_run_id
+    from ifas.steps.staged import execute_staged
+
+    prepare()
+    result = execute_staged(
+        name,
+        load(config, overrides),
+        run_id=run_id or new_run_id(),
+        inputs=_pairs(inputs),
+        outputs=_pairs(outputs),
+        use_cache=not no_cache,
+    )
+    typer.echo(result.model_dump_json(indent=2) if as_json else result.summary)
+
+
+def _pairs(items: list[str] | None) -> dict[str, str]:
+    pairs: dict[str, Any] = {}
+    for item in items or []:
+        name, eq, value = item.partition("=")
+        if not eq or not value:
+            raise ConfigError(f"{item!r} is not of the form name=path", "e.g. --input dataset=data/packed/demo")
+        pairs[name] = value
+    return pairs

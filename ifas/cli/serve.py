@@ -1,0 +1,38 @@
+"""`ifas serve` and `ifas ask`: a Bento over HTTP."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    bento: Annotated[Path, typer.Argument(help="Bento folder: runs/latest/bento, or `ifas package --out`.")],
+    port: Annotated[int, typer.Option(help="0 picks a free one.")] = 3000,
+) -> None:
+    """Serve a Bento on this machine until interrupted."""
+    from ifas.core.environment import prepare
+    from ifas.serving.client import serve as serve_bento
+
+    prepare()
+    with serve_bento(bento, port=port) as url:
+        typer.echo(f"serving {bento} at {url}  (POST {url}/verify, stop with Ctrl-C)")
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            typer.echo("stopped")
+
+
+def ask(
+    image: Annotated[Path, typer.Argument(help="Picture to judge.")],
+    url: Annotated[str, typer.Option(help="Where the Bento is served.")] = "http://127.0.0.1:3000",
+) -> None:
+    """Send a picture to a served Bento and print the answer as JSON."""
+    from ifas.serving.client import ask as ask_bento
+
+    typer.echo(json.dumps(ask_bento(url, image), indent=2))

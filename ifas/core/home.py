@@ -1,0 +1,9 @@
+"""Where ifas keeps what it can make again: cache, weights, the local registry and ledger."""
+
+import os
+from pathlib import Path
+
+
+def home() -> Path:
+    """`$IFAS_HOME`, or `.ifas` in the current folder."""
+    return Path(os.environ.get("IFAS_HOME", ".ifas"))

@@ -1,0 +1,63 @@
+"""The one place where image bytes from outside become pixels.
+
+Training, evaluation and the served model decode here, so they see the same pixels and refuse the same files.
+Pillow and numpy are imported on first use: `ifas.core` itself stays light.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from ifas.core.errors import ImageRefused
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class ImageLimits(BaseModel):
+    """What is decoded at all. A 14000x14000 one-bit PNG is 23 KiB on the wire, so pixels are capped as well."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_bytes: int = 8 * 2**20
+    max_pixels: int = 40_000_000
+    min_side: int = 32
+    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP")
+
+
+def decode(data: bytes, limits: ImageLimits | None = None) -> npt.NDArray[np.uint8]:
+    """Decodes one image to uint8 RGB of shape (H, W, 3), EXIF orientation applied.
+
+    The size is read from the header and checked before any pixel is decoded.
+
+    Raises:
+        ImageRefused: empty, too many bytes or pixels, a format that is not accepted, animated, or truncated.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    limits = limits or ImageLimits()
+    if len(data) > limits.max_bytes:
+        raise ImageRefused(f"image has {len(data)} bytes, the limit is {limits.max_bytes}", "send a smaller file")
+    try:
+        with Image.open(io.BytesIO(data), formats=limits.formats) as image:
+            width, height = image.size
+            if width * height > limits.max_pixels:
+                raise ImageRefused(
+                    f"image has {width}x{height} pixels, the limit is {limits.max_pixels}",
+                    "scale it down first",
+                )
+            if min(width, height) < limits.min_side:
+                raise ImageRefused(f"image is {width}x{height}, the smallest side allowed is {limits.min_side}")
+            if getattr(image, "n_frames", 1) != 1:
+                raise ImageRefused("image has more than one frame", "send one still picture")
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
+    except ImageRefused:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        kinds = ", ".join(limits.formats)
+        raise ImageRefused(f"image can't be decoded ({error})", f"send a whole {kinds} file") from error

@@ -1,0 +1,105 @@
+"""The manifest's columns: one row is one image or one frame. Files are Parquet; readers live in `ifas.data`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ifas.core.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column: Arrow type name, whether nulls are allowed, and what it holds."""
+
+    name: str
+    type: str
+    about: str
+    nullable: bool = False
+
+
+def _c(name: str, type: str, about: str, nullable: bool = False) -> Column:
+    return Column(name=name, type=type, about=about, nullable=nullable)
+
+
+#: Columns of every manifest.
+COLUMNS: tuple[Column, ...] = (
+    _c("sample_id", "string", "hex SHA-256 of the encoded image bytes"),
+    _c("dataset", "string", "name of the dataset in the registry"),
+    _c("domain", "string", "capture domain that protocols split by: a dataset, or a camera and its place"),
+    _c("subject_id", "string", "person, unique within the dataset"),
+    _c("media_id", "string", "source video or photo"),
+    _c("track_id", "string", "face track within the media", nullable=True),
+    _c("frame_index", "int64", "frame within the media", nullable=True),
+    _c("split", "string", "train, dev or test; by subject, never by frame"),
+    _c("label", "string", "live or spoof"),
+    _c("spoof_type", "string", "live, print, replay, mask or mannequin"),
+    _c("pai_species", "string", "PAI species (ISO/IEC 30107-3), dotted, begins with the spoof type"),
+    _c("device", "string", "capture device", nullable=True),
+    _c("environment", "string", "indoor, outdoor, ...", nullable=True),
+    _c("illumination", "string", "normal, strong, back, dark, ...", nullable=True),
+    _c("face_box", "list<float>", "x, y, w, h in pixels of the stored image", nullable=True),
+    _c("width", "int32", "pixels"),
+    _c("height", "int32", "pixels"),
+    _c("shard", "string", "file name of the Parquet shard below shards/"),
+    _c("row", "int32", "row within the shard"),
+    _c("phash", "string", "64-bit perceptual hash, 16 hex digits"),
+    _c("licence", "string", "SPDX id or the dataset's terms"),
+    _c("source", "string", "path of the image in the raw dataset"),
+    _c("synthetic", "bool", "rendered, not photographed"),
+    _c("attack", "string", "JSON: ground truth of a simulated or staged attack", nullable=True),
+)
+
+#: Columns that captioning adds.
+CAPTION_COLUMNS: tuple[Column, ...] = (
+    _c("caption", "string", "the interpretation that the model learns to write"),
+    _c("caption_source", "string", "general or spoof-aware"),
+    _c("caption_general", "string", "what the general captioner said, before filtering"),
+    _c("caption_kept", "bool", "general caption of an attack passed the filter of Algorithm 1"),
+    _c("evidence", "string", "JSON: measurements the caption rests on"),
+)
+
+MANIFEST_FILE = "manifest.parquet"
+SHARDS_DIR = "shards"
+DATASET_FILE = "dataset.json"
+
+
+def check_columns(present: list[str], captioned: bool = False, where: str = MANIFEST_FILE) -> None:
+    """Raises DataError naming every column of the manifest that is missing."""
+    wanted = COLUMNS + (CAPTION_COLUMNS if captioned else ())
+    missing = [c for c in wanted if c.name not in present]
+    if missing:
+        listed = "; ".join(f"{c.name} ({c.about})" for c in missing)
+        step = "caption" if any(c in CAPTION_COLUMNS for c in missing) else "ingest"
+        raise DataError(f"{where} misses the column(s) {listed}", f"run `ifas step {step}` again to rebuild it")
+
+
+def read_manifest(path: Path, captioned: bool = False) -> pd.DataFrame:
+    """The manifest in a Parquet file, or in a folder that holds `manifest.parquet`, columns checked.
+
+    Raises:
+        DataError: no such file, not Parquet, or a column is missing.
+    """
+    import pandas as pd
+
+    file = path / MANIFEST_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise DataError(f"no manifest at {file}", "point to a dataset folder, or to its manifest.parquet")
+    try:
+        frame = pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} can't be read as Parquet: {error}", "fetch the dataset again") from error
+    check_columns(list(frame.columns), captioned, str(file))
+    return frame
+
+
+class ImageSource(Protocol):
+    """Where the encoded bytes of a sample come from. Picklable, so that workers can take it along."""
+
+    def read(self, shard: str, row: int) -> bytes:
+        """Encoded image bytes at a row of a shard. Raises CorruptShardError or DataError."""
+        ...

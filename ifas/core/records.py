@@ -1,0 +1,73 @@
+"""What a step hands on: its result, and the hash-chained lineage of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ifas.core.errors import DataError
+from ifas.core.files import sha256_json
+
+
+class StepResult(BaseModel):
+    """What a step did. `facts` are plain JSON values; every number a report or card shows comes from here."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    summary: str = Field(description="one line for a person: what was done, with counts")
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+
+class LineageEntry(BaseModel):
+    """One step of a run. `hash` covers every other field; `previous` is the hash of the entry before."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: str
+    config: str = Field(description="SHA-256 of the step's part of the configuration")
+    code: str = Field(description="SHA-256 of the package's source files")
+    inputs: dict[str, str] = Field(description="input name -> SHA-256 of its content")
+    outputs: dict[str, str] = Field(description="output name -> SHA-256 of its content")
+    summary: str
+    facts: dict[str, Any]
+    image: str = Field(description="container image the step ran in, or 'local'")
+    started: str = Field(description="ISO 8601, UTC")
+    seconds: float
+    reused: str = Field(default="", description="why the cached outputs were valid; empty when the step ran")
+    previous: str = ""
+    hash: str = ""
+
+    def sealed(self, previous: str) -> LineageEntry:
+        """This entry, chained to `previous`."""
+        entry = self.model_copy(update={"previous": previous, "hash": ""})
+        return entry.model_copy(update={"hash": sha256_json(entry.model_dump(exclude={"hash"}))})
+
+
+class Lineage(BaseModel):
+    """All steps of a run so far, oldest first."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run_id: str
+    entries: list[LineageEntry] = Field(default_factory=list)
+
+    def append(self, entry: LineageEntry) -> Lineage:
+        """A new lineage with `entry` sealed onto the end."""
+        previous = self.entries[-1].hash if self.entries else ""
+        return Lineage(run_id=self.run_id, entries=[*self.entries, entry.sealed(previous)])
+
+    def verify(self) -> None:
+        """Raises DataError at the first entry whose hash does not fit."""
+        previous = ""
+        for entry in self.entries:
+            if entry.sealed(previous).hash != entry.hash:
+                raise DataError(
+                    f"lineage of run {self.run_id} was altered at step {entry.step!r}",
+                    "do not trust this run; repeat it",
+                )
+            previous = entry.hash
+
+    def of(self, step: str) -> LineageEntry | None:
+        """The last entry of a step, or None."""
+        return next((e for e in reversed(self.entries) if e.step == step), None)

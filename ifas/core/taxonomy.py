@@ -1,0 +1,91 @@
+"""One taxonomy of presentation attacks for all datasets, and the words that name an attack medium.
+
+The four spoof types are those of I-FAS (arXiv 2501.01720, Algorithm 1). The PAI species (ISO/IEC 30107-3) is
+kept underneath as a dotted name that begins with its spoof type: `print.a4`, `replay.phone`.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Literal, get_args
+
+from ifas.core.errors import DataError
+
+Label = Literal["live", "spoof"]
+SpoofType = Literal["live", "print", "replay", "mask", "mannequin"]
+Split = Literal["train", "dev", "test"]
+
+SPOOF_TYPES: tuple[str, ...] = get_args(SpoofType)
+ATTACKS: tuple[str, ...] = SPOOF_TYPES[1:]
+SPLITS: tuple[str, ...] = get_args(Split)
+
+#: PAI species known to ifas -> spoof type. To add one, add a line.
+PAI_SPECIES: dict[str, SpoofType] = {
+    "live": "live",
+    "print": "print",
+    "print.photo": "print",
+    "print.poster": "print",
+    "print.a4": "print",
+    "print.flat": "print",
+    "print.bent": "print",
+    "replay": "replay",
+    "replay.pc": "replay",
+    "replay.monitor": "replay",
+    "replay.tablet": "replay",
+    "replay.phone": "replay",
+    "mask": "mask",
+    "mask.paper_face": "mask",
+    "mask.paper_upper_body": "mask",
+    "mask.paper_region": "mask",
+    "mask.rigid3d": "mask",
+    "mannequin": "mannequin",
+}
+
+#: Keyword -> spoof type: K of Algorithm 1. `paper` and `screen` are printed there; the rest is our choice, since
+#: the paper does not print the whole dictionary. Matched on word boundaries, plural allowed.
+KEYWORDS: dict[str, SpoofType] = {
+    "paper": "print",
+    "printed": "print",
+    "printout": "print",
+    "photograph": "print",
+    "poster": "print",
+    "screen": "replay",
+    "display": "replay",
+    "tablet": "replay",
+    "phone": "replay",
+    "monitor": "replay",
+    "mask": "mask",
+    "mannequin": "mannequin",
+    "dummy": "mannequin",
+}
+
+
+def spoof_type_of(species: str) -> SpoofType:
+    """Spoof type of a PAI species.
+
+    Raises:
+        DataError: the species is not in `PAI_SPECIES`.
+    """
+    try:
+        return PAI_SPECIES[species]
+    except KeyError:
+        raise DataError(
+            f"PAI species {species!r} is not in the taxonomy",
+            f"add a line to PAI_SPECIES in ifas/core/taxonomy.py, or use one of: {', '.join(PAI_SPECIES)}",
+        ) from None
+
+
+@cache
+def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(r"\b(" + "|".join(map(re.escape, words)) + r")s?\b", re.IGNORECASE)
+
+
+def media_named(text: str, keywords: dict[str, SpoofType] | None = None) -> list[SpoofType]:
+    """Attack media that `text` names, in order of appearance, each once.
+
+    Words are matched on their boundaries, so "newspaper" does not name paper.
+    """
+    table = KEYWORDS if keywords is None else keywords
+    found = (table[m.group(1).lower()] for m in _pattern(tuple(table)).finditer(text))
+    return list(dict.fromkeys(found))

@@ -1,0 +1,50 @@
+"""approve: candidate + policy -> its approval state. Nothing is approved unless the policy or a person does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ifas.core.config import RunConfig
+from ifas.core.files import read_json, write_json
+from ifas.core.records import StepResult
+from ifas.steps.contract import Context
+from ifas.steps.gate import ledger_url
+
+
+def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
+    """Approves a passed candidate when the configuration says `by_policy`; else reports the state as it is."""
+    from ifas.promotion.ledger import Ledger
+
+    given = read_json(inputs["candidate"])
+    ledger = Ledger(ledger_url(config))
+    candidate = ledger.get(given["candidate"])
+    if config.approve.by_policy and candidate.state == "pending":
+        reason = f"every rule of the gate policy passed in run {context.run_id}"
+        candidate = ledger.approve(candidate.id, actor="policy", reason=reason)
+    approval = approval_of(ledger, candidate.id)
+    write_json(outputs["approval"], approval)
+    summary = f"candidate {candidate.id} is {candidate.state}"
+    if approval["actor"]:
+        summary += f" by {approval['actor']}"
+    if candidate.state == "pending":
+        summary += f'; decide with: ifas approve {candidate.id} --reason "..."'
+    return StepResult(summary=summary, facts={"approval": approval})
+
+
+def approval_of(ledger: Any, candidate_id: str) -> dict[str, Any]:
+    """The approval record that `package` checks: state, who, why, when, and the digests it is bound to."""
+    candidate = ledger.get(candidate_id)
+    history = ledger.history(candidate.id)
+    last = history[-1] if candidate.state in ("approved", "rejected") and history else None
+    return {
+        "candidate": candidate.id,
+        "product": candidate.product,
+        "state": candidate.state,
+        "actor": last.actor if last else "",
+        "reason": last.reason if last else "",
+        "at": last.at if last else "",
+        "evidence_sha256": candidate.evidence_sha256,
+        "model_sha256": candidate.model_sha256,
+    }

@@ -1,0 +1,27 @@
+"""caption: dataset -> captioned manifest and the tuned captioner (paper, Algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ifas.core.config import RunConfig
+from ifas.core.manifest import read_manifest
+from ifas.core.records import StepResult
+from ifas.steps.contract import Context
+
+
+def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
+    """Captions every image; raises DataError when no caption of an attack survives the filter."""
+    from ifas.captioning.scf import run_scf
+    from ifas.data.shards import ShardImages
+
+    dataset = inputs["dataset"]
+    report = run_scf(
+        read_manifest(dataset),
+        ShardImages(dataset),
+        config.caption,
+        source_domains=config.caption.source_domains or config.protocol.source_domains,
+        out=outputs["captions"],
+    )
+    return StepResult(summary=report.summary, facts=report.facts)

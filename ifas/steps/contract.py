@@ -1,0 +1,132 @@
+"""What a step is, and the table of all steps in the order of the DAG."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ifas.core.config import RunConfig
+from ifas.core.errors import unknown_key
+from ifas.core.records import Lineage, StepResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a step knows of its run beside config and inputs."""
+
+    run_id: str
+    work: Path = field(metadata={"about": "scratch folder that survives a crash; same inputs, same folder"})
+    lineage: Lineage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A node of the DAG.
+
+    `sections` of the config and the source of `rooms` are what a cached result depends on beside the inputs.
+    """
+
+    name: str
+    about: str
+    sections: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    rooms: tuple[str, ...]
+    cached: bool = True
+
+    def run(
+        self, config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context
+    ) -> StepResult:
+        """Runs the step: reads only `inputs`, writes only `outputs` (and scratch in `context.work`)."""
+        run: Callable[..., StepResult] = self._module().run
+        return run(config, inputs, outputs, context)
+
+    def identity(self, config: RunConfig) -> dict[str, Any]:
+        """What decides the result but is neither config nor input, e.g. the commit that a revision resolves to."""
+        found: dict[str, Any] = getattr(self._module(), "identity", lambda _config: {})(config)
+        return found
+
+    def _module(self) -> Any:
+        return importlib.import_module(f"ifas.steps.{self.name}")
+
+
+_ALL = (
+    Step(
+        name="ingest",
+        about="fetch a dataset revision from the registry and check every hash",
+        sections=("ingest",),
+        inputs=(),
+        outputs=("dataset",),
+        rooms=("data",),
+    ),
+    Step(
+        name="caption",
+        about="spoof-aware captioning and filtering",
+        sections=("caption", "protocol"),
+        inputs=("dataset",),
+        outputs=("captions",),
+        rooms=("captioning",),
+    ),
+    Step(
+        name="validate",
+        about="rules on the captioned manifest",
+        sections=("validation", "protocol"),
+        inputs=("captions",),
+        outputs=("validation",),
+        rooms=("validation",),
+    ),
+    Step(
+        name="train",
+        about="fine-tune with the lopsided loss (Ray Train, DeepSpeed)",
+        sections=("model", "train", "protocol"),
+        inputs=("dataset", "captions", "validation"),
+        outputs=("model",),
+        rooms=("model", "training"),
+    ),
+    Step(
+        name="evaluate",
+        about="cross-domain metrics at a frozen threshold, report",
+        sections=("evaluate", "protocol"),
+        inputs=("dataset", "captions", "model"),
+        outputs=("evaluation",),
+        rooms=("model", "evaluation"),
+    ),
+    Step(
+        name="gate",
+        about="policy decision against limits and the champion",
+        sections=("gate",),
+        inputs=("dataset", "captions", "model", "evaluation"),
+        outputs=("candidate",),
+        rooms=("promotion",),
+        cached=False,
+    ),
+    Step(
+        name="approve",
+        about="approval state of the candidate; denied by default",
+        sections=("gate", "approve"),
+        inputs=("candidate",),
+        outputs=("approval",),
+        rooms=("promotion",),
+        cached=False,
+    ),
+    Step(
+        name="package",
+        about="Bento and model card of an approved candidate",
+        sections=("package", "model"),
+        inputs=("model", "evaluation", "approval"),
+        outputs=("bento",),
+        rooms=("model", "serving"),
+    ),
+)
+
+STEPS: dict[str, Step] = {step.name: step for step in _ALL}
+
+
+def step(name: str) -> Step:
+    """The step called `name`; ConfigError lists the known ones."""
+    if name not in STEPS:
+        raise unknown_key("step", name, STEPS)
+    return STEPS[name]

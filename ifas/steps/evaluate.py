@@ -1,0 +1,44 @@
+"""evaluate: model + protocol -> predictions, metrics by slice, and a report anyone can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ifas.core.config import RunConfig
+from ifas.core.files import replacing, sha256_tree, write_json
+from ifas.core.manifest import read_manifest
+from ifas.core.records import StepResult
+from ifas.steps.contract import Context
+
+
+def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
+    """Scores development and test data, freezes the threshold, explains, measures, reports."""
+    from ifas.data.shards import ShardImages
+    from ifas.evaluation.predict import predict
+    from ifas.evaluation.protocol import evaluate
+    from ifas.evaluation.report import render_report
+    from ifas.model.judge import Judge
+
+    manifest = read_manifest(inputs["captions"], captioned=True)
+    images = ShardImages(inputs["dataset"])
+    judge = Judge.load(inputs["model"])
+    predicted = predict(judge, manifest, images, config.protocol, config.evaluate)
+    metrics = evaluate(predicted.frame, config.protocol, config.evaluate)
+    metrics["non_responses"] = [dict(n) for n in predicted.non_responses]
+    with replacing(outputs["evaluation"]) as beside:
+        beside.mkdir(parents=True)
+        predicted.frame.to_parquet(beside / "predictions.parquet", index=False)
+        write_json(beside / "metrics.json", metrics)
+        render_report(
+            metrics,
+            predicted.frame,
+            images,
+            manifest,
+            run_id=context.run_id,
+            model_version=sha256_tree(inputs["model"])[:12],
+            lineage_facts={entry.step: entry.facts for entry in context.lineage.entries},
+            config=config.evaluate,
+            out=beside / "report.html",
+        )
+    return StepResult(summary=metrics["summary"], facts={"metrics": metrics})

@@ -1,0 +1,60 @@
+"""A run's folder `runs/<id>/`: what a person opens after a run, gathered from the steps' outputs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ifas.core.files import read_json, write_json
+from ifas.core.records import Lineage
+from ifas.steps.cache import link_tree
+from ifas.steps.contract import STEPS
+from ifas.steps.execute import LINEAGE
+
+
+def new_run_id() -> str:
+    """Sortable and unique: UTC time and four random hex digits."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def output_of(root: Path, step: str, name: str) -> Path | None:
+    """Where output `name` of `step` lies below an artifact root, or None. Both runners end in <step>/<output>."""
+    found = sorted(root.glob(f"**/{step}/{name}"), key=lambda p: len(p.parts))
+    return found[0] if found else None
+
+
+def last_lineage(root: Path) -> Lineage | None:
+    """The lineage as of the last step that completed below an artifact root."""
+    for step in reversed(STEPS):
+        path = output_of(root, step, LINEAGE)
+        if path is not None:
+            return Lineage.model_validate(read_json(path))
+    return None
+
+
+def gather(run: Path, root: Path) -> Lineage:
+    """Lays out lineage.json, metrics.json, predictions.parquet, report.html and the Bento in the run's folder."""
+    lineage = last_lineage(root) or Lineage(run_id=run.name)
+    write_json(run / "lineage.json", lineage.model_dump())
+    evaluation = output_of(root, "evaluate", "evaluation")
+    if evaluation is not None:
+        for name in ("metrics.json", "predictions.parquet", "report.html"):
+            shutil.copyfile(evaluation / name, run / name)
+    validation = output_of(root, "validate", "validation")
+    if validation is not None:
+        shutil.copyfile(validation / "report.html", run / "validation.html")
+    bento = output_of(root, "package", "bento")
+    if bento is not None and not (run / "bento").exists():
+        link_tree(bento, run / "bento")
+    point_latest(run)
+    return lineage
+
+
+def point_latest(run: Path) -> None:
+    """Makes `runs/latest` name this run, in one rename."""
+    beside = run.parent / f".latest.{secrets.token_hex(3)}"
+    os.symlink(run.name, beside)
+    os.replace(beside, run.parent / "latest")

@@ -1,0 +1,85 @@
+"""gate: evaluation + policy -> decision with every rule's margin, and a candidate in the ledger."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ifas.core.config import RunConfig
+from ifas.core.files import read_json, sha256_file, sha256_tree, write_json
+from ifas.core.records import StepResult
+from ifas.steps.contract import Context
+
+
+def ledger_url(config: RunConfig) -> str:
+    """The ledger's URL; `IFAS_LEDGER` wins over the configuration, so that passwords stay out of it."""
+    return os.environ.get("IFAS_LEDGER") or config.gate.ledger
+
+
+def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
+    """Decides and records. A refused candidate is recorded too; only a passed one can be approved."""
+    from ifas.promotion.gate import decide
+    from ifas.promotion.ledger import Ledger
+    from ifas.promotion.policy import load_policy
+
+    metrics = read_json(inputs["evaluation"] / "metrics.json")
+    policy = load_policy(config.gate.policy)
+    ledger = Ledger(ledger_url(config))
+    model = sha256_tree(inputs["model"])
+    champion = ledger.champion(config.gate.product)
+    rival = champion
+    if champion is not None and champion.model_sha256 == model:
+        # The champion, judged again, is not its own rival: its rival is still the one it beat.
+        beaten = champion.facts.get("champion")
+        rival = ledger.get(beaten) if beaten else None
+    decision = decide(metrics, rival.metrics if rival else None, policy)
+    ingest = context.lineage.of("ingest")
+    evidence = {
+        "dataset": sha256_tree(inputs["dataset"]),
+        "captions": sha256_tree(inputs["captions"]),
+        "model": model,
+        "metrics": sha256_file(inputs["evaluation"] / "metrics.json"),
+        "predictions": sha256_file(inputs["evaluation"] / "predictions.parquet"),
+        "policy": policy.sha256,
+        "champion": rival.id if rival else "",
+    }
+    candidate = ledger.submit(
+        product=config.gate.product,
+        run_id=context.run_id,
+        evidence=evidence,
+        model_sha256=model,
+        dataset_revision=str(ingest.facts["revision"]) if ingest else "",
+        metrics=metrics,
+        decision=decision,
+        facts={
+            "champion": rival.id if rival else None,
+            "artifacts": {name: str(Path(inputs[name]).absolute()) for name in ("model", "evaluation")},
+        },
+    )
+    write_json(
+        outputs["candidate"],
+        {
+            "candidate": candidate.id,
+            "product": candidate.product,
+            "state": candidate.state,
+            "evidence": evidence,
+            "evidence_sha256": candidate.evidence_sha256,
+            "model_sha256": model,
+            "champion": rival.id if rival else None,
+            "decision": decision.as_dict(),
+        },
+    )
+    passed = sum(rule.passed for rule in decision.rules)
+    against = f", champion {rival.id}" if rival else ", no champion to beat"
+    return StepResult(
+        summary=f"candidate {candidate.id} {'passed' if decision.passed else 'REFUSED'}: "
+        f"{passed}/{len(decision.rules)} rules of policy {policy.name}{against}",
+        facts={
+            "candidate": candidate.id,
+            "state": candidate.state,
+            "champion": rival.id if rival else None,
+            "evidence_sha256": candidate.evidence_sha256,
+            "decision": decision.as_dict(),
+        },
+    )

@@ -1,0 +1,42 @@
+"""ingest: dataset registry + revision -> dataset folder (manifest, shards, index), every hash checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ifas.core.config import RunConfig
+from ifas.core.files import read_json
+from ifas.core.manifest import DATASET_FILE
+from ifas.core.records import StepResult
+from ifas.steps.contract import Context
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """The commit that the configured revision names now: a moved tag is a new dataset."""
+    from ifas.data.registry import Registry
+
+    ingest = config.ingest
+    return {"revision": Registry(ingest.registry).resolve(ingest.dataset, ingest.revision)}
+
+
+def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
+    """Fetches the revision; raises RegistryError or CorruptShardError."""
+    from ifas.data.registry import Registry
+
+    ingest = config.ingest
+    fetched = Registry(ingest.registry).fetch(ingest.dataset, ingest.revision, outputs["dataset"], remote=ingest.remote)
+    index = read_json(outputs["dataset"] / DATASET_FILE)
+    refused = len(index.get("refused", []))
+    return StepResult(
+        summary=f"{fetched.rows} images of {ingest.dataset} at {fetched.revision[:10]}"
+        + (f", {refused} refused when packed" if refused else ""),
+        facts={
+            "dataset": ingest.dataset,
+            "revision": fetched.revision,
+            "dataset_sha256": fetched.dataset_sha256,
+            "rows": fetched.rows,
+            "index": {k: v for k, v in index.items() if k not in ("shards",)},
+        },
+    )

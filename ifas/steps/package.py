@@ -1,0 +1,27 @@
+"""package: approved candidate -> Bento with model card. Any other state is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ifas.core.config import RunConfig
+from ifas.core.files import read_json
+from ifas.core.records import StepResult
+from ifas.steps.contract import Context
+
+
+def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
+    """Builds the Bento; raises NotApproved for a candidate in any state but approved."""
+    from ifas.serving.package import build_bento
+
+    record = build_bento(
+        inputs["model"],
+        read_json(inputs["approval"]),
+        read_json(inputs["evaluation"] / "metrics.json"),
+        context.lineage,
+        name=config.package.name,
+        limits=config.package.limits,
+        out=outputs["bento"],
+    )
+    return StepResult(summary=record.summary, facts=record.facts)

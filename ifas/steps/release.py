@@ -1,0 +1,44 @@
+"""Packaging after a person's approval: the tail of the DAG for a candidate of an earlier run."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from ifas.core.config import RunConfig
+from ifas.core.errors import DataError
+from ifas.core.files import write_json
+from ifas.core.records import StepResult
+from ifas.steps.approve import approval_of
+from ifas.steps.execute import LINEAGE, execute
+from ifas.steps.gate import ledger_url
+
+
+def package_candidate(config: RunConfig, candidate: str, out: Path) -> StepResult:
+    """Builds the Bento of a candidate from the artifacts that its run left.
+
+    Raises:
+        NotApproved: its state is not `approved`.
+        DataError: the run's artifacts are gone.
+    """
+    from ifas.promotion.ledger import Ledger
+
+    ledger = Ledger(ledger_url(config))
+    found = ledger.get(candidate)
+    artifacts = {name: Path(path) for name, path in found.facts["artifacts"].items()}
+    for name, path in artifacts.items():
+        if not path.exists():
+            raise DataError(
+                f"{name} of candidate {found.id} is no longer at {path}",
+                f"repeat run {found.run_id}: unchanged steps come from the cache",
+            )
+    with tempfile.TemporaryDirectory(prefix="ifas-package-") as scratch:
+        approval = Path(scratch) / "approval.json"
+        write_json(approval, approval_of(ledger, found.id))
+        return execute(
+            "package",
+            config,
+            run_id=found.run_id,
+            inputs={**artifacts, "approval": approval},
+            outputs={"bento": out, LINEAGE: out.with_name(f"{out.name}.lineage.json")},
+        )

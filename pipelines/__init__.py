@@ -1,0 +1,1 @@
+"""One folder per pipeline, and how a pipeline runs here or on a cluster."""
