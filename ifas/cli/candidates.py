@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from ifas.cli.run import ConfigOption, SetOption
-from ifas.core.config import load
 
 CandidateArgument = Annotated[str, typer.Argument(help="Candidate id, or a prefix that names one.")]
 ReasonOption = Annotated[str, typer.Option(help="Why. Kept with the decision.")]
 
 
 def _ledger(config: str, overrides: list[str] | None) -> Any:
+    from ifas.core.config import load
     from ifas.promotion.ledger import Ledger
     from ifas.steps.gate import ledger_url
 
@@ -69,6 +69,7 @@ def package(
     overrides: SetOption = None,
 ) -> None:
     """Build the Bento of a candidate that a person approved. Any other state is refused."""
+    from ifas.core.config import load
     from ifas.core.environment import prepare
     from ifas.steps.release import package_candidate
 

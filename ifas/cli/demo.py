@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ifas.cli.run import Runner, SetOption, run_pipeline
-from ifas.core.config import RunConfig, load
 from ifas.core.errors import GateError
 from ifas.core.files import read_json, write_json
 from ifas.core.home import home
+
+if TYPE_CHECKING:
+    from ifas.core.config import RunConfig
 
 DATASET = "demo"
 
@@ -27,6 +29,7 @@ def demo(
     ask: Annotated[list[Path] | None, typer.Option(help="More pictures to show the served model.")] = None,
 ) -> None:
     """Make demo data, run `retrain`, serve the Bento and ask it about a bona fide and an attack picture."""
+    from ifas.core.config import load
     from ifas.core.environment import prepare
 
     prepare()

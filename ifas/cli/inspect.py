@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from ifas.cli.run import ConfigOption, SetOption
-from ifas.core.config import load, profiles
 
 config_app = typer.Typer(no_args_is_help=True)
 model_app = typer.Typer(no_args_is_help=True)
@@ -17,6 +16,8 @@ model_app = typer.Typer(no_args_is_help=True)
 @config_app.command("list")
 def list_profiles() -> None:
     """Names of the profiles that come with ifas."""
+    from ifas.core.config import profiles
+
     for name in profiles():
         typer.echo(name)
 
@@ -28,6 +29,8 @@ def show_config(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML.")] = False,
 ) -> None:
     """The whole configuration, defaults filled in."""
+    from ifas.core.config import load
+
     tree = load(source, overrides).model_dump(mode="json")
     if as_json:
         typer.echo(json.dumps(tree, indent=2))
@@ -40,6 +43,7 @@ def show_config(
 @model_app.command("describe")
 def describe_model(config: ConfigOption = "laptop", overrides: SetOption = None) -> None:
     """Parameters per part, total and trainable, as JSON. Built on the meta device: no weights, no memory."""
+    from ifas.core.config import load
     from ifas.core.environment import prepare
 
     prepare()

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from ifas.cli.run import ConfigOption, SetOption
-from ifas.core.config import load
 from ifas.core.errors import LaunchError
 
 app = typer.Typer(no_args_is_help=True)
@@ -35,6 +34,7 @@ def submit(
     """Compile the pipeline and send it to a KFP endpoint. A token comes by KFP_TOKEN."""
     from ifas_pipelines.remote import submit_run
 
+    from ifas.core.config import load
     from ifas.steps.folder import new_run_id
 
     settings = load(config, overrides)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ifas.core.config import RunConfig, load
 from ifas.core.errors import ConfigError, IfasError
+
+if TYPE_CHECKING:
+    from ifas.core.config import RunConfig
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="Profile, or a YAML file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", help="Override, e.g. train.steps=20.")]
@@ -34,6 +36,8 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Run the retrain pipeline on this machine; a step whose inputs did not change is reused."""
+    from ifas.core.config import load
+
     settings = load(config, overrides)
     if dry_run:
         _plan(settings, as_json)
@@ -112,6 +116,7 @@ def step(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Run one step. `--input lineage=...` continues the lineage of the step before."""
+    from ifas.core.config import load
     from ifas.core.environment import prepare
     from ifas.steps.folder import new_run_id
     from ifas.steps.staged import execute_staged
