@@ -7,6 +7,7 @@ Pillow and numpy are imported on first use: `ifas.core` itself stays light.
 from __future__ import annotations
 
 import io
+import warnings
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
@@ -44,7 +45,11 @@ def decode(data: bytes, limits: ImageLimits | None = None) -> npt.NDArray[np.uin
     if len(data) > limits.max_bytes:
         raise ImageRefused(f"image has {len(data)} bytes, the limit is {limits.max_bytes}", "send a smaller file")
     try:
-        with Image.open(io.BytesIO(data), formats=limits.formats) as image:
+        with warnings.catch_warnings():
+            # Pillow warns from 89 megapixels on; our own limit below is lower and an error.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(data), formats=limits.formats)
+        with opened as image:
             width, height = image.size
             if width * height > limits.max_pixels:
                 raise ImageRefused(
@@ -58,6 +63,8 @@ def decode(data: bytes, limits: ImageLimits | None = None) -> npt.NDArray[np.uin
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
     except ImageRefused:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise ImageRefused(f"image has too many pixels ({error})", "scale it down first") from error
+    except (OSError, SyntaxError, ValueError) as error:
         kinds = ", ".join(limits.formats)
         raise ImageRefused(f"image can't be decoded ({error})", f"send a whole {kinds} file") from error

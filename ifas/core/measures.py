@@ -1,0 +1,125 @@
+"""Names of the figures in `metrics.json`: evaluation writes them, the gate limits them, the report explains them.
+
+Definitions follow ISO/IEC 30107-3:2023 where it has one. Every figure lives in a slice, as
+`{"value": …, "interval": [low, high] | null, "n": …}`, or as `{"value": null, "reason": …}` where it can't be measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ifas.core.errors import unknown_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One figure: its title, which direction is better, and what it says in plain words."""
+
+    title: str
+    better: Literal["lower", "higher"]
+    about: str
+
+
+#: Name in metrics.json -> what it is. To add a metric, add a line here and its value in `ifas.evaluation.slices`.
+MEASURES: dict[str, Measure] = {
+    "auc": Measure(
+        title="AUC",
+        better="higher",
+        about="chance that a bona fide picture scores above an attack; 0.5 is guessing, 1 is perfect",
+    ),
+    "eer": Measure(
+        title="EER",
+        better="lower",
+        about="error rate at the threshold of this very data where both kinds of error are equally frequent",
+    ),
+    "hter": Measure(
+        title="HTER at the frozen threshold",
+        better="lower",
+        about="mean of the share of attacks accepted and the share of bona fide rejected, at the frozen threshold",
+    ),
+    "hter_oracle_eer": Measure(
+        title="HTER at the slice's own EER threshold (oracle)",
+        better="lower",
+        about="the literature's HTER: its threshold is chosen on the tested data itself, so no deployment can reach it",
+    ),
+    "apcer_max": Measure(
+        title="APCER, worst species",
+        better="lower",
+        about="share of attacks accepted as live, for the attack species that fools the model most often",
+    ),
+    "apcer_pooled": Measure(
+        title="APCER, all attacks pooled",
+        better="lower",
+        about="share of all attacks accepted as live, whatever their species",
+    ),
+    "bpcer": Measure(
+        title="BPCER",
+        better="lower",
+        about="share of real people in front of the camera who are turned away",
+    ),
+    "acer_not_iso": Measure(
+        title="ACER (not ISO)",
+        better="lower",
+        about="mean of the worst species' APCER and BPCER; common in papers, not part of ISO/IEC 30107-3",
+    ),
+    "tpr_at_fpr_1": Measure(
+        title="TPR at FPR = 1 %",
+        better="higher",
+        about="share of bona fide accepted when at most 1 % of attacks are accepted (live is positive; oracle)",
+    ),
+    "bpcer_at_apcer_10": Measure(
+        title="BPCER at APCER = 10 % (BPCER10)",
+        better="lower",
+        about="BPCER at the threshold where no species has an APCER above 10 % (oracle threshold)",
+    ),
+    "bpcer_at_apcer_5": Measure(
+        title="BPCER at APCER = 5 % (BPCER20)",
+        better="lower",
+        about="BPCER at the threshold where no species has an APCER above 5 % (oracle threshold)",
+    ),
+    "bpcer_at_apcer_1": Measure(
+        title="BPCER at APCER = 1 % (BPCER100)",
+        better="lower",
+        about="BPCER at the threshold where no species has an APCER above 1 % (oracle threshold)",
+    ),
+    "explanation_agreement": Measure(
+        title="Explanation agrees with the verdict",
+        better="higher",
+        about="share of explanations that name an attack medium exactly when the picture was rejected",
+    ),
+    "explanation_medium": Measure(
+        title="Explanation names the right medium",
+        better="higher",
+        about="among attacks that were rejected, share whose explanation first names the medium that was really used",
+    ),
+}
+
+#: Slices that every evaluation has.
+FIXED_SLICES: dict[str, str] = {
+    "source_test": "test images of the domains the model was trained on",
+    "target": "test images of domains the model never saw",
+}
+
+#: Slices by a column of the manifest are called `kind:value`.
+SLICE_KINDS: dict[str, str] = {
+    "domain": "one capture domain",
+    "spoof_type": "one spoof type against all bona fide",
+    "device": "one capture device",
+    "illumination": "one kind of illumination",
+}
+
+
+def measure(name: str) -> Measure:
+    """The measure called `name`. Raises ConfigError that lists the known ones."""
+    if name not in MEASURES:
+        raise unknown_key("metric", name, MEASURES)
+    return MEASURES[name]
+
+
+def check_slice(name: str) -> None:
+    """Raises ConfigError unless `name` is a fixed slice or `kind:value`; the value may be `*`."""
+    kind, colon, value = name.partition(":")
+    if name in FIXED_SLICES or (colon and value and kind in SLICE_KINDS):
+        return
+    raise unknown_key("slice", name, [*FIXED_SLICES, *(f"{kind}:<value or *>" for kind in SLICE_KINDS)])

@@ -1,0 +1,40 @@
+"""Settings that must stand before torch is imported, and what several rooms' tests share."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+
+from ifas.core.environment import prepare
+
+prepare()
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the developer's cache, registry or ledger."""
+    monkeypatch.setenv("IFAS_HOME", str(tmp_path_factory.mktemp("home")))
+    for name in ("IFAS_LEDGER", "IFAS_EVENTS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what this machine can't run, and says why."""
+    import torch
+
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no GPU on this machine"))
+        if item.get_closest_marker("cluster") and not os.environ.get("KUBECONFIG"):
+            item.add_marker(pytest.mark.skip(reason="no cluster: KUBECONFIG is not set"))
+        if item.get_closest_marker("shared") and not SHARED.is_dir():
+            item.add_marker(pytest.mark.skip(reason=f"no sample data at {SHARED}"))
