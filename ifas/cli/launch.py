@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,3 +47,86 @@ def submit(
     except ConnectionError as error:
         raise LaunchError(str(error), "check --endpoint, and that the KFP API is reachable from here") from error
     typer.echo(found)
+
+
+StepArgument = Annotated[str, typer.Argument(help="caption or train.")]
+ImageOption = Annotated[str, typer.Option(help="Image by digest.", envvar="IFAS_IMAGE")]
+InputOption = Annotated[list[str] | None, typer.Option("--input", "-i", help="name=s3://...")]
+OutputOption = Annotated[list[str] | None, typer.Option("--output", "-o", help="name=s3://...")]
+RunOption = Annotated[str, typer.Option(help="Name of the run; the same name attaches to the same job.")]
+WorkersOption = Annotated[int, typer.Option(help="Ray workers.")]
+GpusOption = Annotated[int, typer.Option(help="GPUs per worker.")]
+NamespaceOption = Annotated[str, typer.Option(help="Namespace of infra/base.")]
+QueueOption = Annotated[str, typer.Option(help="Kueue local queue.")]
+
+
+@app.command("render")
+def render(
+    step: StepArgument,
+    image: ImageOption,
+    run_id: RunOption,
+    config: ConfigOption = "base",
+    inputs: InputOption = None,
+    outputs: OutputOption = None,
+    workers: WorkersOption = 2,
+    gpus: GpusOption = 1,
+    namespace: NamespaceOption = "ifas",
+    queue: QueueOption = "",
+) -> None:
+    """Print a step's RayJob as YAML; nothing is sent."""
+    import yaml
+
+    job = _rayjob(step, image, run_id, config, inputs, outputs, workers, gpus, namespace, queue)
+    typer.echo(yaml.safe_dump(job, sort_keys=False), nl=False)
+
+
+@app.command("run")
+def run_job(
+    step: StepArgument,
+    image: ImageOption,
+    run_id: RunOption,
+    config: ConfigOption = "base",
+    inputs: InputOption = None,
+    outputs: OutputOption = None,
+    workers: WorkersOption = 2,
+    gpus: GpusOption = 1,
+    namespace: NamespaceOption = "ifas",
+    queue: QueueOption = "",
+) -> None:
+    """Apply a step's RayJob and watch it to its end. Run again: it attaches. Ctrl-C deletes the job."""
+    from ifas.launch.cluster import RayJobs, connect
+
+    job = _rayjob(step, image, run_id, config, inputs, outputs, workers, gpus, namespace, queue)
+    outcome = RayJobs(connect(), namespace).run(job)
+    typer.echo(f"RayJob {outcome.name} succeeded after {outcome.seconds:.0f} s")
+
+
+def _rayjob(
+    step: str,
+    image: str,
+    run_id: str,
+    config: str,
+    inputs: list[str] | None,
+    outputs: list[str] | None,
+    workers: int,
+    gpus: int,
+    namespace: str,
+    queue: str,
+) -> dict[str, Any]:
+    from ifas.cli.run import pairs
+    from ifas.launch.rayjob import RayJobSpec, build_rayjob
+
+    return build_rayjob(
+        RayJobSpec(
+            step=step,
+            run_id=run_id,
+            image=image,
+            config=config,
+            inputs=pairs(inputs),
+            outputs=pairs(outputs),
+            namespace=namespace,
+            workers=workers,
+            gpus_per_worker=gpus,
+            queue=queue,
+        )
+    )

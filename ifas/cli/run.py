@@ -126,14 +126,14 @@ def step(
         name,
         load(config, overrides),
         run_id=run_id or new_run_id(),
-        inputs=_pairs(inputs),
-        outputs=_pairs(outputs),
+        inputs=pairs(inputs),
+        outputs=pairs(outputs),
         use_cache=not no_cache,
     )
     typer.echo(result.model_dump_json(indent=2) if as_json else result.summary)
 
 
-def _pairs(items: list[str] | None) -> dict[str, str]:
+def pairs(items: list[str] | None) -> dict[str, str]:
     pairs: dict[str, Any] = {}
     for item in items or []:
         name, eq, value = item.partition("=")
