@@ -39,7 +39,7 @@ def decode(data: bytes, limits: ImageLimits | None = None) -> npt.NDArray[np.uin
         ImageRefused: empty, too many bytes or pixels, a format that is not accepted, animated, or truncated.
     """
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     limits = limits or ImageLimits()
     if len(data) > limits.max_bytes:
@@ -65,6 +65,10 @@ def decode(data: bytes, limits: ImageLimits | None = None) -> npt.NDArray[np.uin
         raise
     except Image.DecompressionBombError as error:
         raise ImageRefused(f"image has too many pixels ({error})", "scale it down first") from error
+    except UnidentifiedImageError as error:
+        # Pillow's text holds a memory address; records of two runs on the same bytes must be equal.
+        kinds = ", ".join(limits.formats)
+        raise ImageRefused(f"image can't be decoded (it is none of {kinds})", f"send a whole {kinds} file") from error
     except (OSError, SyntaxError, ValueError) as error:
         kinds = ", ".join(limits.formats)
         raise ImageRefused(f"image can't be decoded ({error})", f"send a whole {kinds} file") from error

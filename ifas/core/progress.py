@@ -17,14 +17,18 @@ EVENTS_ENV = "IFAS_EVENTS"
 
 
 def emit(kind: str, step: str, **fields: Any) -> None:
-    """Emits one event: `progress` (done, total, unit), `note` (text) or `done` (summary, seconds, reused)."""
+    """Emits one event.
+
+    Kinds: `start` (about), `progress` (done, total, unit), `note` (text), `done` (summary, seconds, reused), `failed`
+    (what, fix, code). Without a listener, `note` and `done` are printed to standard error.
+    """
     event = {"t": round(time.time(), 3), "kind": kind, "step": step, **fields}
     path = os.environ.get(EVENTS_ENV)
     if path:
         # One write of one line: O_APPEND keeps lines of several processes whole.
         with open(path, "a", encoding="utf-8") as f:
             f.write(json.dumps(event) + "\n")
-    elif kind != "progress":
+    elif kind in ("note", "done") and not fields.get("quiet"):
         print(render(event), file=sys.stderr, flush=True)
 
 

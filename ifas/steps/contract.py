@@ -20,6 +20,7 @@ class Context:
     run_id: str
     work: Path = field(metadata={"about": "scratch folder that survives a crash; same inputs, same folder"})
     lineage: Lineage
+    lineage_out: Path = field(metadata={"about": "where the lineage with this step's entry will be"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,7 +57,8 @@ def execute(
         else:
             if why:
                 emit("note", name, text=f"running ({why})", quiet=True)
-            result, reused = _run(step, config, key, run_id, lineage, inputs, outputs), ""
+            context = Context(run_id=run_id, work=_work(key), lineage=lineage, lineage_out=target)
+            result, reused = _run(step, config, inputs, outputs, context), ""
             hashes = {output: sha256_tree(path) for output, path in sorted(outputs.items())}
             if step.cached:
                 cache.put(key, outputs, hashes, result.model_dump())
@@ -109,18 +110,14 @@ def _checked(
     return lineage, *ours, target
 
 
+def _work(key: cache.Key) -> Path:
+    return home() / "work" / key.step / key.digest
+
+
 def _run(
-    step: Step,
-    config: RunConfig,
-    key: cache.Key,
-    run_id: str,
-    lineage: Lineage,
-    inputs: Mapping[str, Path],
-    outputs: Mapping[str, Path],
+    step: Step, config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context
 ) -> StepResult:
-    work = home() / "work" / step.name / key.digest
-    work.mkdir(parents=True, exist_ok=True)
-    context = Context(run_id=run_id, work=work, lineage=lineage)
+    context.work.mkdir(parents=True, exist_ok=True)
     for path in outputs.values():
         remove(path)
     emit("start", step.name, about=step.about)
@@ -128,5 +125,5 @@ def _run(
     unwritten = [name for name, path in outputs.items() if not path.exists()]
     if unwritten:
         raise DataError(f"step {step.name} did not write {', '.join(unwritten)}", "report this as a bug of ifas")
-    shutil.rmtree(work)
+    shutil.rmtree(context.work)
     return result

@@ -54,7 +54,11 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         decision=decision,
         facts={
             "champion": rival.id if rival else None,
-            "artifacts": {name: str(Path(inputs[name]).absolute()) for name in ("model", "evaluation")},
+            "artifacts": {
+                "model": str(inputs["model"].absolute()),
+                "evaluation": str(inputs["evaluation"].absolute()),
+                "lineage": str(context.lineage_out.absolute()),
+            },
         },
     )
     write_json(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,8 +39,15 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         out=outputs["model"],
         run_name=context.work.name,
     )
-    facts = dataclasses.asdict(record)
-    counts = rows["spoof_type"].value_counts()
-    facts["images"] = {"total": len(rows), **{str(k): int(v) for k, v in counts.items()}}
-    facts["subjects"] = int(rows["subject_id"].nunique())
-    return StepResult(summary=record.summary, facts=facts)
+    counts = {str(kind): int(n) for kind, n in rows["spoof_type"].value_counts().items()}
+    resumed = f", resumed at step {record.resumed_from}" if record.resumed_from is not None else ""
+    return StepResult(
+        summary=f"{record.steps} steps on {record.samples} images by {record.workers} workers{resumed}, loss judgment "
+        f"{record.judgment:.3f}, interpretation {record.interpretation:.3f}, {record.samples_per_second:.1f} samples/s",
+        facts={
+            **record.model_dump(mode="json"),
+            "images": {"total": len(rows), **counts},
+            "subjects": int(rows["subject_id"].nunique()),
+            "domains": list(domains),
+        },
+    )

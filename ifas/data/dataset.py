@@ -1,0 +1,69 @@
+"""The index of a dataset folder, `dataset.json`, and the check of everything that it vouches for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ifas.core.errors import CorruptShardError, DataError
+from ifas.core.files import read_json, sha256_file
+from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, SHARDS_DIR
+
+FORMAT = 1
+REFETCH = "fetch this dataset revision again (`ifas step ingest`), or pack it again from the raw images"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+
+
+def check_name(name: str) -> None:
+    """Raises DataError unless `name` can be a folder, a git tag and a column value."""
+    if not _NAME.fullmatch(name) or name.endswith((".lock", ".dvc", ".json")):
+        raise DataError(f"dataset name {name!r} is not usable", "use letters, digits, - and _, such as celeba-spoof")
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """`dataset.json` of a dataset folder.
+
+    Raises:
+        DataError: there is none, it is not JSON, or it is of a later format.
+    """
+    file = folder / DATASET_FILE
+    if not file.is_file():
+        raise DataError(f"{folder} is not a dataset folder: it has no {DATASET_FILE}", "make one with `ifas data pack`")
+    try:
+        index = read_json(file)
+        known = index["format"] <= FORMAT and isinstance(index["shards"], dict)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptShardError(f"{file} can't be read: {error!r}", REFETCH) from error
+    if not known:
+        raise DataError(f"{file} is of format {index['format']}, this ifas reads up to {FORMAT}", "update ifas")
+    checked: dict[str, Any] = index
+    return checked
+
+
+def verify(dataset_dir: Path, *, called: str = "") -> dict[str, Any]:
+    """Checks the hash of the manifest and of every shard; returns the index.
+
+    Args:
+        called: what an error calls the folder, when its path says nothing to the user.
+
+    Raises:
+        CorruptShardError: names the file, the expected and the found hash.
+        DataError: the folder has no index.
+    """
+    index = read_index(dataset_dir)
+    where = called or str(dataset_dir)
+    check_hash(dataset_dir / MANIFEST_FILE, index["manifest_sha256"], f"{MANIFEST_FILE} of {where}")
+    for name, shard in index["shards"].items():
+        check_hash(dataset_dir / SHARDS_DIR / name, shard["sha256"], f"shard {name} of {where}")
+    return index
+
+
+def check_hash(file: Path, expected: str, called: str) -> None:
+    """Raises CorruptShardError when a file is missing or its SHA-256 is another one."""
+    if not file.is_file():
+        raise CorruptShardError(f"{called} is missing (expected SHA-256 {expected})", REFETCH)
+    found = sha256_file(file)
+    if found != expected:
+        raise CorruptShardError(f"{called} is corrupt: expected SHA-256 {expected}, found {found}", REFETCH)

@@ -1,0 +1,87 @@
+"""What a reader finds in a raw dataset, before any image is decoded."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from ifas.core.taxonomy import Label, Split, SpoofType, spoof_type_of
+
+#: File name endings that readers take for images. What a file really holds is decided when it is decoded.
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawSample:
+    """One image of a raw dataset. Label and spoof type follow from the PAI species, so they can't contradict it.
+
+    `face_box` is x, y, w, h in a frame of `box_frame` (width, height), or in pixels of the image where that is None;
+    packing, which knows the image's size, scales and clips it.
+    """
+
+    path: Path
+    source: str
+    domain: str
+    subject_id: str
+    media_id: str
+    split: Split
+    pai_species: str
+    track_id: str | None = None
+    frame_index: int | None = None
+    device: str | None = None
+    environment: str | None = None
+    illumination: str | None = None
+    face_box: tuple[float, float, float, float] | None = None
+    box_frame: tuple[int, int] | None = None
+    licence: str = ""
+    synthetic: bool = False
+    attack: dict[str, Any] | None = None
+
+    @property
+    def spoof_type(self) -> SpoofType:
+        """Spoof type of the species."""
+        return spoof_type_of(self.pai_species)
+
+    @property
+    def label(self) -> Label:
+        """`live` for bona fide, `spoof` for every attack."""
+        return "live" if self.spoof_type == "live" else "spoof"
+
+
+class Refusal(NamedTuple):
+    """One image that does not enter the dataset, and why."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """Everything a reader found: samples, samples with contradicting labels, and files that are not part of the layout.
+
+    `licence` is that of the whole dataset, empty where the layout does not say it.
+    """
+
+    name: str
+    samples: tuple[RawSample, ...]
+    refused: tuple[Refusal, ...] = ()
+    unrecognised: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    licence: str = ""
+    description: str = ""
+    synthetic: bool = False
+
+
+class Reader(Protocol):
+    """Knows one layout in which a dataset is distributed."""
+
+    def scan(self, root: Path) -> Scan:
+        """All samples below `root`. Raises DataError where the layout is not this one."""
+        ...
+
+
+def share_of(subject_id: str) -> float:
+    """A number in [0, 1) that only depends on the subject: splits cut here stay put when subjects are added."""
+    return int.from_bytes(hashlib.sha256(subject_id.encode()).digest()[:8], "big") / 2**64

@@ -1,0 +1,322 @@
+"""The dataset registry: a git repository with DVC. git holds the revisions, a DVC remote the bytes.
+
+    datasets/<name>.json    name, rows, SHA-256 of dataset.json, counts: a change of data is a diff in git
+    datasets/<name>.dvc     what DVC needs to find the files
+
+The commit vouches for `dataset.json`, that for the manifest and every shard: what is fetched by a revision is checked
+down to the last byte.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ifas.core.errors import CorruptShardError, DataError, RegistryError
+from ifas.core.files import remove, replacing, sha256_file, write_json
+from ifas.core.manifest import DATASET_FILE
+from ifas.data.dataset import check_name, verify
+from ifas.data.dvc_repo import CONFIG, DvcConfig, DvcFailed, clean, clone, dvc, explain, git, git_ok, held, is_url
+from ifas.data.registry_setup import set_up
+
+FOLDER = "datasets"
+#: How many known revisions the error about an unknown one lists.
+LISTED = 10
+
+
+@dataclass(frozen=True)
+class Published:
+    """A dataset revision. `changed` is False where the newest revision held the same content already."""
+
+    revision: str
+    tag: str
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A dataset folder brought here. `revision` is the full id of the commit that published it."""
+
+    path: Path
+    revision: str
+    dataset_sha256: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One published version of a dataset."""
+
+    tag: str
+    revision: str
+    dataset_sha256: str
+    rows: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.tag}  {self.revision[:10]}  {self.rows} images  {self.message}"
+
+
+class Registry:
+    """A dataset registry at a path, or at a git URL (to fetch from only)."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path: Path | str = path if is_url(str(path)) else Path(path)
+
+    @classmethod
+    def init(cls, path: Path, remote: str | None = None, *, endpoint: str | None = None) -> Registry:
+        """Makes a registry; on one that is there, sets what is asked for and leaves the rest.
+
+        Args:
+            path: folder of the registry.
+            remote: folder or `s3://bucket/prefix`; by default the folder `<path>-remote`.
+            endpoint: URL of an S3 server other than AWS. Credentials come by AWS_* environment variables only.
+
+        Raises:
+            RegistryError: `path` holds something else, or `remote` carries a password.
+        """
+        set_up(path, remote, endpoint)
+        return cls(path)
+
+    def publish(self, dataset_dir: Path, *, message: str = "") -> Published:
+        """Adds a dataset folder as a new revision: pushes its bytes to the remote, then commits and tags.
+
+        The content of the newest revision again gives that revision. When the remote can't be reached there is no
+        commit, and when the process is killed the next call completes the work. One publisher at a time; others wait.
+
+        Raises:
+            CorruptShardError: the folder's files are not those of its index.
+            RegistryError: no registry there, or the remote can't be used; the registry is as it was before.
+        """
+        repo = self._local()
+        name = str(verify(dataset_dir)["name"])
+        check_name(name)
+        with _locked(repo):
+            _, url = self._config(repo).remote()
+            _check_folder(url)
+            _undo(repo, name)
+            record = _record_of(dataset_dir)
+            changed = _read_record(repo, "HEAD", name) != record
+            try:
+                # There is no commit without a push, so a known content is in the remote, unless it was lost since.
+                if changed or not held(Path(url), repo / FOLDER / f"{name}.dvc"):
+                    _upload(repo, dataset_dir, name, url)
+                if changed:
+                    _commit(repo, name, record, message or f"{name}: {record['rows']} images")
+            except BaseException:
+                _undo(repo, name)
+                raise
+            revision = _last_change(repo, "HEAD", name)
+            return Published(revision, _tag(repo, name, revision), changed)
+
+    def resolve(self, name: str, revision: str = "HEAD") -> str:
+        """The commit that published the content which `name` has at `revision`: it only moves when the data does.
+
+        Args:
+            revision: commit, branch, `HEAD`, tag (`demo/v2`), or short for a tag of the dataset (`v2`, `demo@v2`).
+
+        Raises:
+            RegistryError: no such registry, revision or dataset; lists the known ones.
+        """
+        if not is_url(str(self.path)):
+            return _resolve(self._local(), name, revision)
+        with tempfile.TemporaryDirectory(prefix="ifas-registry-") as scratch:
+            clone(str(self.path), Path(scratch) / "clone")
+            return _resolve(Path(scratch) / "clone", name, revision)
+
+    def fetch(self, name: str, revision: str, out: Path, *, remote: str = "") -> Fetched:
+        """Brings a dataset at a revision into the folder `out`, every hash checked; `out` appears whole or not at all.
+
+        Reads the remote, by a clone of its own: the registry's work tree is neither used nor changed.
+
+        Args:
+            revision: as in `resolve`.
+            remote: name of a DVC remote; empty: the registry's default.
+
+        Raises:
+            RegistryError: no such registry, dataset or revision, or the remote can't be used.
+            CorruptShardError: what the remote gave is not what was published.
+        """
+        if out.exists() and not (out.is_dir() and ((out / DATASET_FILE).is_file() or not any(out.iterdir()))):
+            raise DataError(f"{out} exists and is not a dataset folder", "fetch into a new folder, or remove this one")
+        source = str(self.path) if is_url(str(self.path)) else str(self._local())
+        with tempfile.TemporaryDirectory(prefix="ifas-registry-") as scratch:
+            repo = Path(scratch) / "clone"
+            clone(source, repo)
+            commit = _resolve(repo, name, revision)
+            # Where the bytes are is said by the registry of today, not by that of an old revision.
+            config = self._config(repo)
+            chosen, url = config.remote(remote)
+            _check_folder(url)
+            git(repo, "checkout", "-q", "--detach", commit)
+            config.set("core", "remote", chosen)
+            (repo / CONFIG).write_text(str(config), encoding="utf-8")
+            record = _read_record(repo, commit, name) or {}
+            with replacing(out) as beside:
+                try:
+                    dvc(repo, "get", str(repo), f"{FOLDER}/{name}", "-o", str(beside))
+                except DvcFailed as error:
+                    raise explain(error, f"fetching {name} at {commit[:10]}", url) from error
+                _check_fetched(beside, record, f"{name} at {commit[:10]} from remote {clean(url)}")
+        return Fetched(out, commit, record["dataset_sha256"], record["rows"])
+
+    def revisions(self, name: str) -> list[Revision]:
+        """Published versions of a dataset, newest first. Raises RegistryError listing the known datasets."""
+        repo = self._local()
+        _require(repo, "HEAD", name)
+        found = []
+        for tag in _tags(repo, name):
+            record = _read_record(repo, tag, name) or {}
+            commit, _, message = git(repo, "log", "-1", "--format=%H %s", tag).partition(" ")
+            found.append(Revision(tag, commit, record["dataset_sha256"], record["rows"], message))
+        return found
+
+    def _local(self) -> Path:
+        if is_url(str(self.path)):
+            raise RegistryError(f"registry {clean(str(self.path))} is a URL", "clone it with git and name the clone")
+        repo = Path(self.path)
+        if not (repo / ".git").exists():
+            raise RegistryError(
+                f"{repo} is not a dataset registry", "make one with `ifas data init`, or correct the path"
+            )
+        return repo
+
+    def _config(self, clone_or_repo: Path) -> DvcConfig:
+        """The registry's DVC configuration as it is now, local settings that git does not hold included."""
+        if is_url(str(self.path)):
+            return DvcConfig(git(clone_or_repo, "show", f"HEAD:{CONFIG}"), clone_or_repo / ".dvc")
+        file = Path(self.path) / CONFIG
+        if not file.is_file():
+            raise RegistryError(f"{self.path} is a git repository without DVC", "make a registry with `ifas data init`")
+        local = file.with_name("config.local")
+        overlay = local.read_text(encoding="utf-8") if local.is_file() else ""
+        return DvcConfig(file.read_text(encoding="utf-8"), file.parent.resolve(), overlay)
+
+
+def _upload(repo: Path, dataset_dir: Path, name: str, url: str) -> None:
+    target = f"{FOLDER}/{name}"
+    (repo / FOLDER).mkdir(exist_ok=True)
+    # A checkout of the last version is linked to the cache and read-only: replaced, never written into.
+    remove(repo / target)
+    try:
+        dvc(repo, "add", "-q", "-f", str(dataset_dir.resolve()), "-o", target)
+        dvc(repo, "push", f"{target}.dvc")
+    except DvcFailed as error:
+        raise explain(error, f"publishing {name}", url) from error
+
+
+def _record_of(dataset_dir: Path) -> dict[str, Any]:
+    """What git says about a dataset."""
+    index = json.loads((dataset_dir / DATASET_FILE).read_text(encoding="utf-8"))
+    kept = ("name", "description", "synthetic", "licences", "rows", "subjects", "counts")
+    return {"dataset_sha256": sha256_file(dataset_dir / DATASET_FILE), **{key: index[key] for key in kept}}
+
+
+def _read_record(repo: Path, revision: str, name: str) -> dict[str, Any] | None:
+    place = f"{revision}:{FOLDER}/{name}.json"
+    if not git_ok(repo, "cat-file", "-e", place):
+        return None
+    record: dict[str, Any] = json.loads(git(repo, "show", place))
+    return record
+
+
+def _commit(repo: Path, name: str, record: dict[str, Any], message: str) -> None:
+    write_json(repo / FOLDER / f"{name}.json", record)
+    paths = _paths(name)
+    git(repo, "add", "--", *paths)
+    git(repo, "commit", "-q", "-m", message, "--only", "--", *paths)
+
+
+def _paths(name: str) -> list[str]:
+    return [f"{FOLDER}/{name}.json", f"{FOLDER}/{name}.dvc", f"{FOLDER}/.gitignore"]
+
+
+def _undo(repo: Path, name: str) -> None:
+    """Puts a dataset's files back to the last commit: what an unfinished publication left."""
+    for path in _paths(name):
+        if git_ok(repo, "cat-file", "-e", f"HEAD:{path}"):
+            git(repo, "checkout", "-q", "HEAD", "--", path)
+        else:
+            git(repo, "rm", "-q", "--cached", "--ignore-unmatch", "--", path)
+            remove(repo / path)
+
+
+def _tag(repo: Path, name: str, revision: str) -> str:
+    """The version tag of a commit, made if it has none."""
+    there = git(repo, "tag", "--points-at", revision, "--list", f"{name}/v*")
+    if there:
+        return there.splitlines()[0]
+    newest = max((int(tag.rpartition("/v")[2]) for tag in _tags(repo, name)), default=0)
+    tag = f"{name}/v{newest + 1}"
+    git(repo, "tag", tag, revision)
+    return tag
+
+
+def _tags(repo: Path, name: str) -> list[str]:
+    """Version tags of a dataset, newest first."""
+    found = git(repo, "tag", "--list", f"{name}/v*").splitlines()
+    return sorted(
+        (t for t in found if t.rpartition("/v")[2].isdigit()), key=lambda t: int(t.rpartition("/v")[2]), reverse=True
+    )
+
+
+def _resolve(repo: Path, name: str, revision: str) -> str:
+    check_name(name)
+    alias = revision.removeprefix(f"{name}@")
+    for candidate in (revision, f"{name}/{alias}", f"origin/{revision}"):
+        if git_ok(repo, "rev-parse", "-q", "--verify", "--end-of-options", f"{candidate}^{{commit}}"):
+            _require(repo, candidate, name)
+            return _last_change(repo, candidate, name)
+    known = _tags(repo, name)[:LISTED] or git(repo, "tag", "--sort=-creatordate").splitlines()[:LISTED]
+    raise RegistryError(
+        f"registry has no revision {revision!r} of dataset {name}",
+        f"newest known: {', '.join(known)}" if known else "publish a dataset first: `ifas data publish`",
+    )
+
+
+def _require(repo: Path, revision: str, name: str) -> None:
+    check_name(name)
+    if _read_record(repo, revision, name) is None:
+        files = git(repo, "ls-tree", "--name-only", revision, f"{FOLDER}/").splitlines()
+        known = [Path(f).stem for f in files if f.endswith(".json")]
+        raise RegistryError(
+            f"registry has no dataset {name!r} at {revision}",
+            f"known there: {', '.join(known)}" if known else "publish one first: `ifas data publish`",
+        )
+
+
+def _last_change(repo: Path, revision: str, name: str) -> str:
+    return git(repo, "log", "-1", "--format=%H", revision, "--", f"{FOLDER}/{name}.json")
+
+
+def _check_fetched(folder: Path, record: dict[str, Any], called: str) -> None:
+    fix = "restore the object in the remote from a backup, or delete it there and publish the dataset again"
+    try:
+        found = sha256_file(folder / DATASET_FILE) if (folder / DATASET_FILE).is_file() else "no such file"
+        if found != record["dataset_sha256"]:
+            raise CorruptShardError(f"{DATASET_FILE} of {called}: expected {record['dataset_sha256']}, found {found}")
+        verify(folder, called=called)
+    except CorruptShardError as error:
+        raise CorruptShardError(error.what, fix) from error
+
+
+def _check_folder(url: str) -> None:
+    """A remote folder that is gone must not be made anew: earlier revisions would be lost without a word."""
+    if not is_url(url) and not Path(url).is_dir():
+        raise RegistryError(
+            f"the registry's remote {url} is not there",
+            "mount or restore that folder, or set another one: `ifas data init --remote`",
+        )
+
+
+@contextmanager
+def _locked(repo: Path) -> Iterator[None]:
+    with (repo / ".git" / "ifas-publish.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,167 @@
+"""Print attacks: a photo as a CMYK halftone on a flat or bent sheet of paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ifas.data.simulator.arrays import F32, dot
+from ifas.data.simulator.camera import PICTURE, SENSOR
+from ifas.data.simulator.framing import Framing
+from ifas.data.simulator.jit import kernel
+from ifas.data.simulator.light import Light, ggx
+from ifas.data.simulator.sheet import OUTSIDE, Photo, Placed, before, pixels_per_height, place
+
+SCREEN_ANGLES = np.deg2rad(np.array([15.0, 75.0, 0.0, 45.0])).astype(np.float32)  # C, M, Y, K
+INKS = np.array(
+    [[0.10, 0.62, 0.80], [0.78, 0.10, 0.38], [0.90, 0.80, 0.10], [0.05, 0.05, 0.05]], np.float32
+)  # linear transmittance
+PAPER = np.array([0.86, 0.86, 0.84], np.float32)
+CELL = 64  # side of one halftone cell in the table; a power of two
+
+
+def _cell() -> F32:
+    """Threshold of one halftone cell, 0 in the middle of a dot: the tile that repeats over the sheet."""
+    t = np.arange(CELL) / CELL * 2 * np.pi
+    return (1 - (np.cos(t)[:, None] + np.cos(t)[None] + 2) / 4).astype(np.float32)
+
+
+DOT = _cell()
+
+
+@kernel
+def _halftone(uv: F32, coverage: F32, lines: float, angles: F32, inks: F32, dot: F32, paper: F32, bleed: float) -> F32:
+    """Reflectance per pixel, 3 x 3 samples each. `coverage` is the root of the ink share, (h, w, 4)."""
+    height, width = uv.shape[0], uv.shape[1]
+    rows, columns = coverage.shape[0], coverage.shape[1]
+    aspect = columns / rows
+    cells = dot.shape[0]
+    last = cells - 1
+    cosine, sine = np.cos(angles), np.sin(angles)
+    out = np.zeros((height, width, 3), np.float32)
+    ink = np.zeros(4, np.float32)
+    for y in range(height):
+        for x in range(width):
+            u, v = uv[y, x, 0], uv[y, x, 1]
+            if u < -5:
+                continue
+            if u < 0 or u >= 1 or v < 0 or v >= 1:
+                for c in range(3):
+                    out[y, x, c] = paper[c]
+                continue
+            right = x + 1 if x + 1 < width and uv[y, x + 1, 0] > -5 else x - 1
+            below = y + 1 if y + 1 < height and uv[y + 1, x, 0] > -5 else y - 1
+            if right < 0 or below < 0 or uv[y, right, 0] < -5 or uv[below, x, 0] < -5:
+                continue
+            ux, vx = (uv[y, right, 0] - u) * (right - x), (uv[y, right, 1] - v) * (right - x)
+            uy, vy = (uv[below, x, 0] - u) * (below - y), (uv[below, x, 1] - v) * (below - y)
+            px = min(u * (columns - 1), columns - 1.001)
+            py = min(v * (rows - 1), rows - 1.001)
+            i, j = int(py), int(px)
+            fy, fx = py - i, px - j
+            for c in range(4):
+                ink[c] = (coverage[i, j, c] * (1 - fx) + coverage[i, j + 1, c] * fx) * (1 - fy) + (
+                    coverage[i + 1, j, c] * (1 - fx) + coverage[i + 1, j + 1, c] * fx
+                ) * fy
+            for k in range(9):
+                dx, dy = (k % 3 - 1) / 3.0, (k // 3 - 1) / 3.0
+                a = (u + dx * ux + dy * uy) * aspect * lines
+                b = (v + dx * vx + dy * vy) * lines
+                r, g, bl = 1.0, 1.0, 1.0
+                for c in range(4):
+                    if ink[c] < 0.1:
+                        continue
+                    s = a * cosine[c] + b * sine[c]
+                    t = b * cosine[c] - a * sine[c]
+                    threshold = dot[int((s - np.floor(s)) * cells) & last, int((t - np.floor(t)) * cells) & last]
+                    share = min(max((ink[c] - threshold) * bleed + 0.5, 0.0), 1.0)
+                    r *= 1 - share * (1 - inks[c, 0])
+                    g *= 1 - share * (1 - inks[c, 1])
+                    bl *= 1 - share * (1 - inks[c, 2])
+                out[y, x, 0] += r * paper[0] / 9
+                out[y, x, 1] += g * paper[1] / 9
+                out[y, x, 2] += bl * paper[2] / 9
+    return out
+
+
+def separate(pixels: F32, black: float) -> F32:
+    """sRGB in [0, 1], (h, w, 3), to the root of CMYK ink shares (h, w, 4); `black` of the grey part goes to K."""
+    cmy = 1 - pixels
+    k = cmy.min(2, keepdims=True) * black
+    return np.asarray(np.sqrt(np.clip(np.concatenate([cmy - k, k], axis=2), 0, 1)), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Print:
+    """One printed sheet.
+
+    Attributes:
+        height: of the picture, decimetres. border: white margin, share of the height.
+        bend: sagitta over the width, share of the height; 0 is flat.
+        lines: halftone lines along the height. black: share of grey printed with K; contrast: of the print.
+        roughness, gloss: of the paper.
+    """
+
+    height: float
+    border: float
+    bend: float
+    lines: float
+    black: float
+    contrast: float
+    roughness: float
+    gloss: float
+
+    @property
+    def species(self) -> str:
+        """PAI species."""
+        return "print.bent" if self.bend else "print.flat"
+
+
+def draw_print(rng: np.random.Generator) -> Print:
+    """A sheet: half of them bent, half with a border, from newspaper to glossy photo paper."""
+    bent = rng.random() < 0.5
+    glossy = rng.random() < 0.35
+    return Print(
+        height=float(rng.uniform(1.6, 4.2)),
+        border=float(rng.choice((0.0, 0.03, 0.06))),
+        bend=float(rng.choice((-1, 1)) * rng.uniform(0.05, 0.14)) if bent else 0.0,
+        lines=float(np.exp(rng.uniform(np.log(230), np.log(620)))),
+        black=float(rng.uniform(0.75, 0.95)),
+        contrast=float(rng.uniform(1.05, 1.35) if glossy else rng.uniform(0.85, 1.15)),
+        roughness=float(rng.uniform(0.2, 0.35) if glossy else rng.uniform(0.45, 0.8)),
+        gloss=float(rng.uniform(0.4, 0.9) if glossy else rng.uniform(0.05, 0.3)),
+    )
+
+
+def show_print(
+    sheet: Print, photo: Photo, framing: Framing, light: Light, backdrop: F32, rng: np.random.Generator
+) -> tuple[F32, Placed, dict[str, object]]:
+    """Radiance (SENSOR, SENSOR, 3) of the sheet before the camera, its placement, and its ground truth."""
+    placed = place(photo, framing, sheet.height, sheet.border, sheet.bend * sheet.height, SENSOR)
+    pixels = 0.5 + sheet.contrast * (photo.pixels.astype(np.float32) / 255 - 0.5)
+    ink = separate(np.clip(pixels, 0, 1), sheet.black)
+    reflectance = _halftone(placed.uv, ink, sheet.lines, SCREEN_ANGLES, INKS, DOT, PAPER, 4.0)
+    rows, columns = placed.fragments.pixels.T
+    cosine = np.clip(dot(placed.normals, light.towards), 0, 1)
+    irradiance = cosine[:, None] * light.key + light.from_sky(placed.normals) * 1.5
+    rough = np.full(len(rows), sheet.roughness, np.float32)
+    shine = ggx(placed.normals, placed.views, light.towards, rough, 0.04) * sheet.gloss
+    colour = reflectance[rows, columns] * irradiance / np.pi + shine[:, None] * light.key
+    radiance = before(placed, colour, backdrop, light, float(rng.uniform(0.1, 4)))
+    pitch = pixels_per_height(placed) / sheet.lines * PICTURE / SENSOR
+    truth: dict[str, object] = {
+        "halftone_lines": round(sheet.lines, 1),
+        "halftone_pitch_px": round(pitch, 3),
+        "sheet_height_mm": round(sheet.height * 100, 1),
+        "border": round(sheet.border, 3),
+        "bend": round(sheet.bend, 3),
+        "gloss": round(sheet.gloss, 3),
+        "roughness": round(sheet.roughness, 3),
+        "contrast": round(sheet.contrast, 3),
+        "rim_visible": placed.rim_visible,
+    }
+    return radiance, placed, truth
+
+
+assert OUTSIDE < -5  # the kernel's test for "no sheet here"

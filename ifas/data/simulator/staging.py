@@ -1,0 +1,87 @@
+"""One picture from its job: draws the light, the framing and the attack, takes the picture, writes its record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ifas.data.simulator.camera import PICTURE, SENSOR, take
+from ifas.data.simulator.cast import Cast
+from ifas.data.simulator.displays import draw_display, show_display
+from ifas.data.simulator.domains import DOMAINS
+from ifas.data.simulator.framing import draw_framing
+from ifas.data.simulator.light import draw_light
+from ifas.data.simulator.plan import KINDS, Job
+from ifas.data.simulator.prints import draw_print, show_print
+
+#: Stream number of a kind's generator. Not small: SeedSequence reads [s, 0, 1] and [s, 0, 1, 0] as the same seed.
+STREAM = {kind: 101 + n for n, kind in enumerate(KINDS)}
+
+
+def sample_name(cast: Cast, job: Job) -> str:
+    """File name without suffix: says that it is synthetic or the user's, the subject, the kind, a number."""
+    return f"{subject_id(cast, job.subject)}_{job.kind}_{job.index:02d}"
+
+
+def subject_id(cast: Cast, subject: int) -> str:
+    """`syn_0001` for the first rendered person, `user_0001` for the first portrait."""
+    return f"{cast.prefix}_{subject + 1:04d}"
+
+
+def sample_path(cast: Cast, job: Job) -> str:
+    """Path of the picture within the data set, in the `folder` layout."""
+    return f"{job.domain}/{job.kind}/{subject_id(cast, job.subject)}/{sample_name(cast, job)}.jpg"
+
+
+def stage(cast: Cast, job: Job, seed: int) -> tuple[bytes, dict[str, Any]]:
+    """Takes the picture: JPEG bytes and its line of samples.jsonl. Depends on its arguments only."""
+    rng = np.random.default_rng([seed, job.subject, STREAM[job.kind], job.index])
+    domain = DOMAINS[job.domain]
+    light = draw_light(rng, domain.light)
+    framing = draw_framing(rng)
+    backdrop = domain.backdrop(rng, SENSOR)
+    species = "live"
+    truth: dict[str, object] = {}
+    if job.kind == "live":
+        radiance, box = cast.live(job.subject, framing, light, backdrop)
+    elif job.kind == "mask":
+        species = "mask.rigid3d"
+        radiance, box, truth = cast.masked(job.subject, job.impersonates, framing, light, backdrop, rng)
+        truth["impersonates"] = subject_id(cast, job.impersonates)
+    else:
+        photo = cast.photo(job.subject, rng)
+        if job.kind == "print":
+            sheet = draw_print(rng)
+            species = sheet.species
+            radiance, placed, truth = show_print(sheet, photo, framing, light, backdrop, rng)
+        else:
+            display = draw_display(rng)
+            species = display.species
+            radiance, placed, truth = show_display(display, photo, framing, light, backdrop, domain.backdrop, rng)
+        box = placed.face
+    jpeg = take(radiance, domain.camera, rng)
+    live = job.kind == "live"
+    if not (live or cast.rendered):
+        truth["staged"] = True
+    record = {
+        "path": sample_path(cast, job),
+        "domain": job.domain,
+        "subject_id": subject_id(cast, job.subject),
+        "media_id": sample_name(cast, job),
+        "split": job.split,
+        "label": "live" if live else "spoof",
+        "spoof_type": job.kind,
+        "pai_species": species,
+        "device": domain.camera.name,
+        "environment": domain.environment,
+        "illumination": domain.illumination,
+        "face_box": [round(float(v) * PICTURE, 1) for v in box],
+        "width": PICTURE,
+        "height": PICTURE,
+        "licence": cast.licence,
+        "source": "ifas simulator, MPFB2 head" if cast.rendered else "user portrait, first to last by name",
+        "synthetic": cast.rendered or not live,
+        "attack": truth,
+    }
+    return jpeg, record

@@ -1,0 +1,134 @@
+"""How a dataset lies on disk: Arrow schema of the manifest, and Parquet shards of encoded images.
+
+Everything that decides the bytes of a file is set here, so that the same images give the same files and DVC stores
+what has not changed only once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ifas.core.files import sha256_file
+from ifas.core.manifest import COLUMNS, SHARDS_DIR
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: A row group is what reading one row costs, so it stays small.
+GROUP_BYTES = 2**20
+GROUP_ROWS = 64
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """One finished shard. `bytes` is the size of the file."""
+
+    name: str
+    sha256: str
+    rows: int
+    bytes: int
+
+
+class ShardWriter:
+    """Writes images to `shards/shard-00000.parquet`, ...: columns sample_id and image, the bytes as they were.
+
+    A shard ends once it holds `shard_bytes` of images, or at `cut`.
+    """
+
+    def __init__(self, folder: Path, shard_bytes: int) -> None:
+        self.files: list[ShardFile] = []
+        self._folder = folder / SHARDS_DIR
+        self._folder.mkdir(parents=True)
+        self._shard_bytes = shard_bytes
+        self._writer: Any = None
+        self._name = ""
+        self._rows = self._bytes = self._group_bytes = 0
+        self._group: list[tuple[str, bytes]] = []
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.cut()
+        elif self._writer is not None:
+            self._writer.close()
+
+    def add(self, sample_id: str, image: bytes) -> tuple[str, int]:
+        """Adds an image and says where it is: name of the shard, and row."""
+        if self._writer is None:
+            self._open()
+        place = (self._name, self._rows)
+        self._group.append((sample_id, image))
+        self._rows += 1
+        self._bytes += len(image)
+        self._group_bytes += len(image)
+        if self._group_bytes >= GROUP_BYTES or len(self._group) >= GROUP_ROWS:
+            self._flush()
+        if self._bytes >= self._shard_bytes:
+            self.cut()
+        return place
+
+    def cut(self) -> None:
+        """Ends the shard that is open, if one is."""
+        if self._writer is None:
+            return
+        self._flush()
+        self._writer.close()
+        path = self._folder / self._name
+        self.files.append(ShardFile(self._name, sha256_file(path), self._rows, path.stat().st_size))
+        self._writer = None
+
+    def _open(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._name = f"shard-{len(self.files):05d}.parquet"
+        self._rows = self._bytes = 0
+        schema = pa.schema([pa.field("sample_id", pa.string(), False), pa.field("image", pa.binary(), False)])
+        # Encoded images do not compress, and statistics of their bytes are of no use.
+        self._writer = pq.ParquetWriter(
+            self._folder / self._name,
+            schema,
+            version="2.6",
+            compression="none",
+            use_dictionary=False,
+            write_statistics=False,
+            store_schema=False,
+        )
+
+    def _flush(self) -> None:
+        if not self._group:
+            return
+        import pyarrow as pa
+
+        ids, images = zip(*self._group, strict=True)
+        arrays = [pa.array(ids, pa.string()), pa.array(images, pa.binary())]
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._writer.schema))
+        self._group.clear()
+        self._group_bytes = 0
+
+
+def manifest_schema() -> pa.Schema:
+    """Arrow schema of `core.manifest.COLUMNS`."""
+    import pyarrow as pa
+
+    def arrow(name: str) -> pa.DataType:
+        return pa.list_(pa.float32()) if name == "list<float>" else pa.type_for_alias(name)
+
+    return pa.schema([pa.field(c.name, arrow(c.type), c.nullable) for c in COLUMNS])
+
+
+def write_manifest(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes rows (column name -> value) as the manifest. Raises pyarrow.ArrowInvalid on a value of another type."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = manifest_schema()
+    columns = [pa.array([row[f.name] for row in rows], f.type) for f in schema]
+    pq.write_table(pa.Table.from_arrays(columns, schema=schema), path, version="2.6", compression="zstd")

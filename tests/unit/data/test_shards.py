@@ -1,0 +1,114 @@
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ifas.core.errors import CorruptShardError, DataError
+from ifas.core.files import sha256_file
+from ifas.data.shards import ShardImages, verify
+from ifas.data.tables import ShardWriter
+from tests.unit.data.pictures import folder_dataset
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from ifas.data.pack import pack
+
+    root = tmp_path_factory.mktemp("shards")
+    pack("folder", folder_dataset(root / "raw"), root / "out", name="tiny", licence="CC0-1.0")
+    return root / "out"
+
+
+@pytest.fixture
+def dataset(original: Path, tmp_path: Path) -> Path:
+    import shutil
+
+    return shutil.copytree(original, tmp_path / "dataset")
+
+
+SHARD = "shard-00001.parquet"
+
+
+def spoil(file: Path) -> tuple[str, str]:
+    """Changes one byte; the hashes before and after."""
+    before = sha256_file(file)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    return before, sha256_file(file)
+
+
+def test_a_corrupt_shard_is_named_with_both_hashes(dataset: Path) -> None:
+    expected, found = spoil(dataset / "shards" / SHARD)
+    images = ShardImages(dataset)
+    assert images.read("shard-00000.parquet", 0)
+    for check in (lambda: images.read(SHARD, 0), lambda: verify(dataset)):
+        with pytest.raises(CorruptShardError) as error:
+            check()
+        assert all(part in error.value.what for part in (SHARD, expected, found))
+        assert "again" in error.value.fix
+
+
+def test_verify_covers_the_manifest_and_missing_files(dataset: Path) -> None:
+    assert verify(dataset)["name"] == "tiny"
+    expected, found = spoil(dataset / "manifest.parquet")
+    with pytest.raises(CorruptShardError, match=f"(?s)manifest.parquet.*{expected}.*{found}"):
+        verify(dataset)
+    (dataset / "manifest.parquet").unlink()
+    with pytest.raises(CorruptShardError, match="manifest.parquet .*missing"):
+        verify(dataset)
+
+
+def test_what_is_not_there_is_said(dataset: Path) -> None:
+    images = ShardImages(dataset)
+    with pytest.raises(DataError, match="no shard 'shard-00007.parquet'"):
+        images.read("shard-00007.parquet", 0)
+    for row in (-1, 18):
+        with pytest.raises(DataError, match=f"no row {row}, it has 18"):
+            images.read(SHARD, row)
+    with pytest.raises(DataError, match="not a dataset folder"):
+        ShardImages(dataset / "shards").read(SHARD, 0)
+    (dataset / "dataset.json").write_text("{")
+    with pytest.raises(CorruptShardError, match="can't be read"):
+        ShardImages(dataset).read(SHARD, 0)
+    (dataset / "dataset.json").write_text('{"format": 2, "shards": {}}')
+    with pytest.raises(DataError, match="update ifas"):
+        verify(dataset)
+
+
+def test_it_travels_to_other_processes(dataset: Path) -> None:
+    images = ShardImages(dataset)
+    first = images.read(SHARD, 3)
+    copy = pickle.loads(pickle.dumps(images))
+    assert copy == images
+    assert len(pickle.dumps(images)) < 1000
+    for method in ("fork", "spawn"):
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            assert pool.starmap(images.read, [(SHARD, 3)] * 4) == [first] * 4
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 400_000), min_size=1, max_size=90),
+    shard_bytes=st.sampled_from([1, 600_000, 10**9]),
+    seed=st.integers(0, 99),
+)
+def test_every_row_of_every_shard_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], shard_bytes: int, seed: int
+) -> None:
+    import json
+
+    folder = tmp_path_factory.mktemp("rows")
+    images = [np.random.default_rng([seed, n]).bytes(size) for n, size in enumerate(sizes)]
+    with ShardWriter(folder, shard_bytes) as writer:
+        places = [writer.add(str(n), image) for n, image in enumerate(images)]
+    shards = {s.name: {"sha256": s.sha256, "rows": s.rows, "bytes": s.bytes} for s in writer.files}
+    (folder / "dataset.json").write_text(json.dumps({"format": 1, "shards": shards}))
+    assert sum(s.rows for s in writer.files) == len(images)
+    reader = ShardImages(folder)
+    order = np.random.default_rng(seed).permutation(len(images))
+    assert all(reader.read(*places[n]) == images[n] for n in order)
