@@ -16,7 +16,7 @@ from ifas_pipelines.local import output_to
 from kfp import dsl, local
 
 from benchmarks.figure import figure
-from ifas.cli.demo import _publish_demo
+from ifas.cli.demo import publish_demo
 from ifas.cli.run import Runner, run_pipeline
 from ifas.core.config import load
 from ifas.core.environment import prepare
@@ -75,7 +75,7 @@ def main() -> int:
         os.environ["IFAS_HOME"] = f"{scratch}/.ifas"
         root = Path(scratch)
         config = load(profile)
-        _publish_demo(config, None)
+        publish_demo(config, None)
         begin = time.perf_counter()
         cold = run_pipeline(config, Runner.kfp, root / "runs")
         seconds = time.perf_counter() - begin

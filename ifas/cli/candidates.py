@@ -65,6 +65,7 @@ def reject(
 def package(
     candidate: CandidateArgument,
     out: Annotated[Path, typer.Option(help="Folder for the Bento.")] = Path("bento"),
+    run: Annotated[Path | None, typer.Option(help="Run folder with the artifacts, where the first is gone.")] = None,
     config: ConfigOption = "laptop",
     overrides: SetOption = None,
 ) -> None:
@@ -74,4 +75,4 @@ def package(
     from ifas.steps.release import package_candidate
 
     prepare()
-    typer.echo(package_candidate(load(config, overrides), candidate, out).summary)
+    typer.echo(package_candidate(load(config, overrides), candidate, out, run).summary)

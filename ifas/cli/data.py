@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -38,13 +39,15 @@ def demo_data(
     from ifas.data.simulator import make_demo
 
     with following(home() / "events" / "data-demo.jsonl"):
-        summary = make_demo(out, seed=seed, faces=faces, subjects=subjects, workers=workers, progress=_progress("data"))
+        summary = make_demo(
+            out, seed=seed, faces=faces, subjects=subjects, workers=workers, progress=progress_of("data")
+        )
     typer.echo(f"{summary.images} images of {summary.subjects} subjects in {out}: {dict(summary.kinds)}")
     for file, reason in summary.skipped:
         typer.echo(f"skipped {file}: {reason}", err=True)
 
 
-def _progress(step: str) -> object:
+def progress_of(step: str) -> Callable[[int, int], None]:
     """A (done, total) callback that emits progress events."""
     bars: dict[int, Progress] = {}
 

@@ -35,7 +35,7 @@ def demo(
     prepare()
     begin = time.monotonic()
     settings = load(config, overrides)
-    _publish_demo(settings, faces)
+    publish_demo(settings, faces)
     folder = run_pipeline(settings, runner, runs)
     if not (folder / "bento").exists():
         state = read_json(folder / "lineage.json")["entries"][-1]["summary"]
@@ -47,9 +47,9 @@ def demo(
     typer.echo(f"report    {folder / 'report.html'}   ({time.monotonic() - begin:.0f} s in all)")
 
 
-def _publish_demo(config: RunConfig, faces: Path | None) -> None:
+def publish_demo(config: RunConfig, faces: Path | None) -> None:
     """Renders, packs and publishes the demo data set; each part that is already there is reused."""
-    from ifas.cli.data import _progress
+    from ifas.cli.data import progress_of
     from ifas.cli.show import following
     from ifas.core.progress import emit
     from ifas.data.pack import pack
@@ -60,7 +60,7 @@ def _publish_demo(config: RunConfig, faces: Path | None) -> None:
     packed = home() / "demo" / f"{raw.name}-packed"
     with following(home() / "events" / "demo.jsonl"):
         begin = time.monotonic()
-        made = make_demo(raw, faces=faces, progress=_progress("data"))
+        made = make_demo(raw, faces=faces, progress=progress_of("data"))
         seconds = time.monotonic() - begin
         emit(
             "done",

@@ -25,7 +25,6 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     judge = Judge.load(inputs["model"])
     predicted = predict(judge, manifest, images, config.protocol, config.evaluate)
     metrics = evaluate(predicted.frame, config.protocol, config.evaluate)
-    metrics["non_responses"] = [dict(found) for found in predicted.non_responses]
     with replacing(outputs["evaluation"]) as beside:
         beside.mkdir(parents=True)
         predicted.frame.to_parquet(beside / "predictions.parquet", index=False)

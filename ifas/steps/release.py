@@ -11,11 +11,15 @@ from ifas.core.files import write_json
 from ifas.core.records import StepResult
 from ifas.steps.approve import approval_of
 from ifas.steps.execute import LINEAGE, execute
+from ifas.steps.folder import output_of
 from ifas.steps.gate import ledger_url
 
 
-def package_candidate(config: RunConfig, candidate: str, out: Path) -> StepResult:
+def package_candidate(config: RunConfig, candidate: str, out: Path, run: Path | None = None) -> StepResult:
     """Builds the Bento of a candidate from the artifacts that its run left.
+
+    Args:
+        run: folder of a later run that came to the same candidate, where the first one's is gone.
 
     Raises:
         NotApproved: its state is not `approved`.
@@ -25,12 +29,16 @@ def package_candidate(config: RunConfig, candidate: str, out: Path) -> StepResul
 
     ledger = Ledger(ledger_url(config))
     found = ledger.get(candidate)
+    ledger.verify()
     artifacts = {name: Path(path) for name, path in found.facts["artifacts"].items()}
+    if run is not None:
+        made = {"model": "train", "evaluation": "evaluate", LINEAGE: "gate"}
+        artifacts = {name: output_of(run, step, name) or run / step / name for name, step in made.items()}
     for name, path in artifacts.items():
         if not path.exists():
             raise DataError(
                 f"{name} of candidate {found.id} is no longer at {path}",
-                f"repeat run {found.run_id}: unchanged steps come from the cache",
+                "repeat the run (unchanged steps come from the cache) and name its folder with --run",
             )
     with tempfile.TemporaryDirectory(prefix="ifas-package-") as scratch:
         approval = Path(scratch) / "approval.json"

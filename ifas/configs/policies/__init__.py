@@ -1,0 +1,1 @@
+"""Gate policies that come with ifas; use one as `builtin:NAME`."""

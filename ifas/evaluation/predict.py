@@ -1,0 +1,185 @@
+"""Scores, then a frozen threshold, then explanations: the table that `predictions.parquet` holds.
+
+The explanation is written for the verdict, and the verdict needs the threshold, and the threshold needs the scores of
+the development data: hence two passes over the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ifas.core.config import EvaluateConfig, ProtocolConfig
+from ifas.core.errors import DataError, ImageRefused, unknown_key
+from ifas.core.imaging import decode
+from ifas.core.manifest import ImageSource
+from ifas.core.progress import Progress, emit
+from ifas.evaluation import gallery
+from ifas.evaluation.explanations import spoof_type_named
+from ifas.evaluation.threshold import freeze
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    Pixels = npt.NDArray[np.uint8]
+
+#: Columns taken over from the manifest.
+CARRIED = (
+    "sample_id",
+    "dataset",
+    "domain",
+    "split",
+    "subject_id",
+    "media_id",
+    "label",
+    "spoof_type",
+    "pai_species",
+    "device",
+    "illumination",
+    "synthetic",
+)
+
+#: Columns of predictions.parquet. `refused` says why an image could not be read; its score is then null.
+PREDICTION_COLUMNS = (*CARRIED, "score", "refused", "verdict", "explanation", "spoof_type_named")
+
+
+class JudgeLike(Protocol):
+    """The model as evaluation needs it."""
+
+    def judge(self, images: Sequence[Pixels]) -> npt.NDArray[Any]:
+        """p(bona fide) of uint8 RGB images (H, W, 3) each: (B,)."""
+        ...
+
+    def explain(self, images: Sequence[Pixels], verdicts: Sequence[bool]) -> list[str]:
+        """The interpretation of each image, given whether it was accepted as live."""
+        ...
+
+
+def _all(test: pd.DataFrame, _threshold: float, _config: EvaluateConfig) -> list[int]:
+    return list(test.index)
+
+
+def _gallery(test: pd.DataFrame, threshold: float, config: EvaluateConfig) -> list[int]:
+    return sorted(i for group in gallery.choose(test, threshold, config.gallery).values() for i in group)
+
+
+def _none(_test: pd.DataFrame, _threshold: float, _config: EvaluateConfig) -> list[int]:
+    return []
+
+
+#: `evaluate.explain` -> which test rows get an explanation.
+EXPLAINED: dict[str, Callable[[pd.DataFrame, float, EvaluateConfig], list[int]]] = {
+    "all": _all,
+    "gallery": _gallery,
+    "none": _none,
+}
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The table, and the images that gave no score (sample_id, domain, why).
+
+    Columns of `frame`: `PREDICTION_COLUMNS`, one row for each dev or test row of the manifest. `verdict` (nullable
+    boolean) is true where the image was accepted as live at the threshold frozen on source development data;
+    `explanation` is null where none was asked for. Images that can't be decoded stay in the table without a score.
+    """
+
+    frame: pd.DataFrame
+    non_responses: tuple[dict[str, str], ...]
+
+
+def predict(
+    judge: JudgeLike, manifest: pd.DataFrame, images: ImageSource, protocol: ProtocolConfig, config: EvaluateConfig
+) -> Predicted:
+    """Scores the dev and test rows of a manifest, freezes the threshold, explains test rows of the protocol's domains.
+
+    Raises:
+        ConfigError: an empty protocol or an unknown `explain`.
+        DataError: no dev or test rows, no readable image, development data missing, or a score that is no probability.
+        CorruptShardError: a shard was altered (this is not one bad image: the run stops).
+    """
+    if config.explain not in EXPLAINED:
+        raise unknown_key("value of evaluate.explain", config.explain, EXPLAINED)
+    rows = manifest[manifest["split"].isin(["dev", "test"])]
+    rows = rows.sort_values(["shard", "row"], kind="stable").reset_index(drop=True)
+    if rows.empty:
+        raise DataError("the manifest has no dev or test rows", "split the dataset by subject into train, dev and test")
+    frame = rows[list(CARRIED)].copy()
+    scores, refused = _score(judge, rows, images, config.batch)
+    frame["score"] = scores
+    frame["refused"] = [refused.get(i) for i in range(len(frame))]
+    if len(refused) == len(frame):
+        raise DataError(f"none of the {len(frame)} images can be decoded: {refused[0]}", "fetch the dataset again")
+    threshold = freeze(frame, protocol, config).value
+    frame["verdict"] = (frame["score"] >= threshold).astype("boolean").mask(frame["score"].isna())
+    judged = frame[
+        (frame["split"] == "test")
+        & frame["domain"].isin(protocol.source_domains + protocol.target_domains)
+        & frame["score"].notna()
+    ]
+    chosen = EXPLAINED[config.explain](judged, threshold, config)
+    texts = _explain(judge, rows, images, chosen, frame["verdict"], config.batch)
+    frame["explanation"] = [texts.get(i) for i in range(len(frame))]
+    frame["spoof_type_named"] = [
+        spoof_type_named(texts[i], bool(frame.at[i, "verdict"])) if i in texts else None for i in range(len(frame))
+    ]
+    non_responses = tuple(
+        {"sample_id": str(frame.at[i, "sample_id"]), "domain": str(frame.at[i, "domain"]), "why": why}
+        for i, why in sorted(refused.items())
+    )
+    return Predicted(frame[list(PREDICTION_COLUMNS)], non_responses)
+
+
+def _score(
+    judge: JudgeLike, rows: pd.DataFrame, images: ImageSource, batch: int
+) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
+    """Scores (NaN where refused) and the reasons of the refused, by position."""
+    scores = np.full(len(rows), np.nan)
+    refused: dict[int, str] = {}
+    progress = Progress("evaluate", len(rows), unit="scores")
+    for positions, pixels in _batches(rows, images, list(range(len(rows))), batch, refused):
+        if positions:
+            given = np.asarray(judge.judge(pixels), dtype=np.float64)
+            if given.shape != (len(positions),) or not ((given >= 0) & (given <= 1)).all():
+                ids = ", ".join(str(s)[:12] for s in rows["sample_id"].iloc[positions])
+                raise DataError(
+                    f"the model gave no probability for every image of a batch (samples {ids})",
+                    "look at the training record for NaN losses, then train again",
+                )
+            scores[positions] = given
+        progress.advance(min(batch, len(rows) - progress.done))
+    for i, why in refused.items():
+        emit("note", "evaluate", text=f"not readable, left out: {str(rows['sample_id'].iloc[i])[:12]}: {why}")
+    return scores, refused
+
+
+def _explain(
+    judge: JudgeLike, rows: pd.DataFrame, images: ImageSource, chosen: list[int], verdicts: pd.Series, batch: int
+) -> dict[int, str]:
+    texts: dict[int, str] = {}
+    progress = Progress("evaluate", len(chosen), unit="explanations")
+    for positions, pixels in _batches(rows, images, chosen, batch, {}):
+        given = judge.explain(pixels, [bool(verdicts.iloc[i]) for i in positions])
+        texts.update(zip(positions, given, strict=True))
+        progress.advance(len(positions))
+    return texts
+
+
+def _batches(
+    rows: pd.DataFrame, images: ImageSource, chosen: list[int], batch: int, refused: dict[int, str]
+) -> Iterator[tuple[list[int], list[Pixels]]]:
+    """(positions, pixels) of the readable images among each `batch` of `chosen`; the others are put into `refused`."""
+    for start in range(0, len(chosen), batch):
+        positions, pixels = [], []
+        for i in chosen[start : start + batch]:
+            row = rows.iloc[i]
+            try:
+                pixels.append(decode(images.read(str(row["shard"]), int(row["row"]))))
+                positions.append(i)
+            except ImageRefused as error:
+                refused[i] = error.what
+        yield positions, pixels

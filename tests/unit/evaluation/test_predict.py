@@ -1,0 +1,125 @@
+"""Two passes over the images: scores, a frozen threshold, explanations of that verdict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ifas.core.errors import ConfigError, CorruptShardError, DataError
+from ifas.evaluation.gallery import GROUPS, choose
+from ifas.evaluation.predict import PREDICTION_COLUMNS, predict
+from ifas.evaluation.protocol import evaluate
+from ifas.evaluation.threshold import freeze
+from tests.unit.evaluation.tiles import CONFIG, PROTOCOL, BrightnessJudge, Pictures, make_dataset
+
+Dataset = tuple[pd.DataFrame, Pictures]
+
+
+def test_table_of_dev_and_test_rows(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IFAS_EVENTS", str(tmp_path / "events"))
+    manifest, images = dataset
+    frame = predict(BrightnessJudge(), manifest, images, PROTOCOL, CONFIG).frame
+    assert tuple(frame.columns) == PREDICTION_COLUMNS
+    assert set(frame["sample_id"]) == set(manifest.loc[manifest["split"] != "train", "sample_id"])
+    threshold = freeze(frame, PROTOCOL, CONFIG).value
+    assert (frame["verdict"] == (frame["score"] >= threshold)).all()
+    test = frame["split"] == "test"
+    assert frame.loc[test, "explanation"].notna().all()
+    assert frame.loc[~test, "explanation"].isna().all()
+    live = frame["spoof_type_named"] == "live"
+    assert (live == (frame["verdict"] & test)).all()
+    events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
+    last = {event["unit"]: event for event in events if event["kind"] == "progress"}
+    assert last["scores"]["done"] == last["scores"]["total"] == len(frame)
+    assert last["explanations"]["done"] == last["explanations"]["total"] == test.sum()
+
+
+def test_survives_parquet(dataset: Dataset, tmp_path: Path) -> None:
+    """What `metrics.json` says can be had again from `predictions.parquet`, to the last digit."""
+    manifest, images = make_dataset(seed=4)
+    images.shards["kiosk.parquet"][6] = b"not an image"
+    frame = predict(BrightnessJudge(), manifest, images, PROTOCOL, CONFIG).frame
+    frame.to_parquet(tmp_path / "predictions.parquet", index=False)
+    again = pd.read_parquet(tmp_path / "predictions.parquet")
+    assert evaluate(again, PROTOCOL, CONFIG) == evaluate(frame, PROTOCOL, CONFIG)
+
+
+def test_batch_size_changes_nothing(dataset: Dataset) -> None:
+    one = predict(BrightnessJudge(), *dataset, PROTOCOL, CONFIG.model_copy(update={"batch": 1})).frame
+    many = predict(BrightnessJudge(), *dataset, PROTOCOL, CONFIG.model_copy(update={"batch": 1000})).frame
+    pd.testing.assert_frame_equal(one, many)
+
+
+def test_unreadable_images_are_counted_listed_and_left_out() -> None:
+    manifest, images = make_dataset()
+    whole = images.shards["kiosk.parquet"][10]
+    images.shards["kiosk.parquet"][10] = whole[: len(whole) // 2]  # a test attack or bona fide, truncated
+    images.shards["office.parquet"][5] = b""  # a dev image
+    predicted = predict(BrightnessJudge(), manifest, images, PROTOCOL, CONFIG)
+    assert {n["domain"] for n in predicted.non_responses} == {"kiosk", "office"}
+    refused = predicted.frame[predicted.frame["refused"].notna()]
+    assert len(refused) == 2
+    assert refused["score"].isna().all()
+    assert refused["verdict"].isna().all()
+    tree = evaluate(predicted.frame, PROTOCOL, CONFIG)
+    assert tree["data"]["non_response"]["n"] == 2
+    assert tree["data"]["non_response"]["bpnrr"]["value"] == pytest.approx(
+        1 / tree["data"]["non_response"]["bpnrr"]["n"]
+    )
+    assert tree["slices"]["target"]["n"] == 29
+    assert " at 0x" not in json.dumps(tree)  # no memory address: two runs must write the same record
+
+
+def test_corrupt_shard_stops_the_run() -> None:
+    manifest, images = make_dataset()
+    images.corrupt.add("street.parquet")
+    with pytest.raises(CorruptShardError):
+        predict(BrightnessJudge(), manifest, images, PROTOCOL, CONFIG)
+
+
+def test_nothing_readable_is_a_data_error() -> None:
+    manifest, images = make_dataset(subjects=1)
+    images.shards = {name: [b"x"] * len(rows) for name, rows in images.shards.items()}
+    with pytest.raises(DataError, match="none of the"):
+        predict(BrightnessJudge(), manifest, images, PROTOCOL, CONFIG)
+
+
+@pytest.mark.parametrize("bad", [np.nan, 1.5, -0.1])
+def test_a_score_that_is_no_probability_is_refused(dataset: Dataset, bad: float) -> None:
+    class Broken(BrightnessJudge):
+        def judge(self, images):  # type: ignore[no-untyped-def]
+            return np.full(len(images), bad)
+
+    with pytest.raises(DataError, match="no probability"):
+        predict(Broken(), *dataset, PROTOCOL, CONFIG)
+
+
+def test_explain_gallery_and_none(dataset: Dataset) -> None:
+    judge = BrightnessJudge()
+    few = predict(judge, *dataset, PROTOCOL, CONFIG.model_copy(update={"explain": "gallery", "gallery": 8})).frame
+    assert few["explanation"].notna().sum() == len(judge.explained) == 8
+    none = predict(BrightnessJudge(), *dataset, PROTOCOL, CONFIG.model_copy(update={"explain": "none"})).frame
+    assert none["explanation"].isna().all()
+    figures = evaluate(none, PROTOCOL, CONFIG)["slices"]["target"]
+    assert figures["explanation_agreement"]["value"] is None
+    with pytest.raises(ConfigError, match="explain"):
+        predict(BrightnessJudge(), *dataset, PROTOCOL, CONFIG.model_copy(update={"explain": "loud"}))
+
+
+def test_gallery_shows_the_worst_mistakes_and_shares_the_rest(predictions: pd.DataFrame) -> None:
+    rows = predictions[predictions["split"] == "test"]
+    threshold = freeze(predictions, PROTOCOL, CONFIG).value
+    chosen = choose(rows, threshold, 12)
+    assert list(chosen) == list(GROUPS)
+    assert sum(map(len, chosen.values())) == 12
+    assert min(map(len, chosen.values())) >= 2
+    worst = rows[(rows["label"] == "spoof") & (rows["score"] >= threshold)]["score"].max()
+    assert rows.loc[chosen["false_accepts"][0], "score"] == worst
+    # Typical right ones come from different spoof types.
+    kinds = rows.loc[choose(rows, threshold, 40)["right_rejects"][:3], "spoof_type"]
+    assert kinds.nunique() >= 2
+    assert choose(rows.iloc[:0], threshold, 12) == {group: [] for group in GROUPS}

@@ -1,0 +1,148 @@
+"""The threshold comes from source development data alone; slices are complete, and honest about what is missing."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from ifas.core.config import ProtocolConfig
+from ifas.core.errors import ConfigError, DataError
+from ifas.core.measures import FIXED_SLICES, MEASURES, SLICE_KINDS, check_slice
+from ifas.evaluation import metrics
+from ifas.evaluation.protocol import evaluate
+from ifas.evaluation.threshold import freeze
+from tests.unit.evaluation.tiles import CONFIG, PROTOCOL
+
+
+def unexplained(predictions: pd.DataFrame) -> pd.DataFrame:
+    return predictions.assign(explanation=None, spoof_type_named=None)
+
+
+def test_threshold_is_frozen_on_source_development_data(predictions: pd.DataFrame) -> None:
+    before = freeze(predictions, PROTOCOL, CONFIG)
+    rng = np.random.default_rng(0)
+    is_dev_source = (predictions["split"] == "dev") & predictions["domain"].isin(PROTOCOL.source_domains)
+    changed = predictions.copy()
+    changed.loc[~is_dev_source, "score"] = rng.random((~is_dev_source).sum())
+    assert freeze(changed, PROTOCOL, CONFIG) == before
+    tree = evaluate(unexplained(changed), PROTOCOL, CONFIG)
+    assert tree["threshold"]["value"] == before.value
+    # ... and the target's figures do move, at that same threshold.
+    was = evaluate(predictions, PROTOCOL, CONFIG)["slices"]["target"]["hter"]["value"]
+    now = tree["slices"]["target"]["hter"]["value"]
+    assert now != was
+    rows = changed[(changed["split"] == "test") & (changed["domain"] == "kiosk")]
+    assert now == pytest.approx(metrics.hter(rows["score"], rows["label"] == "live", before.value))
+
+
+def test_threshold_follows_the_development_data(predictions: pd.DataFrame) -> None:
+    dev = predictions[(predictions["split"] == "dev") & predictions["domain"].isin(PROTOCOL.source_domains)]
+    live = dev["label"] == "live"
+    threshold = freeze(predictions, PROTOCOL, CONFIG)
+    assert threshold.value == metrics.eer(dev["score"], live).threshold
+    assert (threshold.n_live, threshold.n_spoof) == (live.sum(), (~live).sum())
+    strict = freeze(predictions, PROTOCOL, CONFIG.model_copy(update={"threshold": "apcer", "max_apcer": 0.0}))
+    assert strict.value > dev["score"][~live].max()
+    assert strict.far == 0
+
+
+def test_every_measure_and_slice_is_there(predictions: pd.DataFrame) -> None:
+    tree = evaluate(predictions, PROTOCOL, CONFIG)
+    json.dumps(tree, allow_nan=False)
+    kinds = {name.partition(":")[0] for name in tree["slices"]} - set(FIXED_SLICES)
+    assert kinds == set(SLICE_KINDS)
+    for name, figures in tree["slices"].items():
+        check_slice(name)
+        assert set(MEASURES) <= set(figures)
+        for measure in MEASURES:
+            assert figures[measure]["value"] is not None, (name, measure)
+            assert figures[measure]["n"] > 0
+    assert set(tree["slices"]) >= {"domain:office", "domain:street", "domain:kiosk", "device:unknown", "device:cam-a"}
+    # One spoof type is measured against all bona fide.
+    everything = tree["slices"]["spoof_type:print"]
+    assert everything["n_live"] == (predictions["split"].eq("test") & predictions["label"].eq("live")).sum()
+    assert list(everything["apcer"]) == ["print.a4"]
+
+
+def test_figures_of_a_slice_by_another_way(predictions: pd.DataFrame) -> None:
+    tree = evaluate(predictions, PROTOCOL, CONFIG)
+    rows = predictions[(predictions["split"] == "test") & predictions["domain"].isin(PROTOCOL.source_domains)]
+    live, accepted = rows["label"] == "live", rows["score"] >= tree["threshold"]["value"]
+    figures = tree["slices"]["source_test"]
+    assert figures["auc"]["value"] == pytest.approx(roc_auc_score(live, rows["score"]))
+    assert figures["bpcer"]["errors"] == (live & ~accepted).sum()
+    by_species = accepted[~live].groupby(rows["pai_species"][~live]).mean()
+    assert {k: v["value"] for k, v in figures["apcer"].items()} == pytest.approx(by_species.to_dict())
+    assert figures["apcer_max"]["value"] == by_species.max()
+    assert figures["apcer_max"]["species"] in by_species[by_species == by_species.max()].index
+    acer = (by_species.max() + figures["bpcer"]["value"]) / 2
+    assert figures["acer_not_iso"]["value"] == pytest.approx(acer)
+    low, high = figures["auc"]["interval"]
+    assert low <= figures["auc"]["value"] <= high
+
+
+def test_slice_without_attacks_is_null_with_a_reason(predictions: pd.DataFrame) -> None:
+    keep = (predictions["domain"] != "kiosk") | (predictions["label"] == "live")
+    target = evaluate(predictions[keep], PROTOCOL, CONFIG)["slices"]["target"]
+    for name in ("auc", "eer", "hter", "hter_oracle_eer", "apcer_max", "acer_not_iso", "bpcer_at_apcer_5"):
+        assert target[name]["value"] is None
+        assert "attack" in target[name]["reason"]
+    assert target["bpcer"]["value"] is not None
+
+
+def test_target_without_test_rows_is_null(predictions: pd.DataFrame) -> None:
+    keep = (predictions["domain"] != "kiosk") | (predictions["split"] == "dev")
+    target = evaluate(predictions[keep], PROTOCOL, CONFIG)["slices"]["target"]
+    assert target["n"] == 0
+    assert all(target[name]["value"] is None for name in MEASURES)
+
+
+@pytest.mark.parametrize("side", ["source_domains", "target_domains"])
+def test_empty_protocol_is_a_config_error(predictions: pd.DataFrame, side: str) -> None:
+    with pytest.raises(ConfigError, match=f"protocol.{side} is empty"):
+        evaluate(predictions, PROTOCOL.model_copy(update={side: ()}), CONFIG)
+
+
+def test_unknown_domain_lists_the_known_ones(predictions: pd.DataFrame) -> None:
+    with pytest.raises(DataError, match="moon") as caught:
+        evaluate(predictions, ProtocolConfig(source_domains=("office", "moon"), target_domains=("kiosk",)), CONFIG)
+    assert "kiosk, office, street" in caught.value.fix
+
+
+@pytest.mark.parametrize(("label", "said"), [("live", "no bona fide"), ("spoof", "no attack")])
+def test_missing_development_class_is_a_data_error(predictions: pd.DataFrame, label: str, said: str) -> None:
+    drop = (predictions["split"] == "dev") & (predictions["label"] == label)
+    with pytest.raises(DataError, match=said):
+        evaluate(predictions[~drop], PROTOCOL, CONFIG)
+
+
+def test_same_domain_on_both_sides_is_said(predictions: pd.DataFrame) -> None:
+    both = ProtocolConfig(source_domains=("office",), target_domains=("office",))
+    assert evaluate(unexplained(predictions), both, CONFIG)["protocol"]["cross_domain"] is False
+    assert evaluate(predictions, PROTOCOL, CONFIG)["protocol"]["cross_domain"] is True
+
+
+def test_explanations_of_another_threshold_are_refused(predictions: pd.DataFrame) -> None:
+    strict = CONFIG.model_copy(update={"threshold": "apcer", "max_apcer": 0.0})
+    with pytest.raises(DataError, match="verdicts of another threshold"):
+        evaluate(predictions, PROTOCOL, strict)
+
+
+def test_explanation_scores(predictions: pd.DataFrame) -> None:
+    rows = predictions[(predictions["split"] == "test") & (predictions["domain"] == "kiosk")]
+    caught = rows.index[(rows["label"] == "spoof") & ~rows["verdict"].astype(bool)]
+    assert len(caught) >= 3
+    before = evaluate(predictions, PROTOCOL, CONFIG)["slices"]["target"]
+    assert before["explanation_agreement"]["value"] == 1
+    assert before["explanation_medium"] == {**before["explanation_medium"], "value": 1.0, "n": len(caught)}
+    predictions.loc[caught[0], ["explanation", "spoof_type_named"]] = ["A person in a newspaper kiosk.", ""]
+    wrong = "mannequin"
+    predictions.loc[caught[1], ["explanation", "spoof_type_named"]] = ["A dummy's head.", wrong]
+    after = evaluate(predictions, PROTOCOL, CONFIG)["slices"]["target"]
+    # "newspaper" names no paper: contradicts the rejection. The dummy agrees, but is the wrong medium.
+    assert after["explanation_agreement"]["hits"] == before["explanation_agreement"]["hits"] - 1
+    assert after["explanation_medium"]["hits"] == len(caught) - 2

@@ -1,0 +1,96 @@
+"""A small drawn dataset in memory, and a judge that really looks: the brighter, the more bona fide."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from ifas.core.config import EvaluateConfig, ProtocolConfig
+from ifas.core.errors import CorruptShardError
+
+SPECIES = ("live", "live", "print.a4", "replay.phone", "mask.rigid3d")
+PROTOCOL = ProtocolConfig(source_domains=("office", "street"), target_domains=("kiosk",))
+CONFIG = EvaluateConfig(bootstrap=60, batch=7, gallery=12)
+
+
+@dataclass
+class Pictures:
+    """Image bytes by (shard, row)."""
+
+    shards: dict[str, list[bytes]] = field(default_factory=dict)
+    corrupt: set[str] = field(default_factory=set)
+
+    def read(self, shard: str, row: int) -> bytes:
+        if shard in self.corrupt:
+            raise CorruptShardError(f"shard {shard} does not match its hash")
+        return self.shards[shard][row]
+
+
+class BrightnessJudge:
+    """p(bona fide) = mean brightness; attacks are explained by the dominant colour."""
+
+    def __init__(self) -> None:
+        self.explained: list[bool] = []
+
+    def judge(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        return np.array([image.mean() / 255 for image in images], dtype=np.float32)
+
+    def explain(self, images: Sequence[np.ndarray], verdicts: Sequence[bool]) -> list[str]:
+        self.explained += verdicts
+        media = ("a sheet of paper", "a phone screen", "a mask")
+        return [
+            "A real person in even light."
+            if accepted
+            else f"The face is on {media[int(image.mean((0, 1)).argmax())]}, not skin."
+            for image, accepted in zip(images, verdicts, strict=True)
+        ]
+
+
+def draw(rng: np.random.Generator, species: str, brightness: float) -> bytes:
+    """A noisy tile of a given mean brightness whose strongest channel tells the spoof type."""
+    tint = {"print": 0, "replay": 1, "mask": 2}.get(species.split(".")[0])
+    image = rng.normal(brightness * 255, 12, (48, 40, 3))
+    if tint is not None:
+        image[..., tint] += 14
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def make_dataset(subjects: int = 6, seed: int = 0) -> tuple[pd.DataFrame, Pictures]:
+    """Manifest and pictures: three domains, train/dev/test by subject, five pictures of each subject."""
+    rng = np.random.default_rng(seed)
+    rows, pictures = [], Pictures()
+    for domain in ("office", "street", "kiosk"):
+        shard = f"{domain}.parquet"
+        pictures.shards[shard] = []
+        for s in range(3 * subjects):
+            for k, species in enumerate(SPECIES):
+                mean = 0.62 if species == "live" else 0.45 if domain != "kiosk" else 0.5
+                data = draw(rng, species, float(np.clip(rng.normal(mean, 0.08), 0.1, 0.9)))
+                rows.append(
+                    {
+                        "sample_id": hashlib.sha256(data).hexdigest(),
+                        "dataset": "tiles",
+                        "domain": domain,
+                        "split": ("train", "dev", "test")[s % 3],
+                        "subject_id": f"{domain}-{s:02d}",
+                        "media_id": f"{domain}-{s:02d}-{k}",
+                        "label": "live" if species == "live" else "spoof",
+                        "spoof_type": species.split(".")[0],
+                        "pai_species": species,
+                        "device": ("cam-a", "cam-b", None)[s % 3 if domain == "office" else 0],
+                        "illumination": "normal" if s % 2 else "dark",
+                        "synthetic": True,
+                        "shard": shard,
+                        "row": len(pictures.shards[shard]),
+                    }
+                )
+                pictures.shards[shard].append(data)
+    return pd.DataFrame(rows), pictures

@@ -1,0 +1,202 @@
+"""The gate denies by default and is monotone."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ifas.core.measures import MEASURES
+from ifas.promotion.gate import decide
+from ifas.promotion.policy import LIMITS, Policy, Rule, load_policy
+
+SLICES = ("source_test", "target", "spoof_type:print", "spoof_type:replay")
+
+
+def tree(**values: float | None) -> dict[str, Any]:
+    """Metrics with one slice, `target`."""
+    return {"slices": {"target": {name: {"value": value, "n": 40} for name, value in values.items()}}}
+
+
+def policy(**rule: Any) -> Policy:
+    return Policy(name="p", rules=[Rule(**{"id": "r", "slice": "target", "reason": "because", **rule})])
+
+
+def test_value_limits_and_margins() -> None:
+    decision = decide(tree(bpcer=0.15), None, policy(metric="bpcer", max=0.2))
+    (rule,) = decision.rules
+    assert decision.passed
+    assert rule.margin == pytest.approx(0.05)
+    assert (rule.value, rule.limit, rule.n) == (0.15, 0.2, 40)
+    failed = decide(tree(auc=0.85), None, policy(metric="auc", min=0.9))
+    assert not failed.passed
+    assert failed.rules[0].margin == pytest.approx(-0.05)
+    assert json.loads(json.dumps(failed.as_dict()))["rules"][0]["reason"] == "because"
+
+
+def test_the_limit_itself_passes() -> None:
+    assert decide(tree(bpcer=0.2), None, policy(metric="bpcer", max=0.2)).passed
+    # 0.3 - 0.1 is 0.19999999999999998 in binary, 0.7 - 0.5 is 0.19999999999999996, 0.8 - 0.6 is a bit above 0.2.
+    for now, before in ((0.3, 0.1), (0.8, 0.6)):
+        assert decide(tree(hter=now), tree(hter=before), policy(metric="hter", max_increase=0.2)).passed
+
+
+@pytest.mark.parametrize("metrics", [tree(bpcer=None), tree(), {}, {"slices": {"target": {"bpcer": None}}}])
+def test_missing_value_fails(metrics: dict[str, Any]) -> None:
+    for limit in ({"max": 1.0}, {"max_increase": 1.0, "missing_champion": "pass"}):
+        decision = decide(metrics, None, policy(metric="bpcer", **limit))
+        assert not decision.passed
+        assert decision.rules[0].margin is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), True, "0.1"])
+def test_what_is_no_number_fails(value: Any) -> None:
+    assert not decide(tree(bpcer=value), None, policy(metric="bpcer", max=1.0)).passed
+
+
+def test_the_reason_for_a_missing_value_is_passed_on() -> None:
+    metrics = {"slices": {"target": {"auc": {"value": None, "reason": "no attack image in this slice", "n": 3}}}}
+    assert "no attack image" in decide(metrics, None, policy(metric="auc", min=0.5)).rules[0].why
+
+
+def test_change_against_the_champion() -> None:
+    rule = policy(metric="auc", max_drop=0.02)
+    assert decide(tree(auc=0.9), tree(auc=0.91), rule).passed
+    worse = decide(tree(auc=0.9), tree(auc=0.95), rule)
+    assert not worse.passed
+    assert worse.rules[0].champion == 0.95
+    assert worse.rules[0].margin == pytest.approx(-0.03)
+    assert "0.0500 worse" in worse.rules[0].why
+
+
+def test_missing_champion_is_what_the_rule_says() -> None:
+    assert not decide(tree(auc=0.9), None, policy(metric="auc", max_drop=0.02)).passed
+    assert decide(tree(auc=0.9), None, policy(metric="auc", max_drop=0.02, missing_champion="pass")).passed
+    # The champion was never measured on this slice: the same as no champion.
+    new = decide(tree(auc=0.9), tree(), policy(metric="auc", max_drop=0.02, missing_champion="pass"))
+    assert new.passed
+    assert "not measured on target" in new.rules[0].why
+
+
+def test_wildcard_lets_every_slice_veto() -> None:
+    metrics = {"slices": {f"spoof_type:{name}": {"auc": {"value": v}} for name, v in (("print", 0.9), ("mask", 0.4))}}
+    decision = decide(metrics, None, policy(metric="auc", slice="spoof_type:*", min=0.5))
+    assert {rule.slice: rule.passed for rule in decision.rules} == {"spoof_type:print": True, "spoof_type:mask": False}
+    assert not decision.passed
+    assert not decide(tree(auc=1.0), None, policy(metric="auc", slice="device:*", min=0.5)).passed
+
+
+def test_a_slice_only_the_champion_has_vetoes_a_change_rule() -> None:
+    """A model that was no longer tested on masks has not shown that it still stops them."""
+    before = {"slices": {f"spoof_type:{name}": {"auc": {"value": 0.9}} for name in ("print", "mask")}}
+    now = {"slices": {"spoof_type:print": {"auc": {"value": 0.99}}}}
+    decision = decide(now, before, policy(metric="auc", slice="spoof_type:*", max_drop=0.1))
+    assert {rule.slice: rule.passed for rule in decision.rules} == {"spoof_type:print": True, "spoof_type:mask": False}
+
+
+def test_bound_interval_takes_the_pessimistic_end() -> None:
+    metrics = {"slices": {"target": {"apcer_max": {"value": 0.0, "interval": [0.0, 0.3], "n": 9}}}}
+    assert decide(metrics, None, policy(metric="apcer_max", max=0.1)).passed
+    assert not decide(metrics, None, policy(metric="apcer_max", max=0.1, bound="interval")).passed
+    metrics["slices"]["target"]["apcer_max"]["interval"] = None
+    assert not decide(metrics, None, policy(metric="apcer_max", max=1.0, bound="interval")).passed
+
+
+def test_notes_for_the_reviewer() -> None:
+    ours = {**tree(auc=0.9), "data": {"synthetic": True, "test_samples_sha256": "a"}}
+    theirs = {**tree(auc=0.9), "data": {"test_samples_sha256": "b"}}
+    notes = decide(ours, theirs, policy(metric="auc", max_drop=0.1)).notes
+    assert any("synthetic" in note for note in notes)
+    assert any("other test images" in note for note in notes)
+
+
+shares = st.floats(0, 1)
+values = st.one_of(st.none(), shares)
+
+
+@st.composite
+def metrics_trees(draw: st.DrawFn) -> dict[str, Any]:
+    names = draw(st.sets(st.sampled_from(SLICES), min_size=1))
+    return {"slices": {n: {m: {"value": draw(values), "n": 10} for m in MEASURES} for n in sorted(names)}}
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    rules = []
+    for i in range(draw(st.integers(1, 4))):
+        metric = draw(st.sampled_from(sorted(MEASURES)))
+        kind = draw(st.sampled_from([k for k, better in LIMITS.items() if better == MEASURES[metric].better]))
+        rule = Rule(
+            id=f"r{i}",
+            metric=metric,
+            slice=draw(st.sampled_from([*SLICES, "spoof_type:*"])),
+            reason="b",
+            missing_champion=draw(st.sampled_from(["pass", "fail"])),
+            **{kind: draw(shares)},
+        )
+        rule.check()
+        rules.append(rule)
+    return Policy(name="p", rules=rules)
+
+
+@settings(max_examples=100, deadline=None)
+@given(metrics_trees(), st.one_of(st.none(), metrics_trees()), policies(), st.data())
+def test_a_better_figure_never_turns_a_pass_into_a_fail(
+    metrics: dict[str, Any], champion: dict[str, Any] | None, rules: Policy, data: st.DataObject
+) -> None:
+    before = decide(metrics, champion, rules)
+    better = copy.deepcopy(metrics)
+    for name in better["slices"]:
+        for metric in {rule.metric for rule in rules.rules}:
+            entry = better["slices"][name][metric]
+            if entry["value"] is None or data.draw(st.booleans()):
+                continue
+            towards = 1.0 if MEASURES[metric].better == "higher" else 0.0
+            entry["value"] += data.draw(shares) * (towards - entry["value"])
+    after = decide(better, champion, rules)
+    for was, now in zip(before.rules, after.rules, strict=True):
+        assert now.passed or not was.passed
+    assert after.passed or not before.passed
+
+
+@settings(max_examples=100, deadline=None)
+@given(metrics_trees(), st.one_of(st.none(), metrics_trees()), policies(), st.data())
+def test_a_tighter_limit_never_turns_a_fail_into_a_pass(
+    metrics: dict[str, Any], champion: dict[str, Any] | None, rules: Policy, data: st.DataObject
+) -> None:
+    tighter = []
+    for rule in rules.rules:
+        kind, limit = rule.limit
+        towards = 1.0 if kind == "min" else 0.0
+        tighter.append(rule.model_copy(update={kind: limit + data.draw(shares) * (towards - limit)}))
+    before = decide(metrics, champion, rules)
+    after = decide(metrics, champion, Policy(name="p", rules=tighter))
+    for was, now in zip(before.rules, after.rules, strict=True):
+        assert was.passed or not now.passed
+    assert before.passed or not after.passed
+
+
+@settings(max_examples=60, deadline=None)
+@given(metrics_trees(), policies())
+def test_every_rule_has_its_say(metrics: dict[str, Any], rules: Policy) -> None:
+    decision = decide(metrics, None, rules)
+    assert {rule.id for rule in decision.rules} == {rule.id for rule in rules.rules}
+    assert decision.passed == all(rule.passed for rule in decision.rules)
+    for rule in decision.rules:
+        assert rule.margin is None or rule.passed == (rule.margin >= -1e-9)
+
+
+def test_demo_policy_on_good_and_bad_models() -> None:
+    def model(good: bool) -> dict[str, Any]:
+        share = {m: (1.0 if (MEASURES[m].better == "higher") == good else 0.0) for m in MEASURES}
+        return {"slices": {n: {m: {"value": v, "n": 30} for m, v in share.items()} for n in SLICES}}
+
+    for name in ("demo", "permissive"):
+        assert decide(model(True), None, load_policy(f"builtin:{name}")).passed
+        assert decide(model(True), model(True), load_policy(f"builtin:{name}")).passed
+    bad = decide(model(False), model(True), load_policy("builtin:demo"))
+    assert not any(rule.passed for rule in bad.rules)
