@@ -1,0 +1,60 @@
+"""What a Bento knows of its model: written when it is packaged, read when it starts. Nothing of it changes after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ifas.core.errors import ConfigError
+from ifas.core.files import read_json, write_json
+from ifas.core.imaging import ImageLimits
+
+SETTINGS_FILE = "serving.json"
+MODEL_DIR = "model"
+
+#: Seconds after which a request is answered 504, body transfer and queueing included.
+TIMEOUT_S = 60
+#: Requests taken in at once; more are answered 429. Bounds the memory that bodies take: times `max_bytes`.
+MAX_CONCURRENCY = 32
+#: Room for the multipart frame around the picture.
+FRAME_BYTES = 64 * 1024
+
+
+class ServingSettings(BaseModel):
+    """`serving.json` of a Bento."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    candidate: str
+    model_version: str = Field(description="first 12 hex digits of model_sha256")
+    model_sha256: str
+    threshold: float = Field(ge=0, le=1, description="a score of at least this is live")
+    question: str
+    limits: ImageLimits
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Largest request body."""
+        return self.limits.max_bytes + FRAME_BYTES
+
+    def write(self, folder: Path) -> None:
+        """Writes `serving.json` into a folder."""
+        write_json(folder / SETTINGS_FILE, self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, folder: Path) -> ServingSettings:
+        """The settings in a folder.
+
+        Raises:
+            ConfigError: the file is missing or damaged.
+        """
+        file = folder / SETTINGS_FILE
+        try:
+            return cls.model_validate(read_json(file))
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"no {SETTINGS_FILE} in {folder}", "serve a Bento that `ifas package` built, not the source tree"
+            ) from error
+        except (ValueError, ValidationError) as error:
+            raise ConfigError(f"{file} is damaged: {error}", "package the candidate again") from error

@@ -1,0 +1,120 @@
+"""From the bytes of a picture to an answer: the part of the service that knows nothing of HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ifas.core.errors import GateError, ImageRefused
+from ifas.core.files import sha256_tree
+from ifas.core.imaging import decode
+from ifas.core.taxonomy import media_named
+from ifas.serving.settings import MODEL_DIR, ServingSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+# A child of BentoML's logger: its handlers and levels apply.
+log = logging.getLogger("bentoml.ifas")
+
+UNKNOWN = "unknown"
+
+
+class Answer(BaseModel):
+    """What the service says of one picture."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    verdict: Literal["live", "spoof"]
+    score: float = Field(description="probability of bona fide, 0 to 1")
+    threshold: float = Field(description="a score of at least this is live")
+    spoof_type: str = Field(
+        description="live; or the attack medium that the explanation names: print, replay, mask, mannequin; or unknown"
+    )
+    explanation: str = Field(description="empty when it was not asked for")
+    model_version: str
+    candidate: str
+    image_sha256: str = Field(description="id of the picture in logs; the picture itself is not kept")
+
+
+class Judging(Protocol):
+    """What is needed of a model; `ifas.model.judge.Judge` is one."""
+
+    def judge(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float64]:
+        """Probability of bona fide per picture."""
+        ...
+
+    def explain(self, images: Sequence[npt.NDArray[np.uint8]], verdicts: Sequence[bool] | None = None) -> list[str]:
+        """Explanation of a given verdict per picture."""
+        ...
+
+
+class Verifier:
+    """Judges pictures at a frozen threshold."""
+
+    def __init__(self, judge: Judging, settings: ServingSettings) -> None:
+        self.judge = judge
+        self.settings = settings
+
+    @classmethod
+    def load(cls, folder: Path) -> Verifier:
+        """The verifier of a Bento's source folder, which holds `serving.json` and the model.
+
+        Raises:
+            GateError: the model is not the one that was approved.
+            ConfigError: a file is missing or damaged.
+        """
+        settings = ServingSettings.read(folder)
+        found = sha256_tree(folder / MODEL_DIR)
+        if found != settings.model_sha256:
+            raise GateError(
+                f"the model in this Bento has SHA-256 {found[:12]}, candidate {settings.candidate} was approved with "
+                f"{settings.model_sha256[:12]}",
+                "package the candidate again",
+            )
+        from ifas.model.judge import Judge
+
+        judge = Judge.load(folder / MODEL_DIR)
+        return cls(judge, settings)
+
+    def verify(self, data: bytes, *, explain: bool = True) -> Answer:
+        """Judges one encoded picture.
+
+        Raises:
+            ImageRefused: see `ifas.core.imaging.decode`.
+        """
+        begin = time.perf_counter()
+        image_id = hashlib.sha256(data).hexdigest()
+        try:
+            image = decode(data, self.settings.limits)
+        except ImageRefused as refused:
+            log.info("refused id=%s: %s", image_id[:16], refused.what)
+            raise
+        score = float(self.judge.judge([image])[0])
+        live = score >= self.settings.threshold
+        explanation = self.judge.explain([image], [live])[0] if explain else ""
+        answer = Answer(
+            verdict="live" if live else "spoof",
+            score=score,
+            threshold=self.settings.threshold,
+            spoof_type="live" if live else _medium(explanation),
+            explanation=explanation,
+            model_version=self.settings.model_version,
+            candidate=self.settings.candidate,
+            image_sha256=image_id,
+        )
+        seconds = time.perf_counter() - begin
+        log.info("verify id=%s verdict=%s score=%.4f seconds=%.3f", image_id[:16], answer.verdict, score, seconds)
+        return answer
+
+
+def _medium(explanation: str) -> str:
+    named = media_named(explanation)
+    return named[0] if named else UNKNOWN

@@ -1,0 +1,50 @@
+"""The whole chain on real portraits, staged as subjects: ingest to a served Bento, then four real camera pictures."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SHARED
+
+SUBJECTS = 36
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_chain_on_real_portraits(tmp_path, capsys):
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    for portrait in sorted((SHARED / "portraits").glob("*.jpg"))[:SUBJECTS]:
+        shutil.copy(portrait, faces)
+    (faces / "broken.jpg").write_bytes(b"not a picture")
+    pictures = sorted((SHARED / "samples").iterdir())
+    command = [str(Path(sys.executable).with_name("ifas")), "demo", "--faces", str(faces)]
+    for picture in pictures:
+        command += ["--ask", str(picture)]
+    for override in ("train.steps=40", "gate.policy=builtin:permissive", "evaluate.explain=gallery"):
+        command += ["--set", override]
+    env = {**os.environ, "IFAS_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
+    env.pop("OMP_NUM_THREADS", None)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    run = tmp_path / "runs" / "latest"
+    answers = json.loads((run / "demo.json").read_text())
+    with capsys.disabled():
+        print("\nwhat the served model says about real pictures (four pictures support no rate):")
+        for item in answers[2:]:
+            answer = item["answer"]
+            print(f"  {Path(item['picture']).name}: {answer['verdict']} {answer['score']:.3f}: {answer['explanation']}")
+    assert [Path(item["picture"]).name for item in answers[2:]] == [p.name for p in pictures]
+    assert all(item["answer"]["verdict"] in ("live", "spoof") for item in answers)
+    lineage = json.loads((run / "lineage.json").read_text())
+    assert [e["step"] for e in lineage["entries"]][-1] == "package"
+    index = lineage["entries"][0]["facts"]["index"]
+    # Real faces are never called synthetic, and no mask is staged from a flat picture.
+    assert index["synthetic"] is False
+    assert "mask" not in index["counts"]["spoof_type"]

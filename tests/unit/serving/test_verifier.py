@@ -1,0 +1,113 @@
+"""From bytes to an answer, with the real tiny model, and with scores set by hand around the threshold."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+
+import numpy as np
+import pytest
+
+from ifas.core.errors import ConfigError, GateError, ImageRefused
+from ifas.core.files import sha256_tree
+from ifas.core.imaging import ImageLimits, decode
+from ifas.serving.settings import MODEL_DIR, ServingSettings
+from ifas.serving.verifier import Verifier
+from tests.unit.serving.bento_records import picture, tiny_model
+
+
+def settings(**changes):
+    base = {
+        "candidate": "c-1",
+        "model_version": "v",
+        "model_sha256": "0" * 64,
+        "threshold": 0.5,
+        "question": "Is this photo of a real person?",
+        "limits": ImageLimits(),
+    }
+    return ServingSettings(**{**base, **changes})
+
+
+class Said:
+    """A judge whose score and words are given; the rules under test are the verifier's."""
+
+    def __init__(self, score, text):
+        self.score, self.text, self.verdicts, self.explained = score, text, None, 0
+
+    def judge(self, images):
+        return np.full(len(images), self.score)
+
+    def explain(self, images, verdicts=None):
+        self.explained += 1
+        self.verdicts = list(verdicts)
+        return [self.text] * len(images)
+
+
+@pytest.mark.parametrize(
+    ("score", "text", "verdict", "spoof_type"),
+    [
+        (0.9, "natural skin", "live", "live"),
+        (0.5, "a score at the threshold is live", "live", "live"),
+        (0.4999, "a face printed on paper", "spoof", "print"),
+        (0.1, "shown on a phone screen", "spoof", "replay"),
+        (0.1, "rigid mask", "spoof", "mask"),
+        (0.1, "a newspaper lies there", "spoof", "unknown"),
+        (0.9, "a screen is behind the person", "live", "live"),
+    ],
+)
+def test_verdict_and_spoof_type(score, text, verdict, spoof_type):
+    judge = Said(score, text)
+    answer = Verifier(judge, settings()).verify(picture())
+    assert (answer.verdict, answer.spoof_type) == (verdict, spoof_type)
+    assert answer.explanation == text
+    assert judge.verdicts == [verdict == "live"], "the explanation is of the verdict at the threshold"
+
+
+def test_no_explanation_when_not_asked_for():
+    judge = Said(0.1, "paper")
+    answer = Verifier(judge, settings()).verify(picture(), explain=False)
+    assert judge.explained == 0
+    assert (answer.explanation, answer.spoof_type) == ("", "unknown")
+
+
+def test_the_log_holds_an_id_and_no_picture(caplog):
+    data = picture()
+    with caplog.at_level(logging.INFO, "bentoml.ifas"):
+        answer = Verifier(Said(0.1, "paper"), settings()).verify(data)
+        with pytest.raises(ImageRefused):
+            Verifier(Said(0.1, "paper"), settings()).verify(b"not a picture")
+    assert answer.image_sha256 == hashlib.sha256(data).hexdigest()
+    assert f"id={answer.image_sha256[:16]}" in caplog.messages[0]
+    assert caplog.messages[1].startswith("refused id=")
+
+
+def test_the_packaged_limits_count():
+    with pytest.raises(ImageRefused, match="pixels"):
+        Verifier(Said(0.1, ""), settings(limits=ImageLimits(max_pixels=100))).verify(picture())
+
+
+def test_the_real_model_of_a_folder(tmp_path):
+    from ifas.model.judge import Judge
+
+    model = tiny_model(tmp_path / MODEL_DIR)
+    settings(model_sha256=sha256_tree(model)).write(tmp_path)
+    verifier = Verifier.load(tmp_path)
+    data = picture(1)
+    expected = float(Judge.load(model).judge([decode(data)])[0])
+    assert verifier.verify(data).score == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_that_was_swapped_after_approval(tmp_path):
+    model = tiny_model(tmp_path / MODEL_DIR)
+    settings(model_sha256=sha256_tree(model)).write(tmp_path)
+    (model / "added.txt").write_text("x")
+    with pytest.raises(GateError, match="was approved with"):
+        Verifier.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", [None, "{", "{}", '{"candidate": 1}'])
+def test_settings_that_are_missing_or_damaged(tmp_path, text):
+    if text is not None:
+        (tmp_path / "serving.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"serving\.json"):
+        ServingSettings.read(tmp_path)
