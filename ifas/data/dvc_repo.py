@@ -40,7 +40,7 @@ _FIXES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"No storage files available|No such file|missing|not found|does not exist",
-        "the remote does not hold the data: publish the dataset again from a machine that has it",
+        "the remote does not hold the data: restore it, or publish the dataset again from a machine that has it",
     ),
     (r"Unable to acquire lock|is busy", "another DVC process is at work there: wait for it, then run again"),
     (r"No space left", "free disk space, then run again"),
@@ -129,16 +129,27 @@ def _run(command: list[str], env: dict[str, str], cwd: Path | None = None) -> su
 
 def held(folder: Path, pointer: Path) -> bool:
     """Whether a remote folder has every object of the directory that a `.dvc` file points to."""
+    try:
+        listing = _listing(folder, pointer)
+        names = [entry["md5"] for entry in json.loads(listing.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return all(_object(folder, name).is_file() for name in names)
+
+
+def forget(folder: Path, pointer: Path) -> None:
+    """Drops the list of a directory's files from a remote folder: where DVC sees it, it does not push the files."""
+    _listing(folder, pointer).unlink(missing_ok=True)
+
+
+def _listing(folder: Path, pointer: Path) -> Path:
     import yaml
 
-    def place(md5: str) -> Path:
-        return folder / "files" / "md5" / md5[:2] / md5[2:]
+    return _object(folder, yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"][0]["md5"])
 
-    try:
-        listing = place(yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"][0]["md5"])
-        return all(place(entry["md5"]).is_file() for entry in json.loads(listing.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return False
+
+def _object(folder: Path, md5: str) -> Path:
+    return folder / "files" / "md5" / md5[:2] / md5[2:]
 
 
 class DvcConfig:

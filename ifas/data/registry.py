@@ -1,8 +1,5 @@
 """The dataset registry: a git repository with DVC. git holds the revisions, a DVC remote the bytes.
 
-    datasets/<name>.json    name, rows, SHA-256 of dataset.json, counts: a change of data is a diff in git
-    datasets/<name>.dvc     what DVC needs to find the files
-
 The commit vouches for `dataset.json`, that for the manifest and every shard: what is fetched by a revision is checked
 down to the last byte.
 """
@@ -10,7 +7,6 @@ down to the last byte.
 from __future__ import annotations
 
 import fcntl
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,15 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from ifas.core.errors import CorruptShardError, DataError, RegistryError
-from ifas.core.files import remove, replacing, sha256_file, write_json
+from ifas.core.files import remove, replacing, sha256_file
 from ifas.core.manifest import DATASET_FILE
 from ifas.data.dataset import check_name, verify
-from ifas.data.dvc_repo import CONFIG, DvcConfig, DvcFailed, clean, clone, dvc, explain, git, git_ok, held, is_url
+from ifas.data.dvc_repo import CONFIG, DvcConfig, DvcFailed, clean, clone, dvc, explain, forget, git, held, is_url
 from ifas.data.registry_setup import set_up
-
-FOLDER = "datasets"
-#: How many known revisions the error about an unknown one lists.
-LISTED = 10
+from ifas.data.revisions import (
+    FOLDER,
+    commit_record,
+    last_change,
+    read_record,
+    record_of,
+    require,
+    resolve,
+    tag_of,
+    tags_of,
+    undo,
+)
 
 
 @dataclass(frozen=True)
@@ -100,20 +104,20 @@ class Registry:
         with _locked(repo):
             _, url = self._config(repo).remote()
             _check_folder(url)
-            _undo(repo, name)
-            record = _record_of(dataset_dir)
-            changed = _read_record(repo, "HEAD", name) != record
+            undo(repo, name)
+            record = record_of(dataset_dir)
+            changed = read_record(repo, "HEAD", name) != record
             try:
-                # There is no commit without a push, so a known content is in the remote, unless it was lost since.
-                if changed or not held(Path(url), repo / FOLDER / f"{name}.dvc"):
+                if changed or not _in_remote(repo, name, url):
                     _upload(repo, dataset_dir, name, url)
                 if changed:
-                    _commit(repo, name, record, message or f"{name}: {record['rows']} images")
+                    commit_record(repo, name, record, message or f"{name}: {record['rows']} images")
             except BaseException:
-                _undo(repo, name)
+                undo(repo, name)
+                remove(repo / FOLDER / name)
                 raise
-            revision = _last_change(repo, "HEAD", name)
-            return Published(revision, _tag(repo, name, revision), changed)
+            revision = last_change(repo, "HEAD", name)
+            return Published(revision, tag_of(repo, name, revision), changed)
 
     def resolve(self, name: str, revision: str = "HEAD") -> str:
         """The commit that published the content which `name` has at `revision`: it only moves when the data does.
@@ -125,10 +129,10 @@ class Registry:
             RegistryError: no such registry, revision or dataset; lists the known ones.
         """
         if not is_url(str(self.path)):
-            return _resolve(self._local(), name, revision)
+            return resolve(self._local(), name, revision)
         with tempfile.TemporaryDirectory(prefix="ifas-registry-") as scratch:
             clone(str(self.path), Path(scratch) / "clone")
-            return _resolve(Path(scratch) / "clone", name, revision)
+            return resolve(Path(scratch) / "clone", name, revision)
 
     def fetch(self, name: str, revision: str, out: Path, *, remote: str = "") -> Fetched:
         """Brings a dataset at a revision into the folder `out`, every hash checked; `out` appears whole or not at all.
@@ -149,7 +153,7 @@ class Registry:
         with tempfile.TemporaryDirectory(prefix="ifas-registry-") as scratch:
             repo = Path(scratch) / "clone"
             clone(source, repo)
-            commit = _resolve(repo, name, revision)
+            commit = resolve(repo, name, revision)
             # Where the bytes are is said by the registry of today, not by that of an old revision.
             config = self._config(repo)
             chosen, url = config.remote(remote)
@@ -157,7 +161,7 @@ class Registry:
             git(repo, "checkout", "-q", "--detach", commit)
             config.set("core", "remote", chosen)
             (repo / CONFIG).write_text(str(config), encoding="utf-8")
-            record = _read_record(repo, commit, name) or {}
+            record = read_record(repo, commit, name) or {}
             with replacing(out) as beside:
                 try:
                     dvc(repo, "get", str(repo), f"{FOLDER}/{name}", "-o", str(beside))
@@ -169,10 +173,10 @@ class Registry:
     def revisions(self, name: str) -> list[Revision]:
         """Published versions of a dataset, newest first. Raises RegistryError listing the known datasets."""
         repo = self._local()
-        _require(repo, "HEAD", name)
+        require(repo, "HEAD", name)
         found = []
-        for tag in _tags(repo, name):
-            record = _read_record(repo, tag, name) or {}
+        for tag in tags_of(repo, name):
+            record = read_record(repo, tag, name) or {}
             commit, _, message = git(repo, "log", "-1", "--format=%H %s", tag).partition(" ")
             found.append(Revision(tag, commit, record["dataset_sha256"], record["rows"], message))
         return found
@@ -199,6 +203,17 @@ class Registry:
         return DvcConfig(file.read_text(encoding="utf-8"), file.parent.resolve(), overlay)
 
 
+def _in_remote(repo: Path, name: str, url: str) -> bool:
+    """Whether a published dataset is known to be in the remote. It was when it was committed; it may be lost since."""
+    pointer = repo / FOLDER / f"{name}.dvc"
+    if is_url(url):
+        return False
+    if held(Path(url), pointer):
+        return True
+    forget(Path(url), pointer)
+    return False
+
+
 def _upload(repo: Path, dataset_dir: Path, name: str, url: str) -> None:
     target = f"{FOLDER}/{name}"
     (repo / FOLDER).mkdir(exist_ok=True)
@@ -209,90 +224,6 @@ def _upload(repo: Path, dataset_dir: Path, name: str, url: str) -> None:
         dvc(repo, "push", f"{target}.dvc")
     except DvcFailed as error:
         raise explain(error, f"publishing {name}", url) from error
-
-
-def _record_of(dataset_dir: Path) -> dict[str, Any]:
-    """What git says about a dataset."""
-    index = json.loads((dataset_dir / DATASET_FILE).read_text(encoding="utf-8"))
-    kept = ("name", "description", "synthetic", "licences", "rows", "subjects", "counts")
-    return {"dataset_sha256": sha256_file(dataset_dir / DATASET_FILE), **{key: index[key] for key in kept}}
-
-
-def _read_record(repo: Path, revision: str, name: str) -> dict[str, Any] | None:
-    place = f"{revision}:{FOLDER}/{name}.json"
-    if not git_ok(repo, "cat-file", "-e", place):
-        return None
-    record: dict[str, Any] = json.loads(git(repo, "show", place))
-    return record
-
-
-def _commit(repo: Path, name: str, record: dict[str, Any], message: str) -> None:
-    write_json(repo / FOLDER / f"{name}.json", record)
-    paths = _paths(name)
-    git(repo, "add", "--", *paths)
-    git(repo, "commit", "-q", "-m", message, "--only", "--", *paths)
-
-
-def _paths(name: str) -> list[str]:
-    return [f"{FOLDER}/{name}.json", f"{FOLDER}/{name}.dvc", f"{FOLDER}/.gitignore"]
-
-
-def _undo(repo: Path, name: str) -> None:
-    """Puts a dataset's files back to the last commit: what an unfinished publication left."""
-    for path in _paths(name):
-        if git_ok(repo, "cat-file", "-e", f"HEAD:{path}"):
-            git(repo, "checkout", "-q", "HEAD", "--", path)
-        else:
-            git(repo, "rm", "-q", "--cached", "--ignore-unmatch", "--", path)
-            remove(repo / path)
-
-
-def _tag(repo: Path, name: str, revision: str) -> str:
-    """The version tag of a commit, made if it has none."""
-    there = git(repo, "tag", "--points-at", revision, "--list", f"{name}/v*")
-    if there:
-        return there.splitlines()[0]
-    newest = max((int(tag.rpartition("/v")[2]) for tag in _tags(repo, name)), default=0)
-    tag = f"{name}/v{newest + 1}"
-    git(repo, "tag", tag, revision)
-    return tag
-
-
-def _tags(repo: Path, name: str) -> list[str]:
-    """Version tags of a dataset, newest first."""
-    found = git(repo, "tag", "--list", f"{name}/v*").splitlines()
-    return sorted(
-        (t for t in found if t.rpartition("/v")[2].isdigit()), key=lambda t: int(t.rpartition("/v")[2]), reverse=True
-    )
-
-
-def _resolve(repo: Path, name: str, revision: str) -> str:
-    check_name(name)
-    alias = revision.removeprefix(f"{name}@")
-    for candidate in (revision, f"{name}/{alias}", f"origin/{revision}"):
-        if git_ok(repo, "rev-parse", "-q", "--verify", "--end-of-options", f"{candidate}^{{commit}}"):
-            _require(repo, candidate, name)
-            return _last_change(repo, candidate, name)
-    known = _tags(repo, name)[:LISTED] or git(repo, "tag", "--sort=-creatordate").splitlines()[:LISTED]
-    raise RegistryError(
-        f"registry has no revision {revision!r} of dataset {name}",
-        f"newest known: {', '.join(known)}" if known else "publish a dataset first: `ifas data publish`",
-    )
-
-
-def _require(repo: Path, revision: str, name: str) -> None:
-    check_name(name)
-    if _read_record(repo, revision, name) is None:
-        files = git(repo, "ls-tree", "--name-only", revision, f"{FOLDER}/").splitlines()
-        known = [Path(f).stem for f in files if f.endswith(".json")]
-        raise RegistryError(
-            f"registry has no dataset {name!r} at {revision}",
-            f"known there: {', '.join(known)}" if known else "publish one first: `ifas data publish`",
-        )
-
-
-def _last_change(repo: Path, revision: str, name: str) -> str:
-    return git(repo, "log", "-1", "--format=%H", revision, "--", f"{FOLDER}/{name}.json")
 
 
 def _check_fetched(folder: Path, record: dict[str, Any], called: str) -> None:
@@ -317,6 +248,6 @@ def _check_folder(url: str) -> None:
 
 @contextmanager
 def _locked(repo: Path) -> Iterator[None]:
-    with (repo / ".git" / "ifas-publish.lock").open("w") as lock:
+    with (Path(git(repo, "rev-parse", "--absolute-git-dir")) / "ifas-publish.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -15,7 +15,7 @@ from ifas.core.errors import CorruptShardError, DataError
 from ifas.core.manifest import SHARDS_DIR
 from ifas.data.dataset import REFETCH, check_hash, read_index, verify
 
-#: Row groups (about 1 MB each) of a shard that stay in memory, for readers that go through rows in order.
+#: Row groups (about 256 KB each) of a shard that stay in memory, for readers that go through rows in order.
 GROUPS_KEPT = 4
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 #: A row group is what reading one row costs, so it stays small.
-GROUP_BYTES = 2**20
+GROUP_BYTES = 2**18
 GROUP_ROWS = 64
 
 

@@ -185,5 +185,5 @@ def _from_row(root: Path, row: dict[str, Any], licence: str, synthetic: bool) ->
         face_box=None if box is None else (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
         licence=row.get("licence") or licence,
         synthetic=bool(row.get("synthetic", synthetic)),
-        attack=row.get("attack"),
+        attack=row.get("attack") or None,
     )

@@ -96,7 +96,7 @@ def test_bad_images_are_counted_and_listed(tmp_path: Path) -> None:
     assert report.rows == 36
     reasons = {Path(source).stem: reason for source, reason in report.refused}
     assert set(reasons) == {"truncated", "bomb", "empty", "speck", "gif", "huge", "dangling"}
-    assert "14000x14000" in reasons["bomb"]
+    assert "too many pixels" in reasons["bomb"]
     assert "truncated" in reasons["truncated"]
     assert "8x8" in reasons["speck"]
     assert "bytes" in reasons["huge"]
@@ -133,7 +133,7 @@ def test_identical_bytes_with_contradicting_labels_are_refused(tmp_path: Path) -
 
 def test_all_images_refused(tmp_path: Path) -> None:
     put(tmp_path / "raw/desk/live/s0/1.jpg", b"not an image")
-    with pytest.raises(DataError, match="all 1 images were refused.*desk/live/s0/1.jpg"):
+    with pytest.raises(DataError, match=r"all 1 images were refused.*desk/live/s0/1.jpg"):
         pack("folder", tmp_path / "raw", tmp_path / "out", name="tiny", licence=LICENCE)
     assert [p.name for p in tmp_path.iterdir()] == ["raw"]
 

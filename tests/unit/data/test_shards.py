@@ -59,13 +59,13 @@ def test_verify_covers_the_manifest_and_missing_files(dataset: Path) -> None:
     with pytest.raises(CorruptShardError, match=f"(?s)manifest.parquet.*{expected}.*{found}"):
         verify(dataset)
     (dataset / "manifest.parquet").unlink()
-    with pytest.raises(CorruptShardError, match="manifest.parquet .*missing"):
+    with pytest.raises(CorruptShardError, match=r"manifest\.parquet .*missing"):
         verify(dataset)
 
 
 def test_what_is_not_there_is_said(dataset: Path) -> None:
     images = ShardImages(dataset)
-    with pytest.raises(DataError, match="no shard 'shard-00007.parquet'"):
+    with pytest.raises(DataError, match=r"no shard 'shard-00007\.parquet'"):
         images.read("shard-00007.parquet", 0)
     for row in (-1, 18):
         with pytest.raises(DataError, match=f"no row {row}, it has 18"):

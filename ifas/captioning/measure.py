@@ -1,0 +1,61 @@
+"""All measurements on one picture. A caption may only say what one of these shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ifas.captioning import tones
+from ifas.captioning.borders import straight_borders
+from ifas.captioning.spectrum import DOTS, WAVES, peak, radial_profile, tile_spectra
+from ifas.captioning.view import View
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from ifas.captioning.protocol import Box, Picture
+
+#: Measurements that look at the tones of the picture alone. To add one, add a line.
+TONES: dict[str, Callable[[View], float]] = {
+    "brightness": tones.brightness,
+    "black_level": tones.black_level,
+    "contrast": tones.contrast,
+    "gamut": tones.gamut,
+    "face_sharpness": tones.face_sharpness,
+    "surround_sharpness": tones.surround_sharpness,
+    "specular_share": tones.specular_share,
+    "glare_share": tones.glare_share,
+    "gloss": tones.gloss,
+    "neck_step": tones.neck_step,
+    "skin_variation": tones.skin_variation,
+    "skin_texture": tones.skin_texture,
+}
+
+#: Names of all measurements, in the order in which the captioner network takes them.
+MEASUREMENTS: tuple[str, ...] = (*TONES, "wave_peak", "dot_peak", "bright_border", "dark_border")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One picture, measured: named floats, and the radial power spectrum (PROFILE_BINS,)."""
+
+    view: View
+    values: dict[str, float]
+    profile: npt.NDArray[np.float32]
+
+
+def measure(picture: Picture, box: Box = None) -> Measured:
+    """Measures a uint8 RGB picture (H, W, 3); without a box the central region stands for the face."""
+    view = View.of(picture, box)
+    values = {name: function(view) for name, function in TONES.items()}
+    spectra = tile_spectra(view)
+    borders = straight_borders(view)
+    values |= {
+        "wave_peak": peak(spectra, WAVES),
+        "dot_peak": peak(spectra, DOTS),
+        "bright_border": borders.bright,
+        "dark_border": borders.dark,
+    }
+    return Measured(view=view, values={name: values[name] for name in MEASUREMENTS}, profile=radial_profile(spectra))

@@ -1,0 +1,228 @@
+"""Spoof-aware captioning and filtering: Algorithm 1 of I-FAS (arXiv 2501.01720), from manifest to captioned manifest.
+
+T_F = C_G(I_F);  D_S = filter(T_F);  C_S = finetune(C_G, D_S);  T_R = C_G(I_R);  T_S = C_S(I_F) for all attacks.
+
+Not stated in the paper, chosen here: C_S is tuned on the train split of the source domains only, so that no dev, test
+or target picture shapes a training text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ifas.captioning.embedded import EmbeddedCaptioner
+from ifas.captioning.filter import filter_captions, without_media
+from ifas.captioning.inputs import InputStore, input_store, network_input
+from ifas.captioning.measure import Measured, measure
+from ifas.captioning.protocol import Caption, Captioner, general_captioner
+from ifas.captioning.statistics import scf_facts, scf_summary
+from ifas.captioning.table import write_table
+from ifas.core.errors import ConfigError, CorruptShardError, DataError
+from ifas.core.files import replacing, write_json
+from ifas.core.imaging import decode
+from ifas.core.manifest import MANIFEST_FILE, ImageSource, check_columns
+from ifas.core.progress import Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+    from ifas.captioning.protocol import Box, Picture
+    from ifas.captioning.spoof_aware import SpoofAwareCaptioner
+    from ifas.core.config import CaptionConfig
+
+CAPTIONER_DIR = "captioner"
+STATS_FILE = "stats.json"
+
+#: Pictures in memory at once while measuring; about 10 MB each.
+_CHUNK = 16
+_RECAPTION_CHUNK = 512
+
+#: Unreadable pictures named in the report; stats.json names all.
+_LISTED = 20
+
+
+@dataclass(frozen=True)
+class CaptionReport:
+    """What captioning did: one line for a person, and every count as plain JSON (also in `stats.json`)."""
+
+    summary: str
+    facts: dict[str, Any]
+
+
+def run_scf(
+    manifest: pd.DataFrame,
+    images: ImageSource,
+    config: CaptionConfig,
+    *,
+    source_domains: Sequence[str],
+    out: Path,
+) -> CaptionReport:
+    """Captions every picture of a manifest.
+
+    Writes `out`, at once and only when all is done: manifest.parquet with the caption columns, captioner/ with the
+    tuned C_S, stats.json. Pictures that can't be decoded are listed and left out. Same inputs, same bytes.
+
+    Args:
+        manifest: all columns of `core.manifest.COLUMNS`; further ones are kept.
+        source_domains: domains whose train split tunes C_S; empty means all domains. `config.source_domains` wins.
+
+    Raises:
+        ConfigError: unknown captioner or source domain.
+        CorruptShardError: a shard does not match its hash.
+        DataError: a column is missing, no picture can be decoded, or no caption of a tuning attack survives the filter.
+    """
+    import numpy as np
+
+    check_columns(list(manifest.columns), where="the manifest to caption")
+    general = general_captioner(config.captioner)
+    domains = _known(tuple(config.source_domains) or tuple(source_domains), manifest)
+    with replacing(out) as beside:
+        beside.mkdir()
+        with input_store(beside, len(manifest)) as store:
+            said, refused = _describe(manifest, images, general, store)
+            places = np.flatnonzero([caption is not None for caption in said])
+            rows = _general_columns(manifest.iloc[places], [c for c in said if c is not None])
+            tuning = np.asarray((rows["split"] == "train") & rows["domain"].isin(domains))
+            _require_kept(rows[tuning], domains)
+            tuned, losses = _tune(rows[tuning], store, places[tuning], config)
+            rows, cut = _final_columns(rows, tuned, store, places)
+        write_table(rows, beside / MANIFEST_FILE)
+        tuned.save(beside / CAPTIONER_DIR)
+        facts = scf_facts(rows, tuning, refused=refused, cut=cut, losses=losses)
+        facts = {"captioner": general.name, "source_domains": list(domains), **facts}
+        write_json(beside / STATS_FILE, facts)
+    facts["unreadable"]["images"] = refused[:_LISTED]
+    return CaptionReport(summary=scf_summary(facts), facts=facts)
+
+
+def _known(domains: tuple[str, ...], manifest: pd.DataFrame) -> tuple[str, ...]:
+    present = sorted(manifest["domain"].unique())
+    unknown = sorted(set(domains) - set(present))
+    if unknown:
+        raise ConfigError(
+            f"source domain(s) {', '.join(unknown)} are not in the manifest",
+            f"set caption.source_domains or protocol.source_domains to some of: {', '.join(present)}",
+        )
+    return domains or tuple(present)
+
+
+def _describe(
+    manifest: pd.DataFrame, images: ImageSource, general: Captioner, store: InputStore
+) -> tuple[list[Caption | None], list[dict[str, str]]]:
+    """General captions of all rows (None where a picture was refused), and the refused ones with the reason."""
+    progress = Progress("caption", total=len(manifest), unit="images")
+    said: list[Caption | None] = []
+    refused: list[dict[str, str]] = []
+    for start in range(0, len(manifest), _CHUNK):
+        chunk = manifest.iloc[start : start + _CHUNK]
+        places: list[int] = []
+        pictures: list[Picture] = []
+        boxes: list[Box] = []
+        columns = (chunk[name] for name in ("sample_id", "shard", "row", "face_box"))
+        for place, (sample_id, shard, row, face_box) in enumerate(zip(*columns, strict=True), start=start):
+            try:
+                pictures.append(decode(images.read(str(shard), int(row))))
+            except CorruptShardError:  # not one bad picture: the dataset itself is damaged
+                raise
+            except DataError as error:
+                refused.append({"sample_id": str(sample_id), "why": error.what})
+                continue
+            places.append(place)
+            boxes.append(_box(face_box))
+        measured = [measure(picture, box) for picture, box in zip(pictures, boxes, strict=True)]
+        captions: list[Caption | None] = [None] * len(chunk)
+        for place, caption, seen in zip(places, _say(general, pictures, boxes, measured), measured, strict=True):
+            captions[place - start] = Caption(caption.text, {**seen.values, **caption.evidence})
+            store.put(place, network_input(seen))
+        said += captions
+        progress.advance(len(chunk), phase="general captions")
+    if not any(said):
+        raise DataError(f"none of the {len(manifest)} images can be decoded", "check that the shards hold images")
+    return said, refused
+
+
+def _say(general: Captioner, pictures: list[Picture], boxes: list[Box], measured: list[Measured]) -> list[Caption]:
+    if isinstance(general, EmbeddedCaptioner):  # it would measure again
+        return [general.describe(picture, seen) for picture, seen in zip(pictures, measured, strict=True)]
+    return general.caption(pictures, boxes)
+
+
+def _general_columns(rows: pd.DataFrame, said: list[Caption]) -> pd.DataFrame:
+    """Rows with T_F or T_R as `caption_general`, the evidence, and D_S as `caption_kept`."""
+    attack = rows["label"] == "spoof"
+    rows = rows.assign(
+        caption_general=[caption.text for caption in said],
+        evidence=[json.dumps({k: round(v, 4) for k, v in caption.evidence.items()}) for caption in said],
+        caption_kept=False,
+    )
+    rows.loc[attack, "caption_kept"] = filter_captions(rows[attack])
+    return rows
+
+
+def _require_kept(tuning: pd.DataFrame, domains: tuple[str, ...]) -> None:
+    if tuning["caption_kept"].any():
+        return
+    attacks = int((tuning["label"] == "spoof").sum())
+    raise DataError(
+        f"no general caption names the right medium: 0 of {attacks} attacks in the train split of "
+        f"{', '.join(domains)} pass the filter, so the captioner can't be tuned",
+        "add attack images to the train split of the source domains, or choose another captioner",
+    )
+
+
+def _tune(
+    tuning: pd.DataFrame, store: InputStore, places: npt.NDArray[np.int64], config: CaptionConfig
+) -> tuple[SpoofAwareCaptioner, dict[str, list[float]]]:
+    """C_S: first C_G becomes a network by imitation of all its captions, then that network is tuned on D_S."""
+    import numpy as np
+
+    from ifas.captioning.spoof_aware import SpoofAwareCaptioner, reproducible
+
+    texts = tuning["caption_general"].tolist()
+    kept = np.flatnonzero(tuning["caption_kept"])
+    progress = Progress("caption", total=config.imitate_steps + config.tune_steps, unit="steps")
+    with reproducible():
+        captioner = SpoofAwareCaptioner.new(texts, store.features(places), config.seed)
+        imitate = captioner.learn(store, places, texts, config, steps=config.imitate_steps, progress=progress)
+        kept_texts = [texts[i] for i in kept]
+        tune = captioner.learn(store, places[kept], kept_texts, config, steps=config.tune_steps, progress=progress)
+    return captioner, {"imitate": imitate, "tune": tune}
+
+
+def _final_columns(
+    rows: pd.DataFrame, tuned: SpoofAwareCaptioner, store: InputStore, places: npt.NDArray[np.int64]
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Rows with T_S for attacks and T_R for bona fide as `caption`; counts of clauses cut from T_R."""
+    import numpy as np
+
+    from ifas.captioning.spoof_aware import reproducible
+
+    attack = np.asarray(rows["label"] == "spoof")
+    texts = rows["caption_general"].to_numpy(dtype=object, copy=True)
+    wanted = np.flatnonzero(attack)
+    progress = Progress("caption", total=len(wanted), unit="captions")
+    with reproducible():
+        for start in range(0, len(wanted), _RECAPTION_CHUNK):
+            chunk = wanted[start : start + _RECAPTION_CHUNK]
+            texts[chunk] = tuned.write(*store.get(places[chunk]))
+            progress.advance(len(chunk), phase="spoof-aware captions")
+    cut = {"captions": 0, "clauses": 0}
+    for i in np.flatnonzero(~attack):
+        texts[i], clauses = without_media(texts[i])
+        cut["captions"] += clauses > 0
+        cut["clauses"] += clauses
+    return rows.assign(caption=texts, caption_source=np.where(attack, tuned.name, "general")), cut
+
+
+def _box(value: object) -> Box:
+    """A face box of the manifest: null, or four numbers."""
+    if not isinstance(value, Iterable):
+        return None
+    numbers = [float(v) for v in value]
+    return (numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == 4 else None

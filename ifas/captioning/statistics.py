@@ -1,0 +1,138 @@
+"""Keyword precision and coverage of captions: what the filter kept, and what recaptioning gained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ifas.core.taxonomy import ATTACKS, SPLITS, media_named
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Naming:
+    """How some captions of attacks name media.
+
+    Attributes:
+        captions: captions looked at.
+        naming: those that name any medium.
+        right: those that name the medium of their own label.
+        coverage: naming / captions; None without captions.
+        precision: right / naming; None where none names a medium.
+        right_share: right / captions = coverage * precision.
+    """
+
+    captions: int
+    naming: int
+    right: int
+    coverage: float | None
+    precision: float | None
+    right_share: float | None
+
+
+def naming(texts: pd.Series, spoof_types: pd.Series) -> Naming:
+    """Counts over captions and the spoof types of their labels."""
+    named = [media_named(text) for text in texts]
+    any_medium = sum(1 for media in named if media)
+    right = sum(1 for media, spoof_type in zip(named, spoof_types, strict=True) if spoof_type in media)
+    return Naming(
+        captions=len(named),
+        naming=any_medium,
+        right=right,
+        coverage=_share(any_medium, len(named)),
+        precision=_share(right, any_medium),
+        right_share=_share(right, len(named)),
+    )
+
+
+def before_and_after(attacks: pd.DataFrame) -> dict[str, Any]:
+    """Naming of T_F (`caption_general`) and T_S (`caption`): over all attacks, per spoof type and per split."""
+    groups: dict[str, pd.DataFrame] = {"all": attacks}
+    groups |= {f"spoof_type={t}": attacks[attacks["spoof_type"] == t] for t in ATTACKS}
+    groups |= {f"split={s}": attacks[attacks["split"] == s] for s in SPLITS}
+    return {
+        name: {
+            "before": asdict(naming(group["caption_general"], group["spoof_type"])),
+            "after": asdict(naming(group["caption"], group["spoof_type"])),
+        }
+        for name, group in groups.items()
+        if len(group)
+    }
+
+
+def scf_facts(
+    rows: pd.DataFrame,
+    tuning: npt.NDArray[np.bool_],
+    *,
+    refused: list[dict[str, str]],
+    cut: dict[str, int],
+    losses: dict[str, list[float]],
+) -> dict[str, Any]:
+    """Every count of one captioning run as plain JSON.
+
+    Args:
+        rows: the captioned manifest.
+        tuning: bool (rows,), the train split of the source domains.
+        refused: pictures that could not be decoded, with the reason.
+        cut: medium clauses cut from bona fide captions.
+        losses: loss of every step of imitation and tuning.
+    """
+    attacks = rows[rows["label"] == "spoof"]
+    tuned_on = rows[tuning & (rows["label"] == "spoof").to_numpy()]
+    kept = _by_type(tuned_on[tuned_on["caption_kept"]])
+    present = _by_type(attacks)
+    return {
+        "images": len(rows),
+        "attacks": len(attacks),
+        "bona_fide": len(rows) - len(attacks),
+        "unreadable": {"count": len(refused), "images": refused},
+        "tuning_images": int(tuning.sum()),
+        "tuning_attacks": len(tuned_on),
+        "kept": sum(kept.values()),
+        "dropped": len(tuned_on) - sum(kept.values()),
+        "kept_by_type": {t: kept.get(t, 0) for t in present},
+        "dropped_by_type": {t: n - kept.get(t, 0) for t, n in _by_type(tuned_on).items()},
+        # C_S never learned these media: its captions of such attacks name another one or none.
+        "types_without_kept_captions": [t for t in present if not kept.get(t)],
+        "kept_over_all_splits": int(attacks["caption_kept"].sum()),
+        "recaptioned": len(attacks),
+        "recaptioned_changed": int((attacks["caption"] != attacks["caption_general"]).sum()),
+        "bona_fide_captions_cut": cut["captions"],
+        "bona_fide_clauses_cut": cut["clauses"],
+        "keywords": before_and_after(attacks),
+        "keywords_unseen": before_and_after(attacks[~attacks["sample_id"].isin(tuned_on["sample_id"])]),
+        "loss": {name: {"first": round(v[0], 4), "last": round(v[-1], 4)} for name, v in losses.items() if v},
+    }
+
+
+def scf_summary(facts: dict[str, Any]) -> str:
+    """One line for a person."""
+    every = facts["keywords"]["all"]
+    text = (
+        f"{facts['images']} captions; of {facts['tuning_attacks']} tuning attacks {facts['kept']} kept, "
+        f"{facts['dropped']} dropped; {facts['recaptioned']} attacks recaptioned: medium named "
+        f"{_percent(every['before']['coverage'])} -> {_percent(every['after']['coverage'])}, precision "
+        f"{_percent(every['before']['precision'])} -> {_percent(every['after']['precision'])}"
+    )
+    if facts["unreadable"]["count"]:
+        text += f"; {facts['unreadable']['count']} images unreadable, left out"
+    if facts["types_without_kept_captions"]:
+        text += f"; no kept caption of {', '.join(facts['types_without_kept_captions'])}"
+    return text
+
+
+def _by_type(attacks: pd.DataFrame) -> dict[str, int]:
+    counts = attacks["spoof_type"].value_counts()
+    return {t: int(counts[t]) for t in ATTACKS if t in counts.index}
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{share:.0%}"
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None

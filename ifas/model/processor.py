@@ -1,0 +1,165 @@
+"""Pictures and text -> the model's inputs, and its answers back to text. Training and serving share it.
+
+The sequence is `prompt | verdict | interpretation`: the chat template's prompt with the image tokens before the one
+fixed question, then the answer "Yes. <caption>" or "No. <caption>" and the end token. Our choices, not stated in the
+paper: full frame, resized without keeping the aspect ratio; no system prompt, which would say nothing about the
+picture; the end token belongs to the interpretation; a caption longer than `max_answer_tokens` is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ifas.core.errors import ConfigError
+from ifas.core.files import read_json, write_json
+from ifas.model.loss import INTERPRETATION, JUDGMENT, PROMPT
+from ifas.model.verdict import verdict_tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IMAGE_TOKEN = "<image>"  # noqa: S105 - a token of text
+PROCESSOR_FILE = "processor_config.json"
+
+Pixels = npt.NDArray[np.uint8]
+#: left, top, right, bottom in pixels
+Box = tuple[float, float, float, float]
+
+
+class IfasProcessor:
+    """Inputs and outputs of one model.
+
+    Args:
+        tokenizer: of the language model; the placeholder token is added to it.
+        image_size: side in pixels of the square that the tower takes.
+        image_tokens: tokens that an image takes, |Q_P| + L.
+        question: the fixed question.
+        max_answer_tokens: longest interpretation, end token included.
+
+    Raises:
+        ConfigError: the tokenizer has no end token, or can't tell Yes from No.
+    """
+
+    def __init__(
+        self, tokenizer: Any, *, image_size: int, image_tokens: int, question: str, max_answer_tokens: int
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.image_size = image_size
+        self.image_tokens = image_tokens
+        self.question = question
+        self.max_answer_tokens = max_answer_tokens
+        if tokenizer.eos_token_id is None:
+            raise ConfigError("the tokenizer has no end token, so an answer would never end", "set its eos_token")
+        if IMAGE_TOKEN not in tokenizer.get_vocab():
+            from tokenizers import AddedToken
+
+            tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True, normalized=False)])
+        self.image_token_id: int = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        self.end_id: int = tokenizer.eos_token_id
+        self.verdicts = verdict_tokens(tokenizer)
+        self.prompt_ids = self._prompt()
+
+    def _prompt(self) -> list[int]:
+        content = IMAGE_TOKEN + self.question
+        text = self._chat(content) if getattr(self.tokenizer, "chat_template", None) else content + "\n"
+        ids = list(self.tokenizer.encode(text, add_special_tokens=False))
+        if ids.count(self.image_token_id) != 1:
+            raise ConfigError(
+                f"the prompt holds the image placeholder {ids.count(self.image_token_id)} times, once is needed",
+                "use a language model whose chat template repeats the user's message as it is",
+            )
+        at = ids.index(self.image_token_id)
+        placeholders = [self.image_token_id] * self.image_tokens
+        return [*ids[:at], *placeholders, *ids[at + 1 :], *self.verdicts.shared]
+
+    def _chat(self, content: str) -> str:
+        from jinja2 import TemplateError
+
+        user = {"role": "user", "content": content}
+        options = {"tokenize": False, "add_generation_prompt": True}
+        try:
+            # An empty system message keeps templates from putting in a default one.
+            text = self.tokenizer.apply_chat_template([{"role": "system", "content": ""}, user], **options)
+        except TemplateError:  # some templates know no system role
+            text = self.tokenizer.apply_chat_template([user], **options)
+        return str(text)
+
+    def image(self, picture: Pixels, box: Box | None = None) -> Pixels:
+        """RGB uint8 (H, W, 3) -> (image_size, image_size, 3), antialiased; of the part in `box` only, if given."""
+        from PIL import Image
+
+        side = (self.image_size, self.image_size)
+        return np.asarray(Image.fromarray(picture).resize(side, Image.Resampling.BILINEAR, box=box))
+
+    def pixel_values(self, resized: Sequence[Pixels]) -> Tensor:
+        """B pictures (S, S, 3) -> uint8 tensor (B, 3, S, S). They become floats on the device only."""
+        import torch
+
+        return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).contiguous()
+
+    def answer(self, live: bool, caption: str) -> tuple[list[int], list[int]]:
+        """Token ids of an answer and the part of each.
+
+        The two parts are tokenised apart and joined, so no token spans both, however the tokenizer merges.
+        """
+        verdict = self.verdicts.of(live)
+        text = f". {caption.strip()}"
+        words = [*self.tokenizer.encode(text, add_special_tokens=False), self.end_id][: self.max_answer_tokens]
+        return [*verdict, *words], [JUDGMENT] * len(verdict) + [INTERPRETATION] * len(words)
+
+    def batch(
+        self, resized: Sequence[Pixels], live: Sequence[bool], captions: Sequence[str], pad_to: int = 0
+    ) -> dict[str, Tensor]:
+        """Inputs of `IfasModel.forward` for B samples.
+
+        Args:
+            resized: pictures from `image`.
+            live: bona fide or not.
+            captions: interpretations.
+            pad_to: least number of positions T.
+        """
+        import torch
+
+        answers = [self.answer(is_live, caption) for is_live, caption in zip(live, captions, strict=True)]
+        length = max(pad_to, len(self.prompt_ids) + max(len(ids) for ids, _ in answers))
+        input_ids = torch.full((len(answers), length), self.end_id, dtype=torch.long)
+        parts = torch.full((len(answers), length), PROMPT, dtype=torch.long)
+        start = len(self.prompt_ids)
+        input_ids[:, :start] = torch.tensor(self.prompt_ids)
+        for row, (ids, kinds) in enumerate(answers):
+            input_ids[row, start : start + len(ids)] = torch.tensor(ids)
+            parts[row, start : start + len(ids)] = torch.tensor(kinds)
+        return {"pixel_values": self.pixel_values(resized), "input_ids": input_ids, "parts": parts}
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Interpretation in plain text, from its token ids up to the end token."""
+        kept = list(ids)
+        if self.end_id in kept:
+            kept = kept[: kept.index(self.end_id)]
+        decoded: str = self.tokenizer.decode(kept, skip_special_tokens=True)
+        return " ".join(decoded.split()).removeprefix(".").strip()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Writes the tokenizer's files and `processor_config.json`."""
+        self.tokenizer.save_pretrained(folder)
+        settings = ("image_size", "image_tokens", "question", "max_answer_tokens")
+        write_json(folder / PROCESSOR_FILE, {name: getattr(self, name) for name in settings})
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> IfasProcessor:
+        """The processor saved in a model directory.
+
+        Raises:
+            ConfigError: not a model directory.
+        """
+        from transformers import AutoTokenizer
+
+        file = Path(folder) / PROCESSOR_FILE
+        if not file.is_file():
+            raise ConfigError(f"{folder} is no ifas model directory: it has no {PROCESSOR_FILE}", "train a model first")
+        return cls(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), **read_json(file))

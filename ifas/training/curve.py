@@ -1,0 +1,59 @@
+"""The loss curve: one JSON line per step, judgment and interpretation apart."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from ifas.core.errors import TrainingError
+
+CURVE_FILE = "curve.jsonl"
+
+
+class Curve:
+    """Appends to a curve file.
+
+    Args:
+        path: of the file.
+        start: lines from this step on are dropped: a resumed run writes them again.
+    """
+
+    def __init__(self, path: Path, start: int = 0) -> None:
+        kept = [line for line in read(path) if line["step"] <= start] if path.is_file() else []
+        beside = path.with_name(f".{path.name}.part")
+        beside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        beside.replace(path)
+        self.path = path
+        self._began = time.monotonic()
+
+    def add(self, step: int, judgment: float, interpretation: float, alpha: float, **extra: float) -> None:
+        """One line: `step` (1-based), the two parts' mean losses in nats per token, and their lopsided sum."""
+        line = {
+            "step": step,
+            "loss": alpha * judgment + (1 - alpha) * interpretation,
+            "judgment": judgment,
+            "interpretation": interpretation,
+            **extra,
+            "seconds": round(time.monotonic() - self._began, 3),
+        }
+        with self.path.open("a", encoding="utf-8") as f:
+            f.write(json.dumps(line) + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All lines of a curve; a last line that a kill cut short is left out.
+
+    Raises:
+        TrainingError: another line is not JSON.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    curve = []
+    for number, line in enumerate(lines):
+        try:
+            curve.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines) - 1:
+                raise TrainingError(f"{path}, line {number + 1} is not JSON", "remove the run folder") from error
+    return curve

@@ -1,0 +1,117 @@
+"""Training from a manifest to a model directory."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ifas.core.config import ModelConfig, TrainConfig
+from ifas.core.errors import TrainingError
+from ifas.core.files import read_json, remove, replacing, write_json
+from ifas.core.manifest import ImageSource
+from ifas.training.curve import CURVE_FILE, read
+from ifas.training.job import FACTS_FILE, FINAL, STARTS_FILE, Job, fingerprint, rows_of
+from ifas.training.record import TRAINING_FILE, TrainingRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSIONS = ("torch", "transformers", "peft", "deepspeed", "ray")
+
+
+def train(
+    model_config: ModelConfig,
+    config: TrainConfig,
+    manifest: pd.DataFrame,
+    images: ImageSource,
+    *,
+    work: Path,
+    out: Path,
+    run_name: str,
+) -> TrainingRecord:
+    """Fine-tunes the model and writes it to `out`: safetensors, config, tokenizer, processor, `training.json` and
+    `curve.jsonl`.
+
+    Checkpoints are kept in `work` under `run_name` and a fingerprint of configuration and rows. A call with the same
+    arguments after a kill, of a worker or of this process, goes on from the last one; its weights are those of an
+    uninterrupted run. They are removed once `out` is written.
+
+    Args:
+        model_config: what is trained.
+        config: how.
+        manifest: captioned rows to train on, already filtered by split and domain.
+        images: where their bytes come from; goes to the workers by pickle.
+        work: folder that all workers reach.
+        out: model directory, written whole or not at all.
+        run_name: of the run.
+
+    Raises:
+        DataError: no rows, a class or a caption is missing, or a picture can't be read.
+        ConfigError: the model's sources are not there.
+        TrainingError: no disk space, workers failed too often, or the loss is not finite.
+    """
+    began = time.time()
+    rows = rows_of(manifest)
+    name = f"{run_name}-{fingerprint(model_config, config, rows)}"
+    run = work.absolute() / name
+    run.mkdir(parents=True, exist_ok=True)
+    for unfinished in run.glob(".*.part"):
+        remove(unfinished)
+    # A finished model is here if only the last rename was missed; training again would give the same.
+    if not (run / FINAL).is_dir():
+        _prepare_sources(model_config)
+        from ifas.training.ray_trainer import fit
+
+        fit(Job(model=model_config, train=config, rows=rows, images=images, run=run))
+    if not (run / FINAL).is_dir():
+        raise TrainingError(f"training ended without a model in {run}", "remove that folder and train again")
+    facts = read_json(run / FINAL / FACTS_FILE)
+    starts = [int(line) for line in (run / STARTS_FILE).read_text().split()]
+    last = read(run / CURVE_FILE)[-1]
+    with replacing(out) as beside:
+        shutil.copytree(run / FINAL, beside, ignore=shutil.ignore_patterns(FACTS_FILE))
+        shutil.copy(run / CURVE_FILE, beside / CURVE_FILE)
+        record = TrainingRecord(
+            run=name,
+            steps=config.steps,
+            samples=len(rows),
+            batch=config.batch * config.workers * config.accumulate,
+            seconds=round(time.time() - began, 3),
+            start_seconds=round(max(0.0, facts["began"] - began), 3),
+            samples_per_second=round(facts["samples_per_second"], 3),
+            starts=starts,
+            resumed_from=starts[-1] if len(starts) > 1 else None,
+            restarts=len(starts) - 1,
+            loss=last["loss"],
+            judgment=last["judgment"],
+            interpretation=last["interpretation"],
+            parameters=facts["parameters"],
+            trainable=facts["trainable"],
+            alpha=config.alpha,
+            precision=config.precision,
+            zero_stage=config.zero_stage,
+            workers=config.workers,
+            device=facts["device"],
+            versions={package: metadata.version(package) for package in VERSIONS},
+        )
+        write_json(beside / TRAINING_FILE, record.model_dump())
+    remove(run)
+    return record
+
+
+def _prepare_sources(model_config: ModelConfig) -> None:
+    """Converts packaged weights once, before several workers would; a missing source is told before Ray starts."""
+    from ifas.model.sources import resolve
+
+    vision, language = model_config.vision, model_config.language
+    if vision.source and not Path(resolve(vision.source)).is_dir():
+        from ifas.model.vision import tower_config
+
+        tower_config(vision)
+    if language.source and not Path(resolve(language.source)).is_dir():
+        from ifas.model.language import text_config
+
+        text_config(language)

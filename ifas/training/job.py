@@ -1,0 +1,89 @@
+"""What the driver hands to every worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ifas.core.config import ModelConfig, TrainConfig
+from ifas.core.errors import DataError
+from ifas.core.files import sha256_json
+from ifas.core.manifest import ImageSource, check_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+#: In the folder of a run: the finished model; the step that each start began at; what rank 0 knows (in FINAL).
+FINAL = "final"
+STARTS_FILE = "starts.txt"
+FACTS_FILE = "facts.json"
+
+
+class Row(NamedTuple):
+    """One training sample. `spoof_type` is live for bona fide samples; `caption` is the interpretation to learn."""
+
+    sample_id: str
+    shard: str
+    row: int
+    spoof_type: str
+    caption: str
+
+    @property
+    def live(self) -> bool:
+        """Bona fide or not."""
+        return self.spoof_type == "live"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training run: picklable, and the same for all ranks.
+
+    Attributes:
+        run: folder that all workers reach: checkpoints, curve and the final model are put there.
+    """
+
+    model: ModelConfig
+    train: TrainConfig
+    rows: tuple[Row, ...]
+    images: ImageSource
+    run: Path
+
+    @property
+    def global_batch(self) -> int:
+        """Samples per optimizer step, over all ranks and micro-batches."""
+        return self.train.batch * self.train.workers * self.train.accumulate
+
+
+def rows_of(manifest: pd.DataFrame) -> tuple[Row, ...]:
+    """Training samples of a captioned manifest, in its order.
+
+    Raises:
+        DataError: a column is missing, there are no rows, one class only, or a caption is empty.
+    """
+    check_columns(list(manifest.columns), captioned=True, where="the training manifest")
+    rows = tuple(
+        Row(str(r.sample_id), str(r.shard), int(r.row), str(r.spoof_type), str(r.caption or ""))
+        for r in manifest[list(Row._fields)].itertuples(index=False)
+    )
+    if {row.live for row in rows} != {True, False}:
+        raise DataError(
+            f"the training rows ({len(rows)}) need bona fide and attack samples, both",
+            "check protocol.source_domains against the domains of the dataset's train split",
+        )
+    bare = [row.sample_id for row in rows if not row.caption.strip() or row.caption == "nan"]
+    if bare:
+        raise DataError(
+            f"{len(bare)} training sample(s) have no caption, the first is {bare[0]}", "run `ifas step caption` again"
+        )
+    return rows
+
+
+def fingerprint(model: ModelConfig, train: TrainConfig, rows: tuple[Row, ...]) -> str:
+    """12 hex digits that change with whatever changes the trained weights.
+
+    Checkpoints are kept under it, so that a changed configuration or dataset never resumes from another run's state.
+    """
+    settings = train.model_dump(mode="json", exclude={"where", "max_failures", "checkpoint_every"})
+    return sha256_json([model.model_dump(mode="json"), settings, rows])[:12]

@@ -1,0 +1,35 @@
+"""What is known of a training when it is over."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+TRAINING_FILE = "training.json"
+
+
+class TrainingRecord(BaseModel):
+    """Facts of one training; saved as `training.json` in the model directory."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run: str = Field(description="name of the run, with the fingerprint of its configuration and rows")
+    steps: int
+    samples: int = Field(description="rows trained on")
+    batch: int = Field(description="samples per step, over all workers and micro-batches")
+    seconds: float = Field(description="this call, from start to model directory")
+    start_seconds: float = Field(description="of these, until the first step began")
+    samples_per_second: float = Field(description="over the steps of the last start, all workers together")
+    starts: list[int] = Field(description="step at which each start began; the first is 0")
+    resumed_from: int | None = Field(description="step the last start resumed from; null when there was only one")
+    restarts: int = Field(description="starts after the first")
+    loss: float = Field(description="of the last step")
+    judgment: float = Field(description="of the last step, nats per token")
+    interpretation: float = Field(description="of the last step, nats per token")
+    parameters: int
+    trainable: int
+    alpha: float
+    precision: str
+    zero_stage: int
+    workers: int
+    device: str
+    versions: dict[str, str]

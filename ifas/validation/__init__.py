@@ -1,0 +1,1 @@
+"""Data rules on the captioned manifest. The only place that talks to Great Expectations."""

@@ -1,0 +1,207 @@
+"""What Great Expectations is asked about: tables drawn from the manifest, and columns of problem texts.
+
+A problem column holds null where a row is right, and otherwise says in words what is wrong with it. The expectation on
+such a column is that its values are null, and the texts are what the report shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ifas.core.manifest import CAPTION_COLUMNS, COLUMNS
+from ifas.core.taxonomy import PAI_SPECIES, SPLITS, SPOOF_TYPES, media_named
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Pixels by which a face box may leave the picture: boxes are stored as 32-bit floats.
+BOX_SLACK = 0.5
+#: What `attack_caption` says of a caption that names its medium.
+NAMED = "named"
+
+
+def problems(bad: pd.Series, text: Callable[..., str], *columns: pd.Series) -> pd.Series:
+    """`text(*values)` where `bad`, null elsewhere."""
+    import numpy as np
+    import pandas as pd
+
+    out = pd.Series(None, index=bad.index, dtype=object)
+    for i in np.flatnonzero(bad.fillna(False).to_numpy(dtype=bool)):
+        out.iat[i] = text(*(column.iat[i] for column in columns))
+    return out
+
+
+def size(rows: pd.DataFrame) -> pd.Series:
+    """Pictures without a pixel."""
+    bad = (rows["width"] < 1) | (rows["height"] < 1)
+    return problems(bad, lambda w, h: f"{w} x {h} pixels", rows["width"], rows["height"])
+
+
+def face_box(rows: pd.DataFrame) -> pd.Series:
+    """Face boxes that are no box, or leave the picture."""
+    import pandas as pd
+
+    def judge(box: Any, width: float, height: float) -> str | None:
+        if box is None or isinstance(box, float):
+            return None
+        if len(box) != 4:
+            return f"{len(box)} numbers instead of x, y, w, h"
+        x, y, w, h = (float(v) for v in box)
+        inside = x >= -BOX_SLACK and y >= -BOX_SLACK and x + w <= width + BOX_SLACK and y + h <= height + BOX_SLACK
+        if w > 0 and h > 0 and inside:
+            return None
+        return f"box {x:g}, {y:g}, {w:g}, {h:g} in a picture of {width:g} x {height:g}"
+
+    texts = [judge(*row) for row in zip(rows["face_box"], rows["width"], rows["height"], strict=True)]
+    return pd.Series(texts, index=rows.index, dtype=object)
+
+
+def place(rows: pd.DataFrame) -> pd.Series:
+    """Rows of the manifest that point to the same row of the same shard."""
+    bad = rows.duplicated(["dataset", "shard", "row"], keep=False)
+    return problems(bad, lambda shard, row: f"{shard}, row {row}", rows["shard"], rows["row"])
+
+
+def label(rows: pd.DataFrame) -> pd.Series:
+    """Labels that contradict the spoof type. Unknown values are left to the rules of their own."""
+    known = rows["label"].isin(["live", "spoof"]) & rows["spoof_type"].isin(SPOOF_TYPES)
+    bad = known & ((rows["label"] == "live") != (rows["spoof_type"] == "live"))
+    return problems(bad, lambda a, b: f"label {a}, spoof type {b}", rows["label"], rows["spoof_type"])
+
+
+def species(rows: pd.DataFrame) -> pd.Series:
+    """PAI species that belong to another spoof type. Unknown values are left to the rules of their own."""
+    belongs = rows["pai_species"].map(PAI_SPECIES)
+    bad = belongs.notna() & rows["spoof_type"].isin(SPOOF_TYPES) & (belongs != rows["spoof_type"])
+    return problems(bad, lambda a, b: f"species {a}, spoof type {b}", rows["pai_species"], rows["spoof_type"])
+
+
+def blank(column: str) -> Callable[[pd.DataFrame], pd.Series]:
+    """Rows where the text in `column` is null or only white space."""
+
+    def find(rows: pd.DataFrame) -> pd.Series:
+        return problems(rows[column].fillna("").str.strip() == "", lambda: f"no {column}")
+
+    return find
+
+
+def live_caption(rows: pd.DataFrame) -> pd.Series:
+    """Captions of bona fide pictures that name an attack medium."""
+    import pandas as pd
+
+    texts: list[str | None] = []
+    for kind, text in zip(rows["label"], rows["caption"], strict=True):
+        named = media_named(text) if kind == "live" and isinstance(text, str) else []
+        texts.append(f"names {' and '.join(named)}: {text}" if named else None)
+    return pd.Series(texts, index=rows.index, dtype=object)
+
+
+def attack_caption(rows: pd.DataFrame) -> pd.Series:
+    """`NAMED` where the caption of an attack names its own medium, else what it names. A paper mask may name two."""
+    import pandas as pd
+
+    texts: list[str] = []
+    for kind, text in zip(rows["spoof_type"], rows["caption"], strict=True):
+        named = media_named(text) if isinstance(text, str) else []
+        said = " and ".join(named) or "no medium"
+        texts.append(NAMED if kind in named else f"{kind}, but the caption names {said}: {text}")
+    return pd.Series(texts, index=rows.index, dtype=object)
+
+
+def balance(domains: pd.DataFrame, least: float) -> pd.Series:
+    """Domains with less than the share `least` of the pictures of the largest one."""
+    largest = domains["images"].max()
+    bad = domains["images"] < least * largest
+    return problems(bad, lambda n: f"{n} images, the largest domain has {largest}", domains["images"])
+
+
+def trained_on(rows: pd.DataFrame, source_domains: Sequence[str]) -> pd.DataFrame:
+    """Rows without the train and dev rows of other domains, which training does not see; all without a protocol."""
+    if not source_domains:
+        return rows
+    return rows[rows["domain"].isin(source_domains) | (rows["split"] == "test")]
+
+
+def class_table(rows: pd.DataFrame, source_domains: Sequence[str]) -> pd.DataFrame:
+    """One row per split that exists and class that is trained on: id, images."""
+    import pandas as pd
+
+    seen = trained_on(rows, source_domains)
+    attacks = set(seen.loc[seen["split"] == "train", "spoof_type"])
+    classes = [kind for kind in SPOOF_TYPES if kind == "live" or kind in attacks]
+    count = seen.groupby(["split", "spoof_type"]).size().to_dict()
+    splits = [split for split in SPLITS if (seen["split"] == split).any()]
+    table = [(f"{split} / {kind}", int(count.get((split, kind), 0))) for split in splits for kind in classes]
+    return pd.DataFrame(table, columns=["id", "images"])
+
+
+def split_table(rows: pd.DataFrame, source_domains: Sequence[str]) -> pd.DataFrame:
+    """Train and dev with their images in the source domains: id, images."""
+    import pandas as pd
+
+    seen = trained_on(rows, source_domains)["split"]
+    return pd.DataFrame([(name, int((seen == name).sum())) for name in ("train", "dev")], columns=["id", "images"])
+
+
+def domain_table(rows: pd.DataFrame, source_domains: Sequence[str]) -> pd.DataFrame:
+    """Domains of the manifest and of the protocol: id, images."""
+    import pandas as pd
+
+    count = rows["domain"].value_counts().to_dict()
+    names = sorted({*count, *source_domains})
+    return pd.DataFrame([(name, int(count.get(name, 0))) for name in names], columns=["id", "images"])
+
+
+def exposure_table(rows: pd.DataFrame, source_domains: Sequence[str]) -> pd.DataFrame:
+    """Spoof types that are trained on, and how many training captions name each: id, captions."""
+    import pandas as pd
+
+    seen = trained_on(rows, source_domains)
+    train = seen[(seen["split"] == "train") & (seen["label"] == "spoof")]
+    named = [media_named(text) if isinstance(text, str) else [] for text in train["caption"]]
+    kinds = [kind for kind in SPOOF_TYPES if kind in set(train["spoof_type"])]
+    return pd.DataFrame([(kind, sum(kind in one for one in named)) for kind in kinds], columns=["id", "captions"])
+
+
+def column_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per column of a captioned manifest: id, and the problems `missing`, `type` and `nulls`, or null."""
+    import pandas as pd
+
+    table: list[tuple[str, str | None, str | None, str | None]] = []
+    for column in COLUMNS + CAPTION_COLUMNS:
+        if column.name not in rows:
+            table.append((column.name, f"missing: {column.about}", None, None))
+            continue
+        values = rows[column.name]
+        nulls = 0 if column.nullable or column.name in ("licence", "caption") else int(values.isna().sum())
+        wrong = None if holds(values, column.type) else f"{_kind(values)} instead of {column.type}"
+        table.append((column.name, None, wrong, f"{nulls} rows without a value" if nulls else None))
+    return pd.DataFrame(table, columns=["id", "missing", "type", "nulls"], dtype=object)
+
+
+def holds(values: pd.Series, type: str) -> bool:
+    """Whether a column's values, nulls aside, are of the Arrow type that the manifest declares."""
+    kind = _kind(values)
+    if kind == "empty":
+        return True
+    if type == "string":
+        return kind == "string"
+    if type == "bool":
+        return kind == "boolean"
+    if type == "list<float>":
+        return all(_numbers(value) for value in values.dropna())
+    # A column of integers with nulls arrives from Parquet as floats.
+    return kind == "integer" or (kind in ("floating", "mixed-integer-float") and bool((values.dropna() % 1 == 0).all()))
+
+
+def _kind(values: pd.Series) -> str:
+    import pandas as pd
+
+    return "empty" if values.isna().all() else str(pd.api.types.infer_dtype(values, skipna=True))
+
+
+def _numbers(value: Any) -> bool:
+    import numpy as np
+
+    return isinstance(value, list | tuple | np.ndarray) and np.asarray(value).dtype.kind in "iuf"

@@ -1,0 +1,127 @@
+"""What test data must not share with training data: people, media, and pictures that look the same."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+HASH_BITS = 64
+#: Rows compared with a whole bucket at a time: bounds the memory of a bucket that holds everything.
+BLOCK = 512
+#: With more chunks than this, a chunk has too few bits to separate anything.
+MOST_CHUNKS = 16
+
+
+def in_several_splits(rows: pd.DataFrame, column: str) -> pd.Series:
+    """Problem text of each row whose value of `column` occurs in more than one split of its dataset, else null."""
+    import pandas as pd
+
+    seen = rows[["dataset", column, "split"]].drop_duplicates().dropna()
+    shared = seen[seen.groupby(["dataset", column])["split"].transform("size") > 1]
+    where = shared.groupby(["dataset", column])["split"].agg(lambda splits: ", ".join(sorted(splits))).to_dict()
+    texts = [
+        f"{key[1]} of {key[0]} is in {where[key]}" if key in where else None
+        for key in zip(rows["dataset"], rows[column], strict=True)
+    ]
+    return pd.Series(texts, index=rows.index, dtype=object)
+
+
+def near_duplicates(rows: pd.DataFrame, max_hamming: int) -> pd.Series:
+    """Problem text of each row whose picture has a near-duplicate in another split, else null.
+
+    Rows whose `phash` is not 16 hex digits are left out; a rule of its own reports them.
+    """
+    import numpy as np
+    import pandas as pd
+
+    texts = pd.Series(None, index=rows.index, dtype=object)
+    usable = rows["phash"].str.fullmatch("[0-9a-f]{16}").fillna(False).astype(bool) & rows["split"].notna()
+    if not usable.any():
+        return texts
+    used = rows[usable]
+    codes = np.array([int(text, 16) for text in used["phash"]], dtype=np.uint64)
+    splits = pd.factorize(used["split"])[0]
+    distance, partner = nearest_across(codes, splits, max_hamming)
+    ids, names = used["sample_id"].astype(str).to_numpy(), used["split"].to_numpy()
+    positions = np.flatnonzero(usable.to_numpy())
+    for i in np.flatnonzero(partner >= 0):
+        j = partner[i]
+        alike = "the same hash as" if distance[i] == 0 else f"{distance[i]} of {HASH_BITS} bits from"
+        texts.iat[positions[i]] = f"in {names[i]}, {alike} {ids[j]} in {names[j]}"
+    return texts
+
+
+def nearest_across(
+    codes: npt.NDArray[np.uint64], splits: npt.NDArray[np.int64], max_hamming: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """For each hash its nearest one of another split, if within `max_hamming` bits.
+
+    Two hashes that differ in at most d bits agree in one of d + 1 chunks (pigeonhole), so only hashes that share a
+    chunk are compared.
+
+    Args:
+        codes: (n,) 64-bit hashes.
+        splits: (n,) number of each row's split.
+
+    Returns:
+        Hamming distance (n,) and row of the nearest (n,); -1 in both where there is none. The first row wins a tie.
+    """
+    import numpy as np
+
+    # Frames of one video repeat hashes: compare each hash once per split, in the order of first appearance.
+    pairs = np.stack([codes, splits.astype(np.uint64)], axis=1)
+    unique, first, inverse = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    distance, nearest = _search(unique[order, 0], unique[order, 1].astype(np.int64), max_hamming)
+    each = rank[inverse.reshape(-1)]
+    return distance[each], np.where(nearest >= 0, first[order][nearest], -1)[each]
+
+
+def _search(
+    codes: npt.NDArray[np.uint64], splits: npt.NDArray[np.int64], limit: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """`nearest_across` for hashes that occur once per split."""
+    import numpy as np
+
+    n, far = len(codes), HASH_BITS + 1
+    best = np.full(n, far, dtype=np.int64)
+    partner = np.full(n, n, dtype=np.int64)
+    for keys in _chunks(codes, limit):
+        order = np.argsort(keys, kind="stable")
+        starts = np.flatnonzero(np.r_[True, np.diff(keys[order]) != 0])
+        ends = np.r_[starts[1:], n]
+        mixed = np.minimum.reduceat(splits[order], starts) != np.maximum.reduceat(splits[order], starts)
+        for start, end in zip(starts[mixed], ends[mixed], strict=True):
+            bucket = order[start:end]
+            for i in range(0, len(bucket), BLOCK):
+                mine = bucket[i : i + BLOCK]
+                bits = np.bitwise_count(codes[mine, None] ^ codes[None, bucket]).astype(np.int64)
+                bits[(splits[mine, None] == splits[None, bucket]) | (bits > limit)] = far
+                # The bucket is in row order, and argmin takes the first.
+                at = bits.argmin(axis=1)
+                least, other = bits[np.arange(len(mine)), at], bucket[at]
+                tie = (least == best[mine]) & (other < partner[mine])
+                better = (least < far) & ((least < best[mine]) | tie)
+                best[mine[better]], partner[mine[better]] = least[better], other[better]
+    none = partner == n
+    return np.where(none, -1, best), np.where(none, -1, partner)
+
+
+def _chunks(codes: npt.NDArray[np.uint64], limit: int) -> list[npt.NDArray[np.uint64]]:
+    """Keys of `limit` + 1 disjoint chunks of bits; one key for all where chunks would be too short to help."""
+    import numpy as np
+
+    count = limit + 1
+    if count < 1:
+        return []
+    if count > MOST_CHUNKS:
+        return [np.zeros_like(codes)]
+    edges = [HASH_BITS * i // count for i in range(count + 1)]
+    return [(codes >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1) for low, high in pairwise(edges)]

@@ -1,0 +1,105 @@
+"""`results.json` for machines and `report.html` for people: one file, no script, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ifas.core.config import ValidateConfig
+from ifas.core.files import replacing, write_json
+from ifas.core.taxonomy import SPLITS, SPOOF_TYPES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ifas.validation.suite import Finding, ValidationReport
+
+TEMPLATE = "report.html.jinja"
+RESULTS_FILE = "results.json"
+REPORT_FILE = "report.html"
+
+
+def write_report(
+    findings: Sequence[Finding],
+    report: ValidationReport,
+    manifest: pd.DataFrame,
+    config: ValidateConfig,
+    source_domains: Sequence[str],
+    out: Path,
+) -> None:
+    """Writes both files into `out`, each atomically. The same input gives the same bytes."""
+    contents = content_table(manifest)
+    results = {
+        "passed": report.passed,
+        "summary": report.summary,
+        "blocking_failures": list(report.blocking_failures),
+        "images": len(manifest),
+        "source_domains": list(source_domains),
+        "config": config.model_dump(mode="json"),
+        "rules": [_entry(one) for one in findings],
+        "contents": contents,
+    }
+    write_json(out / RESULTS_FILE, results)
+    page = _render(findings, report, manifest, contents, source_domains)
+    with replacing(out / REPORT_FILE) as beside:
+        beside.write_text(page, encoding="utf-8")
+
+
+def content_table(manifest: pd.DataFrame) -> list[dict[str, Any]]:
+    """Images by domain and split, one entry per pair that occurs: counts of each class. Empty without the columns."""
+    wanted = ["domain", "split", "spoof_type"]
+    if not set(wanted) <= set(manifest.columns):
+        return []
+    count = manifest.groupby([manifest[name].astype(str) for name in wanted]).size().to_dict()
+    order = {name: i for i, name in enumerate(SPLITS)}
+    pairs = sorted({key[:2] for key in count}, key=lambda pair: (pair[0], order.get(pair[1], len(order)), pair[1]))
+    kinds = [*SPOOF_TYPES, *sorted({key[2] for key in count} - set(SPOOF_TYPES))]
+    return [
+        {
+            "domain": domain,
+            "split": split,
+            "images": sum(int(n) for key, n in count.items() if key[:2] == (domain, split)),
+            "classes": {kind: int(count[domain, split, kind]) for kind in kinds if (domain, split, kind) in count},
+        }
+        for domain, split in pairs
+    ]
+
+
+def _entry(one: Finding) -> dict[str, Any]:
+    return {
+        "id": one.rule.id,
+        "title": one.rule.title,
+        "severity": one.rule.severity,
+        "demoted": one.rule.demoted,
+        "status": one.status,
+        "observed": one.observed,
+        "expected": one.rule.expected,
+        "examples": [{"id": example.id, "value": example.value} for example in one.examples],
+    }
+
+
+def _render(
+    findings: Sequence[Finding],
+    report: ValidationReport,
+    manifest: pd.DataFrame,
+    contents: list[dict[str, Any]],
+    source_domains: Sequence[str],
+) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    source = resources.files("ifas.validation").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    kinds = {kind for row in contents for kind in row["classes"]}
+    return environment.from_string(source).render(
+        report=report,
+        images=len(manifest),
+        stopping=[one for one in findings if one.blocks and one.status != "not checked"],
+        unchecked=[one for one in findings if one.status == "not checked"],
+        notes=[one for one in findings if one.rule.severity == "advisory" and one.status in ("failed", "broken")],
+        kept=[one for one in findings if one.status == "passed"],
+        contents=contents,
+        kinds=[kind for kind in SPOOF_TYPES if kind in kinds] + sorted(kinds - set(SPOOF_TYPES)),
+        source_domains=list(source_domains),
+    )

@@ -1,0 +1,252 @@
+"""Runs the rules on a captioned manifest with Great Expectations, on columns only, and writes what came out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ifas.core.config import ValidateConfig
+from ifas.validation.derived import column_table
+from ifas.validation.report import write_report
+from ifas.validation.rules import TABLES, Rule, rules
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Status = Literal["passed", "failed", "broken", "not checked"]
+
+#: Cases that a failed rule shows.
+EXAMPLES = 10
+LONGEST_VALUE = 300
+
+
+@dataclass(frozen=True)
+class Example:
+    """One case that breaks a rule: a sample id (or a class, a column, ...) and what is wrong with it."""
+
+    id: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of one rule."""
+
+    rule: Rule
+    status: Status
+    observed: str
+    examples: tuple[Example, ...] = ()
+
+    @property
+    def blocks(self) -> bool:
+        """Whether this stops the run. A rule that could not be checked is not taken as kept."""
+        return self.rule.severity == "blocking" and self.status != "passed"
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """Outcome of all rules.
+
+    Args:
+        passed: every blocking rule was checked and is kept.
+        blocking_failures: title and observation of each blocking rule that failed or is broken.
+        summary: one line.
+        facts: counts and the status of each rule, JSON values.
+    """
+
+    passed: bool
+    blocking_failures: tuple[str, ...]
+    summary: str
+    facts: dict[str, Any]
+
+
+def validate(
+    manifest: pd.DataFrame, config: ValidateConfig, *, out: Path, source_domains: Sequence[str] = ()
+) -> ValidationReport:
+    """Checks every rule and writes `out`/report.html and `out`/results.json, whatever the outcome.
+
+    Args:
+        manifest: a captioned manifest; a column that is missing is a finding.
+        source_domains: domains that are trained on; empty: all.
+
+    Raises:
+        ConfigError: `config.advisory` names a rule that does not exist.
+    """
+    findings = check(manifest, rules(config), source_domains)
+    report = conclude(findings, manifest)
+    write_report(findings, report, manifest, config, source_domains, out)
+    return report
+
+
+def check(manifest: pd.DataFrame, rules: Sequence[Rule], source_domains: Sequence[str] = ()) -> tuple[Finding, ...]:
+    """One finding per rule, in the order of the rules."""
+    rows = manifest.reset_index(drop=True)
+    columns = column_table(rows).set_index("id")
+    found = {
+        rule.id: Finding(rule, "not checked", f"not checked: {reason}")
+        for rule in rules
+        if (reason := _obstacle(rule, columns, rows.empty))
+    }
+    drawn: dict[str, pd.DataFrame] = {}
+    for name, draw in TABLES.items():
+        ready = [rule for rule in rules if rule.table == name and rule.id not in found]
+        if ready:
+            drawn[name] = _draw(draw, rows, source_domains, ready, found)
+    ready = [rule for rule in rules if rule.id not in found]
+    for rule, result in zip(ready, _expect(drawn, ready), strict=True):
+        found[rule.id] = _finding(rule, result, drawn)
+    return tuple(found[rule.id] for rule in rules)
+
+
+def conclude(findings: Sequence[Finding], manifest: pd.DataFrame) -> ValidationReport:
+    """The report of these findings."""
+    stopping = [one for one in findings if one.blocks]
+    failures = [f"{one.rule.title}: {_worded(one)}" for one in stopping if one.status != "not checked"]
+    unchecked = [one.rule.id for one in stopping if one.status == "not checked"]
+    if unchecked:
+        failures.append(f"not checked because of missing or unusable columns: {', '.join(unchecked)}")
+    count = {
+        "passed": sum(one.status == "passed" for one in findings),
+        "blocking failed": sum(one.blocks and one.status == "failed" for one in findings),
+        "broken": sum(one.status == "broken" for one in findings),
+        "not checked": sum(one.status == "not checked" for one in findings),
+        "advisory note": sum(one.rule.severity == "advisory" and one.status == "failed" for one in findings),
+    }
+    shown = [f"{n} {name}{'s' if name.endswith('note') and n != 1 else ''}" for name, n in count.items() if n]
+    summary = f"{len(findings)} rules: {', '.join(shown)} on {len(manifest)} images"
+    facts = {
+        "images": len(manifest),
+        "rules": len(findings),
+        **{name.replace(" ", "_"): n for name, n in count.items()},
+        "status": {one.rule.id: one.status for one in findings},
+        "notes": {
+            one.rule.id: one.observed for one in findings if one.rule.severity == "advisory" and one.status != "passed"
+        },
+    }
+    return ValidationReport(not stopping, tuple(failures), summary, facts)
+
+
+def _worded(one: Finding) -> str:
+    example = f" ({one.examples[0].id}: {one.examples[0].value})" if one.examples else ""
+    return f"{'broken check, ' if one.status == 'broken' else ''}{one.observed}{example}"
+
+
+def _obstacle(rule: Rule, columns: pd.DataFrame, empty: bool) -> str:
+    """Why the rule can't be checked, given the table of columns by id; the empty text where it can."""
+    missing = [name for name in rule.needs if columns.at[name, "missing"]]
+    wrong = [f"{name} holds {columns.at[name, 'type']}" for name in rule.needs if columns.at[name, "type"]]
+    if missing:
+        return f"no column {', '.join(missing)}"
+    if wrong:
+        return ", ".join(wrong)
+    return "the manifest is empty" if rule.needs and empty else ""
+
+
+def _draw(
+    draw: Callable[[pd.DataFrame, Sequence[str]], pd.DataFrame],
+    rows: pd.DataFrame,
+    source_domains: Sequence[str],
+    rules: Sequence[Rule],
+    found: dict[str, Finding],
+) -> pd.DataFrame:
+    """The table's `id` and a column per rule, under the rule's id. What can't be derived goes to `found`, broken."""
+    import pandas as pd
+
+    try:
+        table = draw(rows, source_domains)
+    except Exception as error:  # noqa: BLE001 - a check that can't run is a finding of its own
+        found.update({rule.id: Finding(rule, "broken", f"{type(error).__name__}: {error}") for rule in rules})
+        return pd.DataFrame({"id": []})
+    columns = {"id": table["id"]}
+    for rule in rules:
+        try:
+            columns[rule.id] = table[rule.values] if isinstance(rule.values, str) else rule.values(table)
+        except Exception as error:  # noqa: BLE001
+            found[rule.id] = Finding(rule, "broken", f"{type(error).__name__}: {error}")
+        else:
+            if table.empty:
+                found[rule.id] = Finding(rule, "passed", f"no {rule.table}")
+    return pd.DataFrame(columns).reset_index(drop=True)
+
+
+def _expect(drawn: dict[str, pd.DataFrame], rules: Sequence[Rule]) -> list[Any]:
+    """Result of Great Expectations for each rule.
+
+    The tables are put below each other and judged in one pass: every expectation used here skips nulls, or wants them,
+    so the rows of other tables count for nothing. Rows of a result are those of the rule's own table.
+    """
+    import pandas as pd
+
+    if not rules:
+        return []
+    offsets, below = {}, 0
+    for name, table in drawn.items():
+        offsets[name], below = below, below + len(table)
+    frame = pd.concat([table.drop(columns="id") for table in drawn.values()], ignore_index=True)
+    results = {result.expectation_config.meta["rule"]: result for result in _validate(frame, rules)}
+    for rule in rules:
+        outcome = results[rule.id].result
+        outcome["rows"] = [i - offsets[rule.table] for i in outcome.get("partial_unexpected_index_list") or []]
+    return [results[rule.id] for rule in rules]
+
+
+def _validate(frame: pd.DataFrame, rules: Sequence[Rule]) -> list[Any]:
+    """Results of Great Expectations. Those that raised come first, so their order is not that of the rules."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations as gx
+    import great_expectations.expectations as gxe
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    try:
+        context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
+        asset = context.data_sources.add_pandas("manifest").add_dataframe_asset("tables")
+        batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})
+        suite = gx.ExpectationSuite(
+            name="rules",
+            expectations=[
+                getattr(gxe, rule.expectation)(column=rule.id, meta={"rule": rule.id}, **rule.arguments)
+                for rule in rules
+            ],
+        )
+        # No unexpected_index_column_names: GX would look each row up on its own, seconds for 100,000 failing rows.
+        wanted = {"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES}
+        return list(batch.validate(suite, result_format=wanted).results)
+    finally:
+        # An ephemeral context makes a temporary folder for pages that are not built here, and leaves it behind.
+        for site in (context.variables.data_docs_sites or {}).values():
+            shutil.rmtree(site["store_backend"]["base_directory"], ignore_errors=True)
+
+
+def _finding(rule: Rule, result: Any, drawn: dict[str, pd.DataFrame]) -> Finding:
+    if error := _raised(result.exception_info):
+        # An expectation that raises counts as failed in Great Expectations; that says nothing about the data.
+        return Finding(rule, "broken", error)
+    table = drawn[rule.table]
+    bad, cases = int(result.result["unexpected_count"]), len(table)
+    if rule.table == "manifest":
+        observed = "no images" if bad else "images"
+    elif bad:
+        observed = f"{bad} of {cases} {rule.table} ({bad / cases:.1%})"
+    else:
+        observed = f"all {cases} {rule.table} as expected"
+    shown = result.result["rows"][:EXAMPLES]
+    examples = tuple(Example(str(table.at[i, "id"]), _text(table.at[i, rule.id])) for i in shown)
+    return Finding(rule, "passed" if result.success else "failed", observed, examples)
+
+
+def _raised(info: dict[str, Any]) -> str:
+    """Message of what an expectation raised, which is nested one level deeper when a metric raised it; else empty."""
+    for one in (info, *info.values()):
+        if isinstance(one, dict) and one.get("raised_exception"):
+            return str(one.get("exception_message") or "an exception without a message")
+    return ""
+
+
+def _text(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]} …"

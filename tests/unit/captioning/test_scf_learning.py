@@ -1,0 +1,117 @@
+"""What Algorithm 1 gains over a slipshod general captioner, on drawn faces: really trained, so slower than the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from drawn_faces import dataset
+
+from ifas.captioning import protocol
+from ifas.captioning.embedded import EmbeddedCaptioner
+from ifas.captioning.protocol import Box, Caption
+from ifas.captioning.scf import CaptionReport, run_scf
+from ifas.captioning.spoof_aware import SpoofAwareCaptioner
+from ifas.core.config import CaptionConfig
+from ifas.core.imaging import decode
+from ifas.core.manifest import CAPTION_COLUMNS, COLUMNS, read_manifest
+from ifas.core.taxonomy import media_named
+
+pytestmark = pytest.mark.slow
+
+MEDIA = ("It looks like a sheet of paper.", "It looks like a screen.", "It looks like a mask.")
+
+
+class SlipshodCaptioner:
+    """The embedded captioner, but one caption in three ends with a medium chosen by chance."""
+
+    name = "slipshod"
+
+    def caption(self, images: Sequence[np.ndarray], boxes: Sequence[Box]) -> list[Caption]:
+        said = EmbeddedCaptioner().caption(images, boxes)
+        return [self._slip(c, i) for c, i in zip(said, images, strict=True)]
+
+    def _slip(self, caption: Caption, image: np.ndarray) -> Caption:
+        dice = hashlib.sha256(image.tobytes()).digest()
+        if dice[0] % 3:
+            return caption
+        honest = " ".join(s for s in caption.text.split(". ") if not media_named(s))
+        return dataclasses.replace(caption, text=f"{honest.rstrip('.')}. {MEDIA[dice[1] % 3]}")
+
+
+@pytest.fixture(scope="module")
+def slipshod(tmp_path_factory: pytest.TempPathFactory) -> tuple[CaptionReport, pd.DataFrame, Path]:
+    manifest, images = dataset(per_kind=24, faint=0.0)
+    out = tmp_path_factory.mktemp("scf") / "captions"
+    config = CaptionConfig(captioner="slipshod", imitate_steps=70, tune_steps=60, batch=16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(protocol.CAPTIONERS, "slipshod", SlipshodCaptioner)
+        report = run_scf(manifest, images, config, source_domains=["near"], out=out)
+    return report, read_manifest(out, captioned=True), out
+
+
+def test_the_network_learns(slipshod: tuple[CaptionReport, pd.DataFrame, Path]) -> None:
+    loss = slipshod[0].facts["loss"]
+    assert loss["imitate"]["last"] < 0.4 * loss["imitate"]["first"]
+    assert loss["tune"]["last"] < 0.6 * loss["imitate"]["last"]
+
+
+def test_filtering_and_tuning_raise_keyword_precision(slipshod: tuple[CaptionReport, pd.DataFrame, Path]) -> None:
+    report, captioned, _ = slipshod
+    for group in ("all", "split=test"):
+        before, after = (report.facts["keywords"][group][when] for when in ("before", "after"))
+        assert before["precision"] < 0.9
+        assert after["precision"] > before["precision"] + 0.05
+        assert after["right_share"] > before["right_share"]
+    unseen = report.facts["keywords_unseen"]["all"]
+    assert unseen["after"]["right_share"] > unseen["before"]["right_share"]
+    # Not a copy of the general captions.
+    attacks = captioned[captioned["label"] == "spoof"]
+    assert (attacks["caption"] != attacks["caption_general"]).mean() > 0.3
+
+
+def test_the_captioned_manifest(slipshod: tuple[CaptionReport, pd.DataFrame, Path]) -> None:
+    report, captioned, out = slipshod
+    assert list(captioned.columns) == [c.name for c in COLUMNS + CAPTION_COLUMNS]
+    live = captioned["label"] == "live"
+    assert set(captioned.loc[live, "caption_source"]) == {"general"}
+    assert set(captioned.loc[~live, "caption_source"]) == {"spoof-aware"}
+    assert not captioned.loc[live, "caption_kept"].any()
+    assert not any(media_named(text) for text in captioned.loc[live, "caption"])
+    # The captioner slipped on some live pictures too; the record says so and the raw text is kept.
+    slips = sum(bool(media_named(text)) for text in captioned.loc[live, "caption_general"])
+    assert report.facts["bona_fide_captions_cut"] == slips > 0
+    assert captioned["caption"].str.len().gt(10).all()
+    assert json.loads(captioned["evidence"].iloc[0])["wave_peak"] > 0
+    assert json.loads((out / "stats.json").read_text()) == report.facts
+
+
+def test_counts_add_up(slipshod: tuple[CaptionReport, pd.DataFrame, Path]) -> None:
+    report, captioned, _ = slipshod
+    facts = report.facts
+    tuning = captioned[(captioned["split"] == "train") & (captioned["domain"] == "near")]
+    attacks = tuning[tuning["label"] == "spoof"]
+    assert facts["tuning_images"] == len(tuning)
+    assert facts["kept"] == attacks["caption_kept"].sum() == sum(facts["kept_by_type"].values())
+    assert facts["kept"] + facts["dropped"] == len(attacks)
+    assert facts["kept"] > 0
+    assert facts["dropped"] > 0
+    assert facts["recaptioned"] == (captioned["label"] == "spoof").sum() == 72
+    assert f"{facts['kept']} kept" in report.summary
+
+
+def test_the_saved_captioner_writes_the_same_captions(slipshod: tuple[CaptionReport, pd.DataFrame, Path]) -> None:
+    _, captioned, out = slipshod
+    captioner = SpoofAwareCaptioner.load(out / "captioner")
+    rows = captioned[captioned["spoof_type"] == "replay"].iloc[:4]
+    _, images = dataset(per_kind=24, faint=0.0)
+    pictures = [decode(images.read(s, r)) for s, r in zip(rows["shard"], rows["row"], strict=True)]
+    boxes: list[Box] = [None if b is None else tuple(b) for b in rows["face_box"]]  # type: ignore[misc]
+    assert [c.text for c in captioner.caption(pictures, boxes)] == rows["caption"].tolist()
+    assert sum(p.numel() for p in captioner.network.parameters()) < 2_000_000

@@ -1,0 +1,108 @@
+"""GAC against a reference written from the equations, in numpy and one sample at a time."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ifas.model.connector import GloballyAwareConnector
+
+WIDTH, HEADS, QUERIES, PATCH, OUT = 8, 2, 3, 5, 7
+
+
+def connector(level_widths: tuple[int, ...], layers: int = 2) -> GloballyAwareConnector:
+    torch.manual_seed(0)
+    made = GloballyAwareConnector(
+        queries=QUERIES,
+        layers=layers,
+        heads=HEADS,
+        width=WIDTH,
+        level_widths=level_widths,
+        patch_width=PATCH,
+        out_width=OUT,
+    )
+    for parameter in made.parameters():  # biases and norms too: a wrong one would hide behind 0 and 1
+        torch.nn.init.normal_(parameter, std=0.5)
+    return made.double().eval()
+
+
+def linear(p: dict[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
+    return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
+
+
+def norm(p: dict[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
+    mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    return (x - mean) / np.sqrt(var + 1e-5) * p[f"{name}.weight"] + p[f"{name}.bias"]
+
+
+def attention(p: dict[str, np.ndarray], name: str, x: np.ndarray, source: np.ndarray) -> np.ndarray:
+    q, k, v = linear(p, f"{name}.query", x), linear(p, f"{name}.key", source), linear(p, f"{name}.value", source)
+    size = WIDTH // HEADS
+    mixed = np.zeros_like(q)
+    for head in range(HEADS):
+        part = slice(head * size, (head + 1) * size)
+        for i in range(len(q)):
+            scores = np.array([q[i, part] @ k[j, part] / math.sqrt(size) for j in range(len(k))])
+            weights = np.exp(scores - scores.max())
+            weights /= weights.sum()
+            mixed[i, part] = sum(weights[j] * v[j, part] for j in range(len(k)))
+    return linear(p, f"{name}.out", mixed)
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def reference(model: GloballyAwareConnector, patches: np.ndarray, levels: list[np.ndarray]) -> np.ndarray:
+    """X_T of one sample: X_V (N, D), G_V a list of L vectors."""
+    p = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    shared = len(model.levels) == 1
+    q_v = np.stack([linear(p, f"levels.{0 if shared else i}", g) for i, g in enumerate(levels)])
+    q = np.concatenate([p["queries"], q_v])  # Q = [Q_P ; Linear(G_V)]
+    for i in range(len(model.layers)):
+        at = f"layers.{i}"
+        normed = norm(p, f"{at}.norm_self", q)
+        q1 = q + attention(p, f"{at}.msa", normed, normed)  # Q' = Q + MSA(LN(Q))
+        q2 = q1 + attention(  # Q'' = Q' + MCA(LN(Q'), LN(X_V))
+            p, f"{at}.mca", norm(p, f"{at}.norm_cross", q1), norm(p, f"{at}.norm_patches", patches)
+        )
+        hidden = gelu(linear(p, f"{at}.mlp.0", norm(p, f"{at}.norm_mlp", q2)))
+        q = q2 + linear(p, f"{at}.mlp.2", hidden)  # X_T = Q'' + MLP(LN(Q''))
+    return linear(p, "project", norm(p, "norm_out", q))
+
+
+@pytest.mark.parametrize("level_widths", [(6, 6, 6), (4, 6, 9)], ids=["one width", "several widths"])
+def test_equations(level_widths: tuple[int, ...]) -> None:
+    model = connector(level_widths)
+    rng = np.random.default_rng(1)
+    patches = rng.normal(size=(2, 4, PATCH))
+    levels = [rng.normal(size=(2, w)) for w in level_widths]
+    with torch.no_grad():
+        got = model(torch.from_numpy(patches), [torch.from_numpy(g) for g in levels]).numpy()
+    assert got.shape == (2, QUERIES + len(level_widths), OUT)
+    for b in range(2):
+        np.testing.assert_allclose(got[b], reference(model, patches[b], [g[b] for g in levels]), atol=1e-10)
+
+
+def test_one_linear_where_widths_agree_else_one_per_level() -> None:
+    assert len(connector((6, 6, 6)).levels) == 1
+    assert [layer.in_features for layer in connector((4, 6, 9)).levels] == [4, 6, 9]
+
+
+def test_every_level_reaches_the_language_model() -> None:
+    model = connector((4, 6, 9))
+    patches = torch.randn(1, 4, PATCH, dtype=torch.float64)
+    levels = [torch.randn(1, w, dtype=torch.float64, requires_grad=True) for w in (4, 6, 9)]
+    model(patches, levels).sum().backward()
+    assert all(level.grad is not None and level.grad.abs().sum() > 0 for level in levels)
+
+
+def test_scale_of_fresh_tokens_matches_word_embeddings() -> None:
+    model = GloballyAwareConnector(
+        queries=16, layers=1, heads=4, width=64, level_widths=(8, 8), patch_width=32, out_width=256
+    )
+    model.match_scale(0.13)
+    with torch.no_grad():
+        out = model(torch.randn(4, 9, 32), [torch.randn(4, 8)] * 2)
+    assert 0.1 < out.std().item() < 0.17

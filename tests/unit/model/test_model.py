@@ -1,0 +1,205 @@
+"""The whole model: round trip, LoRA, padding, splits, what is trained."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_model import CAPTIONS, pictures, tiny
+from transformers import AutoModel
+
+from ifas.core.errors import ConfigError
+from ifas.model import tuning
+from ifas.model.build import build, describe, load, save
+from ifas.model.loss import lopsided
+
+LIVE = [True, False, False, True, False]
+LORA = ("model.language.tune=lora", "model.vision.tune=frozen")
+EFFICIENTNET = (
+    "model.vision.kind=efficientnet-lite0",
+    "model.vision.tune=full",
+    "model.vision.shape={}",
+)
+
+
+def batch_of(processor: object, n: int = 5, pad_to: int = 0) -> dict[str, torch.Tensor]:
+    made = processor.batch(  # type: ignore[attr-defined]
+        [processor.image(p) for p in pictures(n)],  # type: ignore[attr-defined]
+        LIVE[:n],
+        CAPTIONS[:n],
+        pad_to=pad_to,
+    )
+    assert isinstance(made, dict)
+    return made
+
+
+def test_round_trip_is_bit_exact(tmp_path: Path) -> None:
+    model, processor = build(tiny(), seed=3)
+    save(model, processor, tmp_path / "m")
+    again, other = load(tmp_path / "m")
+    wanted, got = model.state_dict(), again.state_dict()
+    assert wanted.keys() == got.keys()
+    assert all(torch.equal(wanted[name], got[name]) for name in wanted)
+    batch = batch_of(processor)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(**batch).sums, again(**batch_of(other)).sums)
+    assert sorted(p.suffix for p in (tmp_path / "m").iterdir()) == sorted([".json"] * 4 + [".jinja", ".safetensors"])
+    assert type(AutoModel.from_pretrained(tmp_path / "m")).__name__ == "IfasModel"
+
+
+def test_same_seed_same_weights() -> None:
+    (first, _), (second, _), (third, _) = build(tiny(), seed=1), build(tiny(), seed=1), build(tiny(), seed=2)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not torch.equal(first.connector.queries, third.connector.queries)
+
+
+def test_embeddings_stay_tied(tmp_path: Path) -> None:
+    model, processor = build(tiny())
+    save(model, processor, tmp_path / "m")
+    language = load(tmp_path / "m")[0].language
+    assert language.get_input_embeddings().weight is language.get_output_embeddings().weight
+
+
+def test_padding_changes_nothing() -> None:
+    model, processor = build(tiny())
+    model.eval()
+    with torch.no_grad():
+        short, long = model(**batch_of(processor)), model(**batch_of(processor, pad_to=90))
+    assert torch.equal(short.counts, long.counts)
+    torch.testing.assert_close(short.sums, long.sums, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_are_the_same_under_any_split_of_the_batch() -> None:
+    model, processor = build(tiny())
+    batch = batch_of(processor)
+    whole = model(**batch)
+    lopsided(whole.sums, whole.counts, 0.7).backward()
+    wanted = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    for rows in (slice(0, 1), slice(1, 3), slice(3, 5)):
+        share = model(**{name: tensor[rows] for name, tensor in batch.items()})
+        lopsided(share.sums, whole.counts, 0.7).backward()
+    for name, p in model.named_parameters():
+        if name in wanted:
+            torch.testing.assert_close(p.grad, wanted[name], rtol=1e-4, atol=1e-6)
+
+
+def test_loss_is_that_of_the_plain_sequence() -> None:
+    """Loss sums against log-probabilities read off the full logits, position by position."""
+    model, processor = build(tiny())
+    model.eval()
+    batch = batch_of(processor, 2)
+    with torch.no_grad():
+        got = model(**batch)
+        logits = model.language(inputs_embeds=model.embed(batch["pixel_values"], batch["input_ids"])).logits
+    logp = logits.log_softmax(-1)
+    for index, part in enumerate((1, 2)):
+        total = 0.0
+        for b in range(2):
+            for t in range(1, logits.shape[1]):
+                if batch["parts"][b, t] == part:
+                    total -= logp[b, t - 1, batch["input_ids"][b, t]].item()
+        assert got.sums[index].item() == pytest.approx(total, rel=1e-5)
+
+
+def test_merged_lora_equals_the_adapter_and_leaves_plain_layers(tmp_path: Path) -> None:
+    config = tiny(*LORA)
+    model, processor = build(config)
+    plain_keys = model.state_dict().keys()
+    tuning.prepare(model, config)
+    for name, p in model.language.named_parameters():
+        if "lora_B" in name:  # zero at first: without this, the adapter would do nothing
+            torch.nn.init.normal_(p, std=0.1)
+    model.eval()
+    batch = batch_of(processor)
+    with torch.no_grad():
+        adapted = model(**batch).sums
+        tuning.merge(model)
+        merged = model(**batch).sums
+    torch.testing.assert_close(merged, adapted, rtol=1e-5, atol=1e-5)
+    assert model.state_dict().keys() == plain_keys
+    assert not any("lora" in type(m).__module__ for m in model.modules())
+    save(model, processor, tmp_path / "m")
+    with torch.no_grad():
+        assert torch.equal(load(tmp_path / "m")[0](**batch).sums, merged)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "trained"),
+    [
+        ((), {"vision", "connector", "language"}),
+        (LORA, {"connector", "language"}),
+        (("model.language.tune=frozen", "model.vision.tune=frozen"), {"connector"}),
+    ],
+)
+def test_only_what_is_tuned_gets_gradients(overrides: tuple[str, ...], trained: set[str]) -> None:
+    config = tiny(*overrides)
+    model, processor = build(config)
+    tuning.prepare(model, config)
+    out = model.train()(**batch_of(processor))
+    lopsided(out.sums, out.counts, 0.7).backward()
+    assert {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None} == trained
+    grouped = [p for group in tuning.parameter_groups(model, config, 0.01) for p in group["params"]]
+    assert {id(p) for p in grouped} == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_groups_have_their_own_rates_and_decay() -> None:
+    config = tiny("model.vision.lr=0.1", "model.connector.lr=0.2", "model.language.lr=0.3")
+    model, _ = build(config)
+    tuning.prepare(model, config)
+    rates = {g["name"]: (g["lr"], g["weight_decay"]) for g in tuning.parameter_groups(model, config, 0.05)}
+    assert rates["vision"] == (0.1, 0.05)
+    assert rates["connector (no decay)"] == (0.2, 0.0)
+    assert rates["language"] == (0.3, 0.05)
+
+
+def test_unknown_lora_target() -> None:
+    config = tiny(*LORA, "model.language.lora_targets=[nope]")
+    model, _ = build(config)
+    with pytest.raises(ConfigError, match="nope"):
+        tuning.prepare(model, config)
+
+
+def test_efficientnet_batchnorm_never_sees_the_batch() -> None:
+    """Its result for a picture may not depend on the others in the batch, even when it is trained."""
+    config = tiny(*EFFICIENTNET)
+    model, processor = build(config)
+    tuning.prepare(model, config)
+    model.train()
+    pixels = batch_of(processor)["pixel_values"]
+    patches, levels = model.vision(pixels)
+    alone, _ = model.vision(pixels[:1])
+    assert patches.shape == (5, 4, 1280)
+    assert [level.shape[1] for level in levels] == [16, 24, 40, 80, 112, 192, 320]
+    torch.testing.assert_close(alone, patches[:1], rtol=1e-4, atol=1e-4)
+
+
+def test_clip_global_tokens_are_the_class_tokens_of_every_layer() -> None:
+    model, processor = build(tiny())
+    pixels = batch_of(processor, 2)["pixel_values"]
+    patches, levels = model.vision.eval()(pixels)
+    mean, std = np.array(model.vision.mean), np.array(model.vision.std)
+    normalised = (pixels.permute(0, 2, 3, 1).numpy() - mean) / std
+    hidden = model.vision.net(
+        pixel_values=torch.from_numpy(normalised).permute(0, 3, 1, 2).float(), output_hidden_states=True
+    ).hidden_states
+    assert len(levels) == len(hidden) - 1 == 3
+    for level, state in zip(levels, hidden[1:], strict=True):
+        torch.testing.assert_close(level, state[:, 0], rtol=1e-4, atol=1e-5)
+    assert patches.shape == (2, 16, 32)
+
+
+def test_describe_counts_what_build_builds() -> None:
+    for overrides in ((), LORA, EFFICIENTNET):
+        config = tiny(*overrides)
+        model, processor = build(config)
+        sizes = describe(config)
+        assert sizes["total"]["parameters"] == tuning.count(model)["total"]["parameters"]
+        tuning.prepare(model, config)
+        assert sizes["total"]["trainable"] == tuning.count(model)["total"]["trainable"]
+        assert sizes["image_tokens"] == processor.image_tokens
+
+
+def test_image_size_that_the_patches_do_not_tile() -> None:
+    with pytest.raises(ConfigError, match="multiple of the patch size"):
+        build(tiny("model.vision.image_size=70"))

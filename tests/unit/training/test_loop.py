@@ -1,0 +1,175 @@
+"""The training loop in this process: it learns, resumes to the bit, and ZeRO stages agree."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy_training import ToyImages, job, manifest, picture
+
+from ifas.core.errors import DataError, TrainingError
+from ifas.core.imaging import decode
+from ifas.model.build import build, load
+from ifas.model.judge import Judge
+from ifas.training import checkpoint
+from ifas.training.batches import Batches
+from ifas.training.curve import CURVE_FILE, Curve, read
+from ifas.training.job import FINAL, Job, rows_of
+from ifas.training.loop import run
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+
+def trained(made: Job, resume: Path | None = None) -> list[Path]:
+    """Trains; the checkpoints it made."""
+    folders: list[Path] = []
+    run(made, lambda _, folder: folders.append(folder), resume)
+    return folders
+
+
+def weights(made: Job) -> bytes:
+    return (made.run / FINAL / "model.safetensors").read_bytes()
+
+
+def test_it_learns_the_judgment_and_the_interpretation(tmp_path: Path) -> None:
+    made = job(
+        tmp_path / "r", "train.steps=60", "train.batch=9", "train.checkpoint_every=1000", "model.language.lr=0.01"
+    )
+    trained(made)
+    curve = read(made.run / CURVE_FILE)
+    assert [line["step"] for line in curve] == list(range(1, 61))
+    assert curve[-1]["judgment"] < 0.35 < curve[0]["judgment"]
+    assert curve[-1]["interpretation"] < 0.6 * curve[0]["interpretation"]
+    for line in curve:
+        assert line["loss"] == pytest.approx(0.7 * line["judgment"] + 0.3 * line["interpretation"])
+    judge = Judge.load(made.run / FINAL)
+    unseen = range(100, 112)
+    scores = judge.judge([decode(picture(i)) for i in unseen])
+    live = np.array([i % 3 == 0 for i in unseen])
+    assert scores[live].min() > scores[~live].max()
+
+
+@pytest.mark.parametrize("overrides", [(), ("model.language.tune=lora", "model.connector.dropout=0.2")])
+@pytest.mark.parametrize("stage", [0, 2])
+def test_resume_equals_uninterrupted(tmp_path: Path, stage: int, overrides: tuple[str, ...]) -> None:
+    settings = (f"train.zero_stage={stage}", "train.accumulate=2", *overrides)
+    whole = job(tmp_path / "whole", *settings)
+    first, *_ = trained(whole)
+    again = job(tmp_path / "again", *settings)
+    trained(again, resume=first)
+    assert weights(again) == weights(whole)
+    losses = [[line["loss"] for line in read(made.run / CURVE_FILE)] for made in (whole, again)]
+    assert losses[0][3:] == losses[1]
+
+
+def test_zero_stages_agree_and_save_the_whole_model(tmp_path: Path) -> None:
+    curves = {}
+    for stage in (0, 1, 3):
+        made = job(tmp_path / str(stage), f"train.zero_stage={stage}")
+        trained(made)
+        curves[stage] = [line["loss"] for line in read(made.run / CURVE_FILE)]
+        assert sum(p.numel() for p in load(made.run / FINAL)[0].parameters()) == 107_296
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+    assert curves[0] == pytest.approx(curves[3], rel=1e-5)
+
+
+def test_bf16_is_close_to_fp32_and_saved_as_bf16(tmp_path: Path) -> None:
+    curves = {}
+    for precision in ("fp32", "bf16"):
+        made = job(tmp_path / precision, f"train.precision={precision}", "train.zero_stage=1")
+        trained(made)
+        curves[precision] = [line["loss"] for line in read(made.run / CURVE_FILE)]
+    assert curves["bf16"] == pytest.approx(curves["fp32"], rel=0.03)
+    assert curves["bf16"] != curves["fp32"]
+    assert next(load(made.run / FINAL)[0].parameters()).dtype == torch.bfloat16
+
+
+def test_accumulation_equals_one_large_batch(tmp_path: Path) -> None:
+    large = job(tmp_path / "large", "train.batch=6")
+    small = job(tmp_path / "small", "train.batch=2", "train.accumulate=3")
+    trained(large)
+    trained(small)
+    losses = [[line["loss"] for line in read(made.run / CURVE_FILE)] for made in (large, small)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_ranks_share_one_global_batch(tmp_path: Path) -> None:
+    """The micro-batches of ranks 0 and 1, laid together, are those of a single rank."""
+    one, two = job(tmp_path / "1", "train.batch=4"), job(tmp_path / "2", "train.batch=2", "train.workers=2")
+    _, processor = build(one.model)
+    whole = Batches(one, processor, 0).micro(3, 0)["pixel_values"]
+    shares = [Batches(two, processor, rank).micro(3, 0)["pixel_values"] for rank in (0, 1)]
+    assert torch.equal(torch.cat(shares), whole)
+
+
+class Broken(ToyImages):
+    def read(self, shard: str, row: int) -> bytes:
+        return b"not a picture" if row == 7 else picture(row)
+
+
+def test_a_picture_that_can_not_be_decoded_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"{7:064x}"):
+        trained(job(tmp_path / "r", images=Broken()))
+
+
+def test_a_loss_that_is_not_finite_stops_training(tmp_path: Path) -> None:
+    made = job(tmp_path / "r", "model.language.lr=1e18", "model.connector.lr=1e18", "model.vision.lr=1e18")
+    with pytest.raises(TrainingError, match=r"not finite at step \d"):
+        trained(made)
+    assert not (made.run / FINAL).exists()
+
+
+def test_full_disk_is_known_before_writing(tmp_path: Path) -> None:
+    made = job(tmp_path / "r")
+    with pytest.raises(TrainingError) as caught:
+        run(made, lambda *_: None, None, lambda _: 2**20)
+    assert str(made.run) in str(caught.value)
+    assert "1.0 MiB are free" in str(caught.value)
+    assert "go" in caught.value.fix
+    assert not list(made.run.glob("*checkpoint*"))
+
+
+def test_disk_that_fills_up_while_writing(tmp_path: Path) -> None:
+    """A real limit on file size, and a disk that says it has room."""
+    import resource
+    import signal
+
+    made = job(tmp_path / "r")
+    old, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, old[1]))
+        with pytest.raises(TrainingError, match="no space for the checkpoint"):
+            trained(made)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(made.run.glob("*checkpoint*"))
+    assert not list(made.run.glob(".*"))
+    # The same run goes through once there is space.
+    assert trained(made) == [made.run / "checkpoint_00000003"]
+
+
+def test_checkpoint_of_another_number_of_workers(tmp_path: Path) -> None:
+    made = job(tmp_path / "r")
+    folder, *_ = trained(made)
+    progress = folder / checkpoint.PROGRESS_FILE
+    progress.write_text(json.dumps({"step": 3, "workers": 2}))
+    with pytest.raises(TrainingError, match="written by 2 workers"):
+        trained(made, resume=folder)
+
+
+def test_curve_of_a_killed_run_is_cut_at_its_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / CURVE_FILE
+    curve = Curve(path)
+    for step in range(1, 6):
+        curve.add(step, 1.0, 2.0, 0.7)
+    with path.open("a") as f:
+        f.write('{"step": 6, "los')
+    assert len(read(path)) == 5
+    Curve(path, start=3).add(4, 0.5, 0.5, 0.7)
+    assert [(line["step"], line["judgment"]) for line in read(path)] == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 0.5)]
+
+
+def test_empty_decks_can_not_happen() -> None:
+    assert {row.spoof_type for row in rows_of(manifest())} == {"live", "print", "replay"}

@@ -1,0 +1,88 @@
+"""Draws, augmentation, learning rate: functions of seed and position, whoever asks."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ifas.training.augment import BRIGHTNESS, MIN_SIDE, augmentation
+from ifas.training.sampling import Sampler, positions
+from ifas.training.schedule import lr_factor
+
+CLASSES = ["live"] * 11 + ["print"] * 5 + ["replay"] * 2
+
+
+@given(step=st.integers(0, 50), seed=st.integers(0, 9))
+def test_ranks_and_micro_batches_tile_the_same_draws(step: int, seed: int) -> None:
+    """8 samples a step, as 1 rank, 2 ranks, or 2 ranks with 2 micro-batches."""
+    sampler = Sampler(CLASSES, seed=seed, balance=True)
+    drawn = []
+    for batch, workers, accumulate in ((8, 1, 1), (4, 2, 1), (2, 2, 2)):
+        shape = {"batch": batch, "workers": workers, "accumulate": accumulate}
+        got = [p for m in range(accumulate) for r in range(workers) for p in positions(step, m, r, **shape)]
+        assert got == list(range(step * 8, step * 8 + 8))
+        drawn.append([sampler.draw(p) for p in got])
+    assert drawn[0] == drawn[1] == drawn[2]
+
+
+def test_balanced_draws_every_class_equally_often() -> None:
+    sampler = Sampler(CLASSES, seed=0, balance=True)
+    counts = Counter(CLASSES[sampler.draw(p)] for p in range(300))
+    assert set(counts.values()) == {100}
+
+
+@pytest.mark.parametrize("balance", [True, False])
+def test_no_sample_is_drawn_again_before_its_deck_is_through(balance: bool) -> None:
+    sampler = Sampler(CLASSES, seed=0, balance=balance)
+    draws = [sampler.draw(p) for p in range(60)]
+    for group in ({"live"}, {"print"}, {"replay"}) if balance else (set(CLASSES),):
+        of_group = [d for d in draws if CLASSES[d] in group]
+        size = sum(c in group for c in CLASSES)
+        for start in range(0, len(of_group) - size + 1, size):
+            assert len(set(of_group[start : start + size])) == size
+
+
+def test_order_changes_with_the_seed_and_between_epochs() -> None:
+    first, second = (Sampler(CLASSES, seed=s, balance=False) for s in (0, 1))
+    epoch = [first.draw(p) for p in range(18)]
+    assert epoch != [second.draw(p) for p in range(18)]
+    assert epoch != [first.draw(p) for p in range(18, 36)]
+
+
+def test_draws_need_no_history() -> None:
+    late = Sampler(CLASSES, seed=4, balance=True)
+    early = Sampler(CLASSES, seed=4, balance=True)
+    wanted = [early.draw(p) for p in range(200)]
+    assert late.draw(199) == wanted[199]
+
+
+@given(seed=st.integers(0, 99), position=st.integers(0, 10**6))
+def test_augmentation_is_light_and_repeatable(seed: int, position: int) -> None:
+    change = augmentation(seed, position)
+    assert change == augmentation(seed, position)
+    left, top, right, bottom = change.box(100, 200)
+    assert 0 <= left < right <= 200 + 1e-9
+    assert 0 <= top < bottom <= 100 + 1e-9
+    assert (right - left) / 200 >= MIN_SIDE
+    assert abs(change.brightness - 1) <= BRIGHTNESS
+
+
+def test_recolour_keeps_shape_and_type_and_does_not_wrap_around() -> None:
+    bright = np.full((8, 8, 3), 250, np.uint8)
+    for position in range(20):
+        out = augmentation(0, position).recolour(bright)
+        assert out.shape == (8, 8, 3)
+        assert out.dtype == np.uint8
+        assert out.min() > 200
+
+
+def test_learning_rate_warms_up_and_ends_near_zero() -> None:
+    factors = [lr_factor(s, steps=100, warmup=0.1) for s in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == pytest.approx(1.0)
+    assert factors[9] == factors[10] == 1.0
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert 0 < factors[-1] < 0.01
+    assert lr_factor(0, steps=1, warmup=0.0) == 1.0

@@ -1,0 +1,116 @@
+"""Ray Train for real: two workers equal one, and kills of a worker and of the driver change nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ray
+import toy_training
+from toy_training import ToyImages, config, job, manifest
+
+from ifas.core.errors import ConfigError, DataError
+from ifas.training.curve import CURVE_FILE, read
+from ifas.training.driver import train
+from ifas.training.loop import run
+from ifas.training.ray_worker import tell, told
+from ifas.training.record import TRAINING_FILE, TrainingRecord
+
+SETTINGS = ("train.workers=2", "train.zero_stage=2", "train.steps=9", "train.checkpoint_every=3", "train.batch=3")
+
+
+def call(tmp_path: Path, out: str, images: ToyImages) -> TrainingRecord:
+    """Trains with two workers, its pictures' class going along by value."""
+    ray.cloudpickle.register_pickle_by_value(toy_training)
+    made = config(*SETTINGS)
+    return train(
+        made.model, made.train, manifest(), images, work=tmp_path / "work", out=tmp_path / out, run_name="kfp-run"
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingRecord]:
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder / "model", call(folder, "model", ToyImages())
+
+
+@pytest.mark.slow
+def test_two_workers_equal_one(whole: tuple[Path, TrainingRecord], tmp_path: Path, alone: None) -> None:
+    model, record = whole
+    one = job(tmp_path / "one", *SETTINGS, "train.workers=1", "train.batch=6")
+    run(one, lambda *_: None)
+    two_losses, one_losses = (
+        [(line["judgment"], line["interpretation"]) for line in read(path / CURVE_FILE)] for path in (model, one.run)
+    )
+    assert len(two_losses) == 9
+    for two, single in zip(two_losses, one_losses, strict=True):
+        assert two == pytest.approx(single, rel=1e-4)
+    assert record == TrainingRecord(**json.loads((model / TRAINING_FILE).read_text()))
+    assert (record.workers, record.restarts, record.resumed_from, record.starts) == (2, 0, None, [0])
+    assert record.batch == 6
+    assert record.judgment == two_losses[-1][0]
+    assert not list((model.parent / "work").iterdir()), "checkpoints are removed once the model is written"
+
+
+@pytest.mark.slow
+def test_killed_driver_then_killed_worker_equal_the_uninterrupted_run(
+    whole: tuple[Path, TrainingRecord], tmp_path: Path
+) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(
+        "import sys, time\n"
+        f"sys.path[:0] = [{str(Path(__file__).parent)!r}]\n"
+        "from pathlib import Path\n"
+        "from test_ray import call, ToyImages\n"
+        f"call(Path({str(tmp_path)!r}), 'model', ToyImages(wait={str(tmp_path / 'go')!r}))\n"
+    )
+    # Reading is slow until it is killed, so the kill comes in the middle: once Ray has registered the first checkpoint.
+    process = subprocess.Popen([sys.executable, str(script)])
+    deadline = time.monotonic() + 240
+    while not any(
+        "checkpoint_00000003" in s.read_text() for s in (tmp_path / "work").glob("*/checkpoint_manager*.json")
+    ):
+        assert process.poll() is None, "the driver ended by itself"
+        assert time.monotonic() < deadline, "no checkpoint"
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(3)  # its workers follow it
+    (tmp_path / "go").touch()
+    assert not (tmp_path / "model").exists()
+
+    # The same call again, and this time a worker is killed on its way.
+    record = call(tmp_path, "model", ToyImages(flag=tmp_path / "killed", kill_at=11, wait=str(tmp_path / "go")))
+    assert (tmp_path / "killed").exists(), "no worker was killed"
+    assert record.starts[:2] == [0, 3]
+    assert record.restarts == len(record.starts) - 1 >= 2
+    assert record.resumed_from == record.starts[-1] >= 3
+
+    model, _ = whole
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+    losses = [
+        [(line["step"], line["judgment"], line["interpretation"]) for line in read(folder / CURVE_FILE)]
+        for folder in (model, tmp_path / "model")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_missing_source_is_told_before_ray_starts(tmp_path: Path) -> None:
+    made = config("model.language.source=./nowhere")
+    with pytest.raises(ConfigError, match="nowhere"):
+        train(made.model, made.train, manifest(), ToyImages(), work=tmp_path / "w", out=tmp_path / "m", run_name="r")
+    assert not ray.is_initialized()
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_workers_error_reaches_the_driver_as_it_was(tmp_path: Path) -> None:
+    tell(tmp_path / "error.json", DataError("sample x is bad", "drop it"))
+    error = told(tmp_path / "error.json")
+    assert isinstance(error, DataError)
+    assert (error.what, error.fix) == ("sample x is bad", "drop it")
+    assert told(tmp_path / "nothing.json") is None
