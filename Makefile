@@ -15,6 +15,8 @@ export GX_ANALYTICS_ENABLED := false
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
+# Every step is a process of its own: without bytecode each would compile its imports again.
+unexport PYTHONDONTWRITEBYTECODE
 # uv does not read pip's settings: hand over a local wheel folder and a certificate bundle, where there are any.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export SSL_CERT_FILE ?= $(PIP_CERT)
@@ -48,8 +50,12 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 test: lint  ## lint, then all tests
 	$(PY) -m pytest
 
+COMPILE := $(UV) pip compile -q --python-version 3.11 --no-emit-package torch --annotation-style line --no-header
+
 lock: $(STAMP)  ## resolve pyproject.toml into the lock files again
-	$(PY) infra/lock.py
+	$(COMPILE) --extra laptop pyproject.toml -o requirements.lock
+	$(COMPILE) --extra laptop --extra dev pyproject.toml -o build/all.lock
+	grep -vxFf requirements.lock build/all.lock > requirements-dev.lock
 
 clean:  ## remove what runs made (not the environment)
 	rm -rf runs .ifas build dist

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,24 +201,18 @@ def _validate(frame: pd.DataFrame, rules: Sequence[Rule]) -> list[Any]:
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
-    try:
-        context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
-        asset = context.data_sources.add_pandas("manifest").add_dataframe_asset("tables")
-        batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})
-        suite = gx.ExpectationSuite(
-            name="rules",
-            expectations=[
-                getattr(gxe, rule.expectation)(column=rule.id, meta={"rule": rule.id}, **rule.arguments)
-                for rule in rules
-            ],
-        )
-        # No unexpected_index_column_names: GX would look each row up on its own, seconds for 100,000 failing rows.
-        wanted = {"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES}
-        return list(batch.validate(suite, result_format=wanted).results)
-    finally:
-        # An ephemeral context makes a temporary folder for pages that are not built here, and leaves it behind.
-        for site in (context.variables.data_docs_sites or {}).values():
-            shutil.rmtree(site["store_backend"]["base_directory"], ignore_errors=True)
+    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
+    asset = context.data_sources.add_pandas("manifest").add_dataframe_asset("tables")
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})
+    suite = gx.ExpectationSuite(
+        name="rules",
+        expectations=[
+            getattr(gxe, rule.expectation)(column=rule.id, meta={"rule": rule.id}, **rule.arguments) for rule in rules
+        ],
+    )
+    # No unexpected_index_column_names: GX would look each row up on its own, seconds for 100,000 failing rows.
+    wanted = {"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES}
+    return list(batch.validate(suite, result_format=wanted).results)
 
 
 def _finding(rule: Rule, result: Any, drawn: dict[str, pd.DataFrame]) -> Finding:
