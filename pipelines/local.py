@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ifas_pipelines.retrain.pipeline import retrain
-from kfp import local
+import yaml
+from ifas_pipelines.remote import compile_to
+from kfp import components, local
 
 
 def run_local(config_json: str, run_id: str, root: Path, log: Path) -> None:
@@ -25,7 +26,18 @@ def run_local(config_json: str, run_id: str, root: Path, log: Path) -> None:
         local.init(
             runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root.absolute()), raise_on_error=True
         )
-        retrain(config=json.dumps(json.loads(config_json)), run_id=run_id)
+        pipeline = components.load_component_from_text(_without_retries(root.parent / "retrain.yaml"))
+        pipeline(config=json.dumps(json.loads(config_json)), run_id=run_id)
+
+
+def _without_retries(ir: Path) -> str:
+    """The compiled pipeline. Its retries are for a cluster's troubles; here they would repeat a user's own mistake."""
+    compile_to(ir)
+    spec = next(yaml.safe_load_all(ir.read_text()))
+    dags = [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
+    for task in (task for dag in dags for task in dag["tasks"].values()):
+        task.pop("retryPolicy", None)
+    return yaml.safe_dump(spec)
 
 
 @contextmanager

@@ -93,14 +93,12 @@ class IfasModel(PreTrainedModel):
             input_ids: (B, T) prompt and answer, padded on the right with any id.
             parts: (B, T) loss.PROMPT, JUDGMENT or INTERPRETATION of each token; padding is PROMPT.
         """
-        first = int((parts != PROMPT).any(dim=0).int().argmax())
-        # Indices, not a number: indexing makes a contiguous copy, which the large matrix product of the head needs.
-        before_A = torch.arange(first - 1, input_ids.shape[1] - 1, device=input_ids.device)
-        logits_BAV = self.language(
-            inputs_embeds=self.embed(pixel_values, input_ids), use_cache=False, logits_to_keep=before_A
-        ).logits
-        answer_BA = parts[:, first:] != PROMPT
-        return lopsided_sums(logits_BAV[answer_BA], input_ids[:, first:][answer_BA], parts[:, first:][answer_BA])
+        decoder, head = self.language.get_decoder(), self.language.get_output_embeddings()
+        hidden_BTW = decoder(inputs_embeds=self.embed(pixel_values, input_ids), use_cache=False).last_hidden_state
+        # The token at a position is predicted one position before.
+        answer_BT = parts[:, 1:] != PROMPT
+        logits_NV = head(hidden_BTW[:, :-1][answer_BT])
+        return lopsided_sums(logits_NV, input_ids[:, 1:][answer_BT], parts[:, 1:][answer_BT])
 
     @torch.no_grad()
     def prefill(self, pixel_values: Tensor, input_ids: Tensor) -> tuple[Tensor, Any]:

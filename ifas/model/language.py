@@ -14,6 +14,9 @@ from ifas.model import architectures
 from ifas.model.small_tokenizer import small_tokenizer
 from ifas.model.sources import resolve, unreachable
 
+#: What some families do to the logits after the head. Training calls the head on answer positions only, without it.
+_LOGIT_CHANGES = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+
 
 def text_config(config: LanguageConfig, *, download: bool = True) -> Any:
     """The transformers config of the language model.
@@ -47,6 +50,12 @@ def text_config(config: LanguageConfig, *, download: bool = True) -> Any:
             loaded = AutoConfig.from_pretrained(place, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise unreachable(config.source, error) from error
+    scaled = [name for name in _LOGIT_CHANGES if getattr(loaded, name, None) not in (None, 1.0)]
+    if scaled:
+        raise ConfigError(
+            f"{config.source}: its logits are not those of its head alone ({', '.join(scaled)})",
+            "use a model whose logits are head(hidden), such as Llama, Qwen2 or Mistral",
+        )
     depth = loaded.num_hidden_layers
     if config.layers > depth:
         raise ConfigError(f"model.language.layers is {config.layers}, {config.source} has {depth}", "ask for fewer")

@@ -28,8 +28,7 @@ def package_candidate(config: RunConfig, candidate: str, out: Path, run: Path | 
     from ifas.promotion.ledger import Ledger
 
     ledger = Ledger(ledger_url(config))
-    found = ledger.get(candidate)
-    ledger.verify()
+    found = ledger.require_approved(candidate)
     artifacts = {name: Path(path) for name, path in found.facts["artifacts"].items()}
     if run is not None:
         made = {"model": "train", "evaluation": "evaluate", LINEAGE: "gate"}

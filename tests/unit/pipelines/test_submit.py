@@ -1,4 +1,4 @@
-"""`ifas submit` over the wire: a recorded-protocol test (a local server that answers as the KFP API does), no cluster."""
+"""`ifas submit` over the wire: a recorded-protocol test (a local server answers as the KFP API does), no cluster."""
 
 import json
 import threading
