@@ -1,7 +1,7 @@
 """Light augmentation, a function of (seed, position) alone: the same under any number of ranks and after a resume.
 
-Only what a camera and a hand would do: mirror, crop slightly, change exposure and contrast. Blur, noise and
-compression are left alone, since they are themselves cues of an attack.
+Only what a camera and a hand would do: mirror, crop slightly, change exposure, contrast and white balance. Blur, noise
+and compression are left alone, since they are themselves cues of an attack.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import numpy as np
 from ifas.model.processor import Box, Pixels
 
 MIN_SIDE = 0.9
-BRIGHTNESS = 0.15
-CONTRAST = 0.15
+BRIGHTNESS = 0.4
+CONTRAST = 0.4
+TINT = 0.15
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to one draw. `left`, `top`, `side` are parts of the width and height."""
+    """What is done to one draw. `left`, `top`, `side` are parts of the width and height; `tint` multiplies R, G, B."""
 
     mirror: bool
     left: float
@@ -27,6 +28,7 @@ class Augmentation:
     side: float
     brightness: float
     contrast: float
+    tint: tuple[float, float, float]
 
     def box(self, height: int, width: int) -> Box:
         """The crop in pixels: left, top, right, bottom."""
@@ -34,12 +36,12 @@ class Augmentation:
         return x, y, x + self.side * width, y + self.side * height
 
     def recolour(self, picture: Pixels) -> Pixels:
-        """Mirror, contrast about the mean, and brightness of an already cropped and resized picture (H, W, 3)."""
+        """Mirrors and changes the colours of an already cropped and resized picture (H, W, 3)."""
         if self.mirror:
             picture = picture[:, ::-1]
         values = picture.astype(np.float32)
         mean = values.mean()
-        values = (values - mean) * self.contrast + mean * self.brightness
+        values = ((values - mean) * self.contrast + mean * self.brightness) * np.array(self.tint, dtype=np.float32)
         recoloured: Pixels = np.clip(values + 0.5, 0, 255).astype(np.uint8)
         return recoloured
 
@@ -55,4 +57,5 @@ def augmentation(seed: int, position: int) -> Augmentation:
         side=side,
         brightness=rng.uniform(1 - BRIGHTNESS, 1 + BRIGHTNESS),
         contrast=rng.uniform(1 - CONTRAST, 1 + CONTRAST),
+        tint=(rng.uniform(1 - TINT, 1 + TINT), 1.0, rng.uniform(1 - TINT, 1 + TINT)),
     )

@@ -13,7 +13,6 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
-import ifas
 from ifas.core.config import TrainConfig
 from ifas.core.errors import TrainingError
 from ifas.core.home import home
@@ -118,9 +117,7 @@ def _worker_env(config: TrainConfig) -> dict[str, str]:
         "OMP_NUM_THREADS": str(max(1, cores // config.workers)),
         "TOKENIZERS_PARALLELISM": "false",
         "IFAS_HOME": str(home().absolute()),
-        "PYTHONPATH": os.pathsep.join(
-            [str(Path(ifas.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        ),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     if not config.gpus_per_worker:
         env["DS_ACCELERATOR"] = "cpu"
