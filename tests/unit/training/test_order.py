@@ -1,5 +1,6 @@
 """Draws, augmentation, learning rate: functions of seed and position, whoever asks."""
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -70,12 +71,17 @@ def test_augmentation_is_light_and_repeatable(seed: int, position: int) -> None:
 
 
 def test_recolour_keeps_shape_and_type_and_does_not_wrap_around() -> None:
-    bright = np.full((8, 8, 3), 250, np.uint8)
-    for position in range(20):
-        out = augmentation(0, position).recolour(bright)
-        assert out.shape == (8, 8, 3)
-        assert out.dtype == np.uint8
-        assert out.min() > 200
+    picture = np.array([[[250, 250, 250], [10, 10, 10]]], np.uint8)
+    bright = dataclasses.replace(
+        augmentation(0, 0), mirror=False, brightness=1.4, contrast=1.4, tint=(1.1, 1.0, 0.9)
+    ).recolour(picture)
+    # (250 - 130) * 1.4 + 130 * 1.4 = 350, and (10 - 130) * 1.4 + 182 = 14, each times the tint.
+    assert bright.tolist() == [[[255, 255, 255], [15, 14, 13]]]
+    assert bright.dtype == np.uint8
+    dark = dataclasses.replace(
+        augmentation(0, 0), mirror=True, brightness=0.5, contrast=1.4, tint=(1.0, 1.0, 1.0)
+    ).recolour(picture)
+    assert dark.tolist() == [[[0, 0, 0], [233, 233, 233]]]
 
 
 def test_learning_rate_warms_up_and_ends_near_zero() -> None:
