@@ -39,7 +39,6 @@ def place(task: dsl.PipelineTask, placement: Placement) -> None:
     task.set_memory_request(placement.memory).set_memory_limit(placement.memory)
     # Infrastructure trouble only: a step's own error is the same on every try, and its retry is cheap by then.
     task.set_retry(num_retries=2, backoff_duration="30s", backoff_factor=2, backoff_max_duration="300s")
-    task.set_env_variable("IFAS_HOME", "/tmp/ifas")  # noqa: S108 - an emptyDir in the pod
     kubernetes.set_timeout(task, placement.timeout_seconds)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env=SECRET_KEYS)

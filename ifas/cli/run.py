@@ -42,7 +42,7 @@ def run(
     if dry_run:
         _plan(settings, as_json)
         return
-    folder = run_pipeline(settings, runner, runs)
+    folder = run_pipeline(settings, runner, runs, descriptor=2 if as_json else 1)
     lineage = json.loads((folder / "lineage.json").read_text())
     if as_json:
         typer.echo(json.dumps({"run": str(folder), "steps": lineage["entries"]}, indent=2))
@@ -50,8 +50,12 @@ def run(
         typer.echo(f"run       {folder}  (report: {folder / 'report.html'})")
 
 
-def run_pipeline(config: RunConfig, runner: Runner, runs: Path) -> Path:
-    """Runs the pipeline and gathers its results in `runs/<id>/`; raises the failing step's own error."""
+def run_pipeline(config: RunConfig, runner: Runner, runs: Path, *, descriptor: int = 1) -> Path:
+    """Runs the pipeline and gathers its results in `runs/<id>/`; raises the failing step's own error.
+
+    Args:
+        descriptor: where progress is shown, 1 or 2.
+    """
     from ifas.cli.show import following
     from ifas.core.environment import prepare
     from ifas.steps.folder import gather, new_run_id
@@ -62,7 +66,7 @@ def run_pipeline(config: RunConfig, runner: Runner, runs: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     root, log = folder / "artifacts", folder / "run.log"
-    with following(folder / "events.jsonl") as follower:
+    with following(folder / "events.jsonl", descriptor) as follower:
         try:
             _start(config, runner, run_id, root, log)
         except (IfasError, RuntimeError) as error:

@@ -51,7 +51,8 @@ class _Follower(threading.Thread):
     def _draw(self, event: dict[str, Any], console: Any, bars: Any, tasks: dict[str, Any]) -> None:
         kind, step = event["kind"], event["step"]
         if kind == "progress":
-            note = f"loss {event['loss']:.3f}" if "loss" in event else ""
+            losses = (f"{part} {event[part]:.2f}" for part in ("judgment", "interpretation") if part in event)
+            note = ", ".join(losses)
             if step not in tasks:
                 tasks[step] = bars.add_task(step, total=event["total"], unit=event["unit"], note=note)
             bars.update(tasks[step], completed=event["done"], total=event["total"], unit=event["unit"], note=note)
@@ -64,14 +65,18 @@ class _Follower(threading.Thread):
 
 
 @contextmanager
-def following(path: Path) -> Iterator[_Follower]:
-    """Shows the events that this process and its children emit; they are kept in `path`."""
+def following(path: Path, descriptor: int = 1) -> Iterator[_Follower]:
+    """Shows the events that this process and its children emit; they are kept in `path`.
+
+    Args:
+        descriptor: 1 or 2: standard output, or standard error where standard output is for a machine.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     before = os.environ.get(EVENTS_ENV)
     os.environ[EVENTS_ENV] = str(path.absolute())
     # A copy of the descriptor: the run may send standard output itself to a log.
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+    with os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as out:
         follower = _Follower(path, out)
         follower.start()
         try:

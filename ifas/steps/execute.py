@@ -106,8 +106,9 @@ def _checked(
     target = outputs.get(LINEAGE)
     if target is None:
         raise ConfigError(f"step {step.name} misses output {LINEAGE}", "name a file for it")
-    ours = {n: inputs[n] for n in step.inputs}, {n: outputs[n] for n in step.outputs}
-    return lineage, *ours, target
+    # Absolute: some tools that steps start work in folders of their own.
+    ours = {n: inputs[n].absolute() for n in step.inputs}, {n: outputs[n].absolute() for n in step.outputs}
+    return lineage, *ours, target.absolute()
 
 
 def _work(key: cache.Key) -> Path:
