@@ -118,7 +118,6 @@ class TrainConfig(Section):
     checkpoint_every: int = 50
     max_failures: int = 2
     gpus_per_worker: float = 0
-    where: Literal["local", "rayjob"] = "local"
     seed: int = 0
 
 
