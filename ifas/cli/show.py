@@ -19,6 +19,8 @@ class _Follower(threading.Thread):
     def __init__(self, path: Path, out: IO[str]) -> None:
         super().__init__(daemon=True)
         self.path, self.out = path, out
+        # What an earlier command left in the file is not news.
+        self.start_at = path.stat().st_size
         self.finished = threading.Event()
         self.failure: dict[str, Any] | None = None
         self._partial = ""
@@ -33,6 +35,7 @@ class _Follower(threading.Thread):
         with Progress(*columns, *extra, console=console, transient=True, disable=not console.is_terminal) as bars:
             tasks: dict[str, Any] = {}
             with self.path.open(encoding="utf-8") as file:
+                file.seek(self.start_at)
                 while True:
                     last = self.finished.is_set()
                     for event in self._events(file):

@@ -118,6 +118,9 @@ class TrainConfig(Section):
     checkpoint_every: int = 50
     max_failures: int = 2
     gpus_per_worker: float = 0
+    where: Literal["local", "rayjob"] = Field(
+        default="local", description="local: a Ray of this machine; rayjob: the Ray cluster this process is a job of"
+    )
     seed: int = 0
 
 
