@@ -15,12 +15,7 @@ from ifas.core.progress import Progress
 
 app = typer.Typer(no_args_is_help=True)
 
-RegistryOption = Annotated[Path, typer.Option(help="Dataset registry: a git repository with DVC.")]
-
-
-def registry_default() -> Path:
-    """Where the registry is when nothing else is said."""
-    return home() / "registry"
+RegistryOption = Annotated[Path, typer.Option("--registry", help="Dataset registry: a git repository with DVC.")]
 
 
 @app.command("demo")
