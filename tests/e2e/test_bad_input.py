@@ -130,18 +130,9 @@ def test_corrupt_shard_and_missing_column(ifas, tmp_path):
 
 
 @pytest.mark.slow
-def test_run_killed_while_training_goes_on_where_it_stopped(ifas):
-    arguments = (
-        "run",
-        "-c",
-        ifas.config,
-        "--runner",
-        "process",
-        "-s",
-        "train.steps=40",
-        "-s",
-        "train.checkpoint_every=2",
-    )
+def test_run_killed_while_training_goes_on_where_it_stopped_and_waits_for_a_person(ifas):
+    settings = ("train.steps=40", "train.checkpoint_every=2", "approve.by_policy=false")
+    arguments = ("run", "-c", ifas.config, "--runner", "process", *(word for s in settings for word in ("-s", s)))
     process = ifas.start(*arguments)
     events: list[dict] = []
     deadline = time.monotonic() + 240
@@ -160,4 +151,14 @@ def test_run_killed_while_training_goes_on_where_it_stopped(ifas):
     steps = {entry["step"]: entry for entry in json.loads(done.stdout)["steps"]}
     assert steps["caption"]["reused"]
     assert steps["train"]["facts"]["resumed_from"] > 0
-    assert "package" in steps
+    assert "package" not in steps, "nothing is approved by default"
+
+    candidate = steps["gate"]["facts"]["candidate"]
+    refused = ifas("package", candidate, "-c", ifas.config)
+    assert refused.returncode == 6
+    assert "pending" in refused.stderr
+    assert ifas("approve", candidate, "--reason", "read the report", "-c", ifas.config).returncode == 0
+    packaged = ifas("package", candidate, "-c", ifas.config, "--out", "mine")
+    assert packaged.returncode == 0, packaged.stderr
+    assert (ifas.folder / "mine" / "MODEL_CARD.md").read_text().count("read the report") == 1
+    assert ifas("reject", candidate, "--reason", "too late", "-c", ifas.config).returncode == 6
