@@ -50,7 +50,7 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 test: lint  ## lint, then all tests
 	$(PY) -m pytest
 
-COMPILE := $(UV) pip compile -q --python-version 3.11 --no-emit-package torch --annotation-style line --no-header
+COMPILE := $(UV) pip compile -q --python-version 3.11 --no-emit-package torch --no-emit-package opencv-python --no-emit-package opencv-python-headless --annotation-style line --no-header
 
 lock: $(STAMP)  ## resolve pyproject.toml into the lock files again
 	$(COMPILE) --extra laptop pyproject.toml -o requirements.lock

@@ -8,6 +8,7 @@ from kfp import dsl
 def validate(
     config: str,
     run_id: str,
+    dataset: dsl.Input[dsl.Dataset],
     captions: dsl.Input[dsl.Dataset],
     previous: dsl.Input[dsl.Artifact],
     validation: dsl.Output[dsl.Artifact],
@@ -25,6 +26,6 @@ def validate(
         "validate",
         config,
         run_id,
-        inputs={"captions": captions.path, "lineage": previous.path},
+        inputs={"dataset": dataset.path, "captions": captions.path, "lineage": previous.path},
         outputs={"validation": validation.path, "lineage": lineage.path},
     )

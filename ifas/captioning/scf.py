@@ -160,6 +160,8 @@ def _general_columns(rows: pd.DataFrame, said: list[Caption]) -> pd.DataFrame:
         caption_general=[caption.text for caption in said],
         evidence=[json.dumps({k: round(v, 4) for k, v in caption.evidence.items()}) for caption in said],
         caption_kept=False,
+        clauses="[]",
+        label_audit=None,
     )
     rows.loc[attack, "caption_kept"] = filter_captions(rows[attack])
     return rows

@@ -87,8 +87,8 @@ def pack_data(
         typer.echo(json.dumps(report.facts, indent=2))
         return
     typer.echo(report.summary)
-    for path, reason in report.refused:
-        typer.echo(f"refused {path}: {reason}", err=True)
+    for refusal in report.refused:
+        typer.echo(f"refused {refusal.source}: {refusal.reason}", err=True)
 
 
 @app.command("init")

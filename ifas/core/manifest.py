@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+#: A row's standing: only released rows are ever trained on; evaluation sees all.
+STATUSES = ("released", "quarantined", "canary")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """One column: Arrow type name, whether nulls are allowed, and what it holds."""
@@ -52,6 +56,9 @@ COLUMNS: tuple[Column, ...] = (
     _c("source", "string", "path of the image in the raw dataset"),
     _c("synthetic", "bool", "rendered, not photographed"),
     _c("attack", "string", "JSON: ground truth of a simulated or staged attack", nullable=True),
+    _c("quality", "string", "JSON: measurements of the frame and its track", nullable=True),
+    _c("batch", "string", "batch of `ifas data add` that brought the row", nullable=True),
+    _c("status", "string", "released, quarantined (never trained on yet) or canary (never trained on)"),
 )
 
 #: Columns that captioning adds.
@@ -61,9 +68,13 @@ CAPTION_COLUMNS: tuple[Column, ...] = (
     _c("caption_general", "string", "what the general captioner said, before filtering"),
     _c("caption_kept", "bool", "general caption of an attack passed the filter of Algorithm 1"),
     _c("evidence", "string", "JSON: measurements the caption rests on"),
+    _c("clauses", "string", "JSON list: text, specialist, value and confidence of each clause of the caption"),
+    _c("label_audit", "string", "JSON list: evidence that contradicts the label", nullable=True),
 )
 
 MANIFEST_FILE = "manifest.parquet"
+#: Beside a fetched dataset: the manifest of the revision before, where there is one.
+PREVIOUS_MANIFEST_FILE = "previous.parquet"
 SHARDS_DIR = "shards"
 DATASET_FILE = "dataset.json"
 

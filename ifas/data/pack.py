@@ -232,6 +232,9 @@ def _row(image: Inspected, name: str, licence: str, shard: str, row: int) -> dic
         "source": sample.source,
         "synthetic": sample.synthetic,
         "attack": None if sample.attack is None else json.dumps(sample.attack, sort_keys=True),
+        "quality": None if sample.quality is None else json.dumps(sample.quality, sort_keys=True),
+        "batch": None,
+        "status": "released",
     }
 
 

@@ -75,9 +75,9 @@ _ALL = (
         name="validate",
         about="rules on the captioned manifest",
         sections=("validation", "protocol"),
-        inputs=("captions",),
+        inputs=("dataset", "captions"),
         outputs=("validation",),
-        rooms=("validation",),
+        rooms=("model", "validation"),
     ),
     Step(
         name="train",

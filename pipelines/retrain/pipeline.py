@@ -32,7 +32,9 @@ def retrain(config: str, run_id: str) -> None:
     place(captioned, CAPTION)
     captions = captioned.outputs["captions"]
 
-    validated = validate(config=config, run_id=run_id, captions=captions, previous=captioned.outputs["lineage"])
+    validated = validate(
+        config=config, run_id=run_id, dataset=dataset, captions=captions, previous=captioned.outputs["lineage"]
+    )
     place(validated, DEFAULT)
 
     trained = train(

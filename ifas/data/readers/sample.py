@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from ifas.core.taxonomy import Label, Split, SpoofType, spoof_type_of
+
+#: What a file of a raw dataset holds: one image, or a medium of many frames that `ifas.data.media` takes apart.
+Container = Literal["image", "video", "hdf5"]
 
 #: File name endings that readers take for images. What a file really holds is decided when it is decoded.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
@@ -15,7 +18,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 @dataclass(frozen=True, kw_only=True)
 class RawSample:
-    """One image of a raw dataset. Label and spoof type follow from the PAI species, so they can't contradict it.
+    """One image, or one medium of many frames, of a raw dataset. Label and spoof type follow from the PAI species, so they can't contradict it.
 
     `face_box` is x, y, w, h in a frame of `box_frame` (width, height), or in pixels of the image where that is None;
     packing, which knows the image's size, scales and clips it.
@@ -38,6 +41,8 @@ class RawSample:
     licence: str = ""
     synthetic: bool = False
     attack: dict[str, Any] | None = None
+    quality: dict[str, float] | None = None
+    container: Container = "image"
 
     @property
     def spoof_type(self) -> SpoofType:
@@ -51,10 +56,17 @@ class RawSample:
 
 
 class Refusal(NamedTuple):
-    """One image that does not enter the dataset, and why."""
+    """One image that does not enter the dataset, and why.
+
+    `stage` names the filter of a video or image that rejected it; species and domain are known then, so that
+    rejections can be counted per class.
+    """
 
     source: str
     reason: str
+    stage: str = ""
+    pai_species: str = ""
+    domain: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,6 +100,9 @@ def dataset(per_kind: int = 8, faint: float = 0.6) -> tuple[pd.DataFrame, DrawnI
                     "source": f"{kind}/{i}.png",
                     "synthetic": True,
                     "attack": None,
+                    "quality": None,
+                    "batch": None,
+                    "status": "released",
                 }
             )
     return pd.DataFrame(rows), DrawnImages(files)

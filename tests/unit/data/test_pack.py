@@ -94,7 +94,7 @@ def test_bad_images_are_counted_and_listed(tmp_path: Path) -> None:
     (raw / "desk/live/s0/dangling.jpg").symlink_to(raw / "nowhere.jpg")
     report = pack("folder", raw, tmp_path / "out", name="tiny", licence=LICENCE)
     assert report.rows == 36
-    reasons = {Path(source).stem: reason for source, reason in report.refused}
+    reasons = {Path(refusal.source).stem: refusal.reason for refusal in report.refused}
     assert set(reasons) == {"truncated", "bomb", "empty", "speck", "gif", "huge", "dangling"}
     assert "too many pixels" in reasons["bomb"]
     assert "truncated" in reasons["truncated"]

@@ -69,6 +69,7 @@ def manifest(n: int = 18) -> pd.DataFrame:
             "spoof_type": kinds,
             "label": ["live" if k == "live" else "spoof" for k in kinds],
             "caption": [CAPTIONS[k] for k in kinds],
+            "status": "released",
         }
     )
     for column in COLUMNS + CAPTION_COLUMNS:

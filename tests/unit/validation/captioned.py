@@ -52,11 +52,16 @@ def manifest(seed: int = 0) -> pd.DataFrame:
                             "source": f"{n}.png",
                             "synthetic": False,
                             "attack": None if kind == "live" else json.dumps({"kind": kind}),
+                            "quality": None,
+                            "batch": None,
+                            "status": "released",
                             "caption": CAPTIONS[kind],
                             "caption_source": "general" if kind == "live" else "spoof-aware",
                             "caption_general": CAPTIONS[kind],
                             "caption_kept": kind != "live",
                             "evidence": "{}",
+                            "clauses": "[]",
+                            "label_audit": None,
                         }
                     )
     frame = pd.DataFrame(rows)[[column.name for column in COLUMNS + CAPTION_COLUMNS]]
