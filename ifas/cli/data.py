@@ -9,11 +9,15 @@ from typing import Annotated
 
 import typer
 
+from ifas.cli import data_quarantine
 from ifas.core.environment import prepare
 from ifas.core.home import home
 from ifas.core.progress import Progress
 
 app = typer.Typer(no_args_is_help=True)
+app.command("add")(data_quarantine.add)
+app.command("batches")(data_quarantine.batches)
+app.command("release")(data_quarantine.release)
 
 RegistryOption = Annotated[Path, typer.Option("--registry", help="Dataset registry: a git repository with DVC.")]
 

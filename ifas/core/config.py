@@ -114,6 +114,9 @@ class TrainConfig(Section):
     weight_decay: float = 0.01
     clip: float = 1.0
     balance: bool = Field(default=True, description="draw live and each spoof type equally often")
+    max_source_share: float = Field(
+        default=0.2, gt=0, le=1, description="largest share of the training rows that one source of added batches has"
+    )
     augment: bool = True
     checkpoint_every: int = 50
     max_failures: int = 2

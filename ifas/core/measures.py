@@ -107,6 +107,7 @@ SLICE_KINDS: dict[str, str] = {
     "spoof_type": "one spoof type against all bona fide",
     "device": "one capture device",
     "illumination": "one kind of illumination",
+    "batch": "one added batch: all of it while it is quarantined or a canary set, its test split once released",
 }
 
 

@@ -18,6 +18,7 @@ from ifas.core.errors import DataError, ImageRefused, unknown_key
 from ifas.core.imaging import decode
 from ifas.core.manifest import ImageSource
 from ifas.core.progress import Progress, emit
+from ifas.core.standing import RELEASED, released
 from ifas.evaluation import gallery
 from ifas.evaluation.explanations import spoof_type_named
 from ifas.evaluation.threshold import freeze
@@ -41,6 +42,8 @@ CARRIED = (
     "device",
     "illumination",
     "synthetic",
+    "batch",
+    "status",
 )
 
 #: Columns of predictions.parquet. `refused` says why an image could not be read; its score is then null.
@@ -83,7 +86,8 @@ EXPLAINED: dict[str, Callable[[pd.DataFrame, float, EvaluateConfig], list[int]]]
 class Predicted:
     """The table, and the images that gave no score (sample_id, domain, why).
 
-    Columns of `frame`: `PREDICTION_COLUMNS`, one row for each dev or test row of the manifest. `verdict` (nullable
+    Columns of `frame`: `PREDICTION_COLUMNS`, one row for each dev or test row of the manifest
+    and each row in quarantine or of a canary set. `verdict` (nullable
     boolean) is true where the image was accepted as live at the threshold frozen on source development data;
     `explanation` is null where none was asked for. Images that can't be decoded stay in the table without a score.
     """
@@ -95,7 +99,7 @@ class Predicted:
 def predict(
     judge: JudgeLike, manifest: pd.DataFrame, images: ImageSource, protocol: ProtocolConfig, config: EvaluateConfig
 ) -> Predicted:
-    """Scores the dev and test rows of a manifest, freezes the threshold, explains test rows of the protocol's domains.
+    """Scores dev and test rows and batches that are not released, freezes the threshold, explains what is judged.
 
     Raises:
         ConfigError: an empty protocol or an unknown `explain`.
@@ -104,7 +108,7 @@ def predict(
     """
     if config.explain not in EXPLAINED:
         raise unknown_key("value of evaluate.explain", config.explain, EXPLAINED)
-    rows = manifest[manifest["split"].isin(["dev", "test"])]
+    rows = manifest[manifest["split"].isin(["dev", "test"]) | (manifest["status"] != RELEASED)]
     rows = rows.sort_values(["shard", "row"], kind="stable").reset_index(drop=True)
     if rows.empty:
         raise DataError("the manifest has no dev or test rows", "split the dataset by subject into train, dev and test")
@@ -114,13 +118,10 @@ def predict(
     frame["refused"] = [refused.get(i) for i in range(len(frame))]
     if len(refused) == len(frame):
         raise DataError(f"none of the {len(frame)} images can be decoded: {refused[0]}", "fetch the dataset again")
-    threshold = freeze(frame, protocol, config).value
+    threshold = freeze(released(frame), protocol, config).value
     frame["verdict"] = (frame["score"] >= threshold).astype("boolean").mask(frame["score"].isna())
-    judged = frame[
-        (frame["split"] == "test")
-        & frame["domain"].isin(protocol.source_domains + protocol.target_domains)
-        & frame["score"].notna()
-    ]
+    in_protocol = (frame["split"] == "test") & frame["domain"].isin(protocol.source_domains + protocol.target_domains)
+    judged = frame[(in_protocol | (frame["status"] != RELEASED)) & frame["score"].notna()]
     chosen = EXPLAINED[config.explain](judged, threshold, config)
     texts = _explain(judge, rows, images, chosen, frame["verdict"], config.batch)
     frame["explanation"] = [texts.get(i) for i in range(len(frame))]

@@ -8,6 +8,7 @@ from ifas.core.config import EvaluateConfig, ProtocolConfig
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_json
 from ifas.core.measures import FIXED_SLICES, SLICE_KINDS
+from ifas.core.standing import CANARY, QUARANTINED, RELEASED, released
 from ifas.evaluation.slices import measure_slice, split_by
 from ifas.evaluation.threshold import freeze
 
@@ -19,14 +20,16 @@ def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evalua
     """Every figure of the evaluation, as plain JSON values.
 
     Args:
-        predictions: rows of the dev and test splits, as `predict` writes them (its `PREDICTION_COLUMNS`).
+        predictions: rows of the dev and test splits and of batches that are not released, as `predict` writes them
+            (its `PREDICTION_COLUMNS`).
 
     Raises:
         ConfigError: a side of the protocol is empty.
         DataError: a domain of the protocol or the development data is missing, or explanations were written for
             verdicts of another threshold.
     """
-    threshold = freeze(predictions, protocol, config)
+    standing = released(predictions)
+    threshold = freeze(standing, protocol, config)
     readable = predictions[predictions["score"].notna()].copy()
     verdict = readable["score"] >= threshold.value
     stale = readable["explanation"].notna() & (readable["verdict"] != verdict)
@@ -36,7 +39,9 @@ def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evalua
             "run `ifas step evaluate` again, so that explanations and threshold are of one piece",
         )
     readable["verdict"] = verdict
-    test = readable[readable["split"] == "test"]
+    unseen = readable[(readable["split"] == "test") | (readable["status"] != RELEASED)]
+    # Data that nobody released yet is measured, but only on its own: it can't move the figures of a protocol.
+    test = released(unseen)
     judged = test[test["domain"].isin(protocol.source_domains + protocol.target_domains)]
     overlap = sorted(set(protocol.source_domains) & set(protocol.target_domains))
     slices: dict[str, Any] = {}
@@ -45,7 +50,8 @@ def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evalua
         slices[name] = measure_slice(test[test["domain"].isin(domains)], threshold.value, config, about)
     for kind, meaning in SLICE_KINDS.items():
         # A domain outside the protocol is measured too, but only on its own.
-        for name, rows in split_by(test if kind == "domain" else judged, kind).items():
+        among = {"domain": test, "batch": unseen}.get(kind, judged)
+        for name, rows in split_by(among, kind).items():
             slices[name] = measure_slice(rows, threshold.value, config, f"test images: {meaning}")
     return {
         "schema": 1,
@@ -59,7 +65,7 @@ def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evalua
             "overlap": overlap,
         },
         "config": config.model_dump(mode="json"),
-        "data": _data(predictions),
+        "data": _data(standing) | _unreleased(predictions),
         "intervals": {
             "level": 0.95,
             "rates": "Wilson",
@@ -102,6 +108,11 @@ def _data(predictions: pd.DataFrame) -> dict[str, Any]:
             ],
         },
     }
+
+
+def _unreleased(predictions: pd.DataFrame) -> dict[str, Any]:
+    """Pictures in quarantine and canaries."""
+    return {f"n_{status}": int((predictions["status"] == status).sum()) for status in (QUARANTINED, CANARY)}
 
 
 def _share(rows: pd.DataFrame) -> dict[str, Any]:

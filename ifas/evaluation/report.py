@@ -21,6 +21,7 @@ from ifas.core.files import replacing
 from ifas.core.imaging import decode
 from ifas.core.manifest import ImageSource
 from ifas.core.measures import FIXED_SLICES, MEASURES, SLICE_KINDS
+from ifas.core.standing import released
 from ifas.evaluation import gallery
 from ifas.evaluation.plots import Series, det_svg, histogram_svg, roc_svg
 
@@ -74,6 +75,7 @@ def render_report(
     from markupsafe import Markup
 
     threshold = float(metrics["threshold"]["value"])
+    predictions = released(predictions)
     curves, histograms = _plots(predictions, metrics, threshold)
     groups, left_out = _cards(metrics, predictions, images, manifest, threshold, config.gallery)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)

@@ -22,7 +22,9 @@ def split_by(rows: pd.DataFrame, kind: str) -> dict[str, pd.DataFrame]:
     if kind == "spoof_type":
         live = rows["label"] == "live"
         return {f"{kind}:{t}": rows[live | (rows[kind] == t)] for t in ATTACKS if (rows[kind] == t).any()}
-    values = rows[kind].fillna(UNKNOWN)
+    # A row that came by no batch belongs to none; a row of no known device is worth a slice of its own.
+    values = rows[kind].dropna() if kind == "batch" else rows[kind].fillna(UNKNOWN)
+    rows = rows.loc[values.index]
     return {f"{kind}:{value}": rows[values == value] for value in sorted(set(values))}
 
 

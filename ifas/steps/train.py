@@ -9,6 +9,7 @@ from ifas.core.config import RunConfig
 from ifas.core.errors import ConfigError, DataError
 from ifas.core.manifest import read_manifest
 from ifas.core.records import StepResult
+from ifas.core.standing import capped, released
 from ifas.steps.contract import Context
 
 
@@ -24,7 +25,9 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             "protocol.source_domains is empty: nothing to train on",
             f"name some of: {', '.join(sorted(manifest['domain'].unique()))}",
         )
-    rows = manifest[(manifest["split"] == "train") & manifest["domain"].isin(domains)].reset_index(drop=True)
+    train_split = released(manifest[(manifest["split"] == "train") & manifest["domain"].isin(domains)])
+    rows, over_cap = capped(train_split, config.train.max_source_share)
+    rows = rows.reset_index(drop=True)
     if rows.empty:
         raise DataError(
             f"no training images in the domains {', '.join(domains)}",
@@ -49,5 +52,6 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             "images": {"total": len(rows), **counts},
             "subjects": int(rows["subject_id"].nunique()),
             "domains": list(domains),
+            "over_cap": over_cap,
         },
     )

@@ -10,6 +10,7 @@ from ifas.core.config import ModelConfig, TrainConfig
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_json
 from ifas.core.manifest import ImageSource, check_columns
+from ifas.core.standing import RELEASED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,9 +61,16 @@ def rows_of(manifest: pd.DataFrame) -> tuple[Row, ...]:
     """Training samples of a captioned manifest, in its order.
 
     Raises:
-        DataError: a column is missing, there are no rows, one class only, or a caption is empty.
+        DataError: a column is missing, there are no rows, one class only, a caption is empty, or a row is not released.
     """
     check_columns(list(manifest.columns), captioned=True, where="the training manifest")
+    locked = manifest[manifest["status"] != RELEASED]
+    if len(locked):
+        raise DataError(
+            f"{len(locked)} training rows are not released ({', '.join(sorted(set(locked['status'].astype(str))))}), "
+            f"the first is {locked['sample_id'].iloc[0]}",
+            "train on released rows only; `ifas data release` opens a quarantined batch, and nothing opens a canary set",
+        )
     rows = tuple(
         Row(str(r.sample_id), str(r.shard), int(r.row), str(r.spoof_type), str(r.caption or ""))
         for r in manifest[list(Row._fields)].itertuples(index=False)

@@ -88,6 +88,8 @@ def make_dataset(subjects: int = 6, seed: int = 0) -> tuple[pd.DataFrame, Pictur
                         "device": ("cam-a", "cam-b", None)[s % 3 if domain == "office" else 0],
                         "illumination": "normal" if s % 2 else "dark",
                         "synthetic": True,
+                        "batch": None,
+                        "status": "released",
                         "shard": shard,
                         "row": len(pictures.shards[shard]),
                     }
