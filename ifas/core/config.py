@@ -137,6 +137,9 @@ class ProtocolConfig(Section):
 class EvaluateConfig(Section):
     """Scores, threshold, intervals."""
 
+    unit: Literal["image", "track"] = Field(
+        default="image", description="what has one vote: each image, or all frames of a face track by their mean score"
+    )
     threshold: Literal["eer", "apcer"] = Field(default="eer", description="operating point on source development data")
     max_apcer: float = Field(default=0.1, description="for threshold `apcer`: largest APCER per species allowed")
     bootstrap: int = 1000

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
@@ -17,6 +19,7 @@ from ifas.core.errors import ImageRefused
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from PIL import Image
 
 
 class ImageLimits(BaseModel):
@@ -39,11 +42,44 @@ def decode(data: bytes, limits: ImageLimits | None = None) -> npt.NDArray[np.uin
         ImageRefused: empty, too many bytes or pixels, a format that is not accepted, animated, or truncated.
     """
     import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
 
-    limits = limits or ImageLimits()
+    with _opened(data, limits or ImageLimits()) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
+
+
+def glance(data: bytes, limits: ImageLimits | None = None, side: int = 64) -> tuple[npt.NDArray[np.uint8], int, int]:
+    """A small grey copy (h, w), not smaller than `side` where the image is not, and the image's width and height.
+
+    What `decode` refuses is refused here: every byte of the file is decompressed. A JPEG is only transformed at the
+    scale that is needed, which saves most of the time. Width and height are those of `decode`.
+
+    Raises:
+        ImageRefused: as `decode`.
+    """
+    import numpy as np
+    from PIL import ImageOps
+
+    with _opened(data, limits or ImageLimits()) as image:
+        width, height = image.size
+        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+        image.draft("L", (side, side))
+        grey = np.asarray(ImageOps.exif_transpose(image).convert("L"), dtype=np.uint8)
+    return (grey, height, width) if turned else (grey, width, height)
+
+
+#: EXIF tag; values from 5 on swap width and height.
+_ORIENTATION = 0x0112
+
+
+@contextmanager
+def _opened(data: bytes, limits: ImageLimits) -> Iterator[Image.Image]:
+    """An image whose header was checked; what Pillow raises while it is used becomes ImageRefused."""
+    from PIL import Image, UnidentifiedImageError
+
     if len(data) > limits.max_bytes:
         raise ImageRefused(f"image has {len(data)} bytes, the limit is {limits.max_bytes}", "send a smaller file")
+    kinds = ", ".join(limits.formats)
     try:
         with warnings.catch_warnings():
             # Pillow warns from 89 megapixels on; our own limit below is lower and an error.
@@ -60,15 +96,13 @@ def decode(data: bytes, limits: ImageLimits | None = None) -> npt.NDArray[np.uin
                 raise ImageRefused(f"image is {width}x{height}, the smallest side allowed is {limits.min_side}")
             if getattr(image, "n_frames", 1) != 1:
                 raise ImageRefused("image has more than one frame", "send one still picture")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
+            yield image
     except ImageRefused:
         raise
     except Image.DecompressionBombError as error:
         raise ImageRefused(f"image has too many pixels ({error})", "scale it down first") from error
     except UnidentifiedImageError as error:
         # Pillow's text holds a memory address; records of two runs on the same bytes must be equal.
-        kinds = ", ".join(limits.formats)
         raise ImageRefused(f"image can't be decoded (it is none of {kinds})", f"send a whole {kinds} file") from error
     except (OSError, SyntaxError, ValueError) as error:
-        kinds = ", ".join(limits.formats)
         raise ImageRefused(f"image can't be decoded ({error})", f"send a whole {kinds} file") from error

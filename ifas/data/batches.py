@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from ifas.core.errors import DataError
 from ifas.core.taxonomy import spoof_type_of
-from ifas.data.readers.sample import IMAGE_SUFFIXES, RawSample, Refusal, share_of
+from ifas.data.readers.sample import IMAGE_SUFFIXES, RawSample, Refusal, split_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SAMPLES_JSONL = "samples.jsonl"
-#: Shares of a batch's subjects in train and dev once it is released; the rest is test.
-TRAIN_SHARE, DEV_SHARE = 0.60, 0.15
 #: Perceptual hashes at most this many bits apart are the same picture.
 SAME_PICTURE_BITS = 2
 #: Offending rows that the error prints; the exception carries all.
@@ -186,7 +184,6 @@ def _sample(
         return value if isinstance(value, str) else None
 
     subject = f"{name}/{row['subject_id']}"
-    share = share_of(subject)
     box = row.get("face_box")
     return RawSample(
         path=root / source,
@@ -194,7 +191,7 @@ def _sample(
         domain=domain,
         subject_id=subject,
         media_id=f"{name}/{text('media_id') or source.rpartition('.')[0]}",
-        split="train" if share < TRAIN_SHARE else "dev" if share < TRAIN_SHARE + DEV_SHARE else "test",
+        split=split_of(subject),
         pai_species=species,
         device=text("device"),
         environment=text("environment"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from ifas.core.errors import ImageRefused
 from ifas.core.imaging import ImageLimits
-from ifas.data.inspection import read_limited
 from ifas.data.readers import RawSample, Refusal
+from ifas.data.video.plan import FramePlan
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,29 @@ class Still:
     data: bytes
 
 
-def stills(sample: RawSample, limits: ImageLimits) -> Iterator[Still | Refusal]:
-    """The still images of one medium, in the order of its frames; nothing else of it is kept in memory."""
+def stills(sample: RawSample, limits: ImageLimits, frames: FramePlan) -> Iterator[Still | Refusal]:
+    """The still images of one medium, in the order of its frames; a medium that can't be read is one refusal.
+
+    Args:
+        frames: which frames of a video are taken; an image file is taken as it is.
+    """
     try:
-        yield Still(sample, read_limited(sample.path, limits))
+        if sample.container == "image":
+            yield Still(sample, read_limited(sample.path, limits))
+        else:
+            from ifas.data.video.ingest import frames_of
+
+            yield from frames_of(sample, limits, frames)
     except ImageRefused as error:
-        yield Refusal(sample.source, error.what)
+        yield Refusal(sample.source, error.what, "read")
     except OSError as error:
-        yield Refusal(sample.source, f"can't be read: {error.strerror or error}")
+        yield Refusal(sample.source, f"can't be read: {error.strerror or error}", "read")
+
+
+def read_limited(path: Path, limits: ImageLimits) -> bytes:
+    """A file's bytes; ImageRefused before reading when it is larger than an image may be."""
+    with path.open("rb") as file:
+        data = file.read(limits.max_bytes + 1)
+    if len(data) > limits.max_bytes:
+        raise ImageRefused(f"image has {path.stat().st_size} bytes, the limit is {limits.max_bytes}")
+    return data

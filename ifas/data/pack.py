@@ -6,30 +6,36 @@
 
 Order is by domain, then by path, and a shard holds one domain: a domain that comes later leaves the shards of the
 others as they are, so only what is new is stored and pushed. The same input gives the same bytes; there is no time and
-no machine in any file.
+no machine in any file. Each file is read once; images are in memory only until they are in a shard, and rows only until
+their shard is finished, so memory does not grow with images. A run that was stopped goes on behind its last shard.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ifas.core.errors import DataError
-from ifas.core.files import replacing, sha256_file, write_json
+from ifas.core.files import replacing, sha256_file, sha256_json, write_json
 from ifas.core.imaging import ImageLimits
-from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE
+from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, SHARDS_DIR
 from ifas.core.progress import Progress
 from ifas.data.dataset import FORMAT, check_name
-from ifas.data.inspection import Inspected, inspect, read_limited
-from ifas.data.readers import Refusal, Scan, reader
-from ifas.data.tables import ShardFile, ShardWriter, write_manifest
+from ifas.data.inspection import Inspected, inspect
+from ifas.data.pack_journal import Journal, journal_beside
+from ifas.data.readers import RawSample, Refusal, Scan, reader
+from ifas.data.tables import ShardFile, ShardWriter, manifest_table, write_manifest
+from ifas.data.video.audit import selection_audit
+from ifas.data.video.plan import FramePlan
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Unrecognised files that the index names; the rest is counted.
 NAMED_FILES = 100
@@ -44,7 +50,7 @@ class Duplicate(NamedTuple):
 
 @dataclass(frozen=True)
 class PackReport:
-    """What packing did. `bytes` counts the shards."""
+    """What packing did. `bytes` counts the shards; `resumed` the samples that an earlier run had dealt with."""
 
     path: Path
     name: str
@@ -56,6 +62,7 @@ class PackReport:
     refused: tuple[Refusal, ...]
     duplicates: tuple[Duplicate, ...]
     unrecognised: int
+    resumed: int = 0
 
     @property
     def summary(self) -> str:
@@ -63,6 +70,7 @@ class PackReport:
         return (
             f"{self.rows} images of {self.subjects} subjects in {self.shards} shards ({self.bytes / 1e6:.1f} MB), "
             f"{len(self.refused)} refused, {len(self.duplicates)} duplicates, {self.unrecognised} files not recognised"
+            + (f", {self.resumed} done before" if self.resumed else "")
         )
 
     @property
@@ -79,6 +87,7 @@ class PackReport:
             "refused": [r._asdict() for r in self.refused],
             "duplicates": [d._asdict() for d in self.duplicates],
             "unrecognised": self.unrecognised,
+            "resumed": self.resumed,
         }
 
 
@@ -92,6 +101,7 @@ def pack(
     limits: ImageLimits | None = None,
     shard_bytes: int = 256 * 2**20,
     workers: int = 2,
+    frames: str = "two",
 ) -> PackReport:
     """Packs the raw dataset at `root` into the dataset folder `out`, which appears whole or not at all.
 
@@ -105,55 +115,60 @@ def pack(
         limits: what is decoded at all.
         shard_bytes: image bytes after which a shard ends.
         workers: threads that decode.
+        frames: of a video: `two` or `every:K`, see `FramePlan`.
 
     Raises:
-        DataError: not this layout, no licence, no image accepted, no disk space, or `out` holds something else.
-        ConfigError: unknown layout.
+        DataError: not this layout, no licence, no image accepted, no disk space, `out` holds something else, or another
+            process packs into it.
+        ConfigError: unknown layout or frames.
     """
     check_name(name)
+    plan = FramePlan.parse(frames)
     _check_out(root, out)
     scan = reader(layout).scan(root)
     samples = sorted(scan.samples, key=lambda s: (s.domain, s.source))
-    unlicensed = [s.source for s in samples if not (s.licence or licence or scan.licence)]
+    default = licence or scan.licence
+    unlicensed = [s.source for s in samples if not (s.licence or default)]
     if unlicensed:
         raise DataError(
             f"{root} does not say the licence of {len(unlicensed)} images, first {unlicensed[0]}",
             "pass --licence with an SPDX id or the dataset's terms",
         )
     limits = limits or ImageLimits()
-    progress = Progress("ingest", total=len(samples))
-    good: list[Inspected] = []
-    refused = list(scan.refused)
-    for found in inspect(samples, limits, workers):
-        progress.advance()
-        if isinstance(found, Inspected):
-            good.append(found)
-        else:
-            refused.append(found)
-    kept, duplicates, contradicting = _deduplicated(good)
-    refused.extend(contradicting)
-    refused.sort()
-    if not kept:
-        first = f"; first: {refused[0].source}: {refused[0].reason}" if refused else ""
-        raise DataError(f"{root}: all {len(refused)} images were refused{first}", "check the dataset and its labels")
-    with _disk_space(out), replacing(out) as beside:
-        beside.mkdir()
-        default = licence or scan.licence
-        rows, shards = _write_images(beside, kept, name, default, shard_bytes, limits)
-        write_manifest(beside / MANIFEST_FILE, rows)
-        index = _index(name, layout, scan, rows, shards, refused, duplicates, sha256_file(beside / MANIFEST_FILE))
-        write_json(beside / DATASET_FILE, index)
+    with _disk_space(out), journal_beside(out) as journal:
+        options = [layout, name, default, limits.model_dump(), shard_bytes, frames, FORMAT]
+        journal.open({"samples": len(samples), "listing": _listing(samples), "options": sha256_json(options)})
+        resumed = journal.consumed
+        ledger = _Ledger(name, default)
+        for part in journal.parts:
+            for row in journal.rows(part):
+                ledger.take(row)
+        _write_shards(journal, samples, ledger, limits, plan, shard_bytes, workers)
+        refused = sorted([*scan.refused, *ledger.refused, *ledger.contradictions()])
+        if len(ledger.first) == len(ledger.contradicting):
+            first = f"; first: {refused[0].source}: {refused[0].reason}" if refused else ""
+            raise DataError(
+                f"{root}: all {len(refused)} images were refused{first}", "check the dataset and its labels"
+            )
+        with replacing(out) as beside:
+            beside.mkdir()
+            counted = _Counts()
+            shards = _assemble(journal, ledger, beside, counted, shard_bytes)
+            index = _index(name, layout, scan, counted, shards, refused, ledger.kept_duplicates(), beside)
+            index["selection_audit"] = selection_audit(refused, counted.selected)
+            write_json(beside / DATASET_FILE, index)
     return PackReport(
         path=out,
         name=name,
         dataset_sha256=sha256_file(out / DATASET_FILE),
-        rows=len(rows),
-        subjects=index["subjects"],
+        rows=counted.rows,
+        subjects=len(counted.subjects),
         shards=len(shards),
         bytes=sum(s.bytes for s in shards),
         refused=tuple(refused),
-        duplicates=tuple(duplicates),
+        duplicates=tuple(ledger.kept_duplicates()),
         unrecognised=len(scan.unrecognised),
+        resumed=resumed,
     )
 
 
@@ -166,46 +181,148 @@ def _check_out(root: Path, out: Path) -> None:
         raise DataError(f"{out} exists and is not a dataset folder", "pack into a new folder, or remove this one")
 
 
-def _deduplicated(images: list[Inspected]) -> tuple[list[Inspected], list[Duplicate], list[Refusal]]:
-    first: dict[str, Inspected] = {}
-    species: dict[str, set[str]] = {}
-    for image in images:
-        first.setdefault(image.sample_id, image)
-        species.setdefault(image.sample_id, set()).add(image.sample.pai_species)
-    kept: list[Inspected] = []
-    duplicates: list[Duplicate] = []
-    contradicting: list[Refusal] = []
-    for image in images:
-        source, original = image.sample.source, first[image.sample_id]
-        if len(species[image.sample_id]) > 1:
-            names = ", ".join(sorted(species[image.sample_id]))
-            contradicting.append(Refusal(source, f"the same bytes are there more than once, labelled {names}"))
-        elif image is original:
-            kept.append(image)
-        else:
-            duplicates.append(Duplicate(source, original.sample.source))
-    return kept, duplicates, contradicting
+def _listing(samples: list[RawSample]) -> str:
+    """Hash over what the scan says and over size and time of every file: a changed dataset is not resumed."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for sample in samples:
+        try:
+            stat = sample.path.stat()
+            state = f"{stat.st_size} {stat.st_mtime_ns}"
+        except OSError:
+            state = "unreadable"
+        digest.update(f"{sample!r} {state}\n".replace(str(sample.path), "").encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
-def _write_images(
-    folder: Path, kept: list[Inspected], name: str, licence: str, shard_bytes: int, limits: ImageLimits
-) -> tuple[list[dict[str, Any]], list[ShardFile]]:
-    rows = []
-    domain = kept[0].sample.domain
-    with ShardWriter(folder, shard_bytes) as writer:
-        for image in kept:
-            if image.sample.domain != domain:
-                writer.cut()
-                domain = image.sample.domain
-            data = read_limited(image.sample.path, limits)
-            if hashlib.sha256(data).hexdigest() != image.sample_id:
-                raise DataError(f"{image.sample.path} changed while it was packed", "pack again when nobody writes")
-            shard, row = writer.add(image.sample_id, data)
-            rows.append(_row(image, name, licence, shard, row))
-    return rows, writer.files
+@dataclass
+class _Ledger:
+    """What happened so far: bytes seen, images refused or left out. Holds hashes and sources, no images and no rows."""
+
+    name: str
+    licence: str
+    first: dict[bytes, tuple[str, str]] = field(default_factory=dict)
+    contradicting: dict[bytes, set[str]] = field(default_factory=dict)
+    duplicates: list[tuple[bytes, str]] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+
+    def judge(self, found: Inspected | Refusal) -> dict[str, Any]:
+        """The record of one image: a row of the manifest without its place, or why it is none."""
+        if isinstance(found, Refusal):
+            return {"refused": list(found)}
+        if bytes.fromhex(found.sample_id) in self.first:
+            return {"again": found.sample_id, "source": found.sample.source, "pai_species": found.sample.pai_species}
+        return _row(found, self.name, self.licence)
+
+    def take(self, record: dict[str, Any]) -> None:
+        """Counts a record, fresh or read back from the journal."""
+        if "refused" in record:
+            self.refused.append(Refusal(*record["refused"]))
+            return
+        key = bytes.fromhex(record.get("again") or record["sample_id"])
+        if "again" not in record:
+            self.first[key] = (record["source"], record["pai_species"])
+            return
+        self.duplicates.append((key, record["source"]))
+        if record["pai_species"] != self.first[key][1]:
+            self.contradicting.setdefault(key, {self.first[key][1]}).add(record["pai_species"])
+
+    def kept_duplicates(self) -> list[Duplicate]:
+        """Images left out because the same bytes are there, with the same species."""
+        return [Duplicate(s, self.first[key][0]) for key, s in self.duplicates if key not in self.contradicting]
+
+    def contradictions(self) -> list[Refusal]:
+        """All images whose bytes are there under more than one species."""
+        said = {
+            key: f"the same bytes are there more than once, labelled {', '.join(sorted(species))}"
+            for key, species in self.contradicting.items()
+        }
+        again = [Refusal(source, said[key]) for key, source in self.duplicates if key in said]
+        return [*(Refusal(self.first[key][0], reason) for key, reason in said.items()), *again]
 
 
-def _row(image: Inspected, name: str, licence: str, shard: str, row: int) -> dict[str, Any]:
+def _write_shards(
+    journal: Journal,
+    samples: list[RawSample],
+    ledger: _Ledger,
+    limits: ImageLimits,
+    plan: FramePlan,
+    shard_bytes: int,
+    workers: int,
+) -> None:
+    """Everything that the journal does not hold yet, shard by shard."""
+    start = journal.consumed
+    progress = Progress("ingest", total=len(samples), done=start)
+    records: list[dict[str, Any]] = []
+    with ShardWriter(journal.folder, shard_bytes, first=len(journal.parts)) as writer:
+
+        def finish(consumed: int) -> None:
+            done = len(writer.files)
+            writer.cut()
+            if len(writer.files) > done:
+                journal.add(writer.files[-1], consumed, records)
+                records.clear()
+
+        domain = ""
+        for number, found in enumerate(inspect(samples[start:], limits, plan, workers), start=start):
+            if samples[number].domain != domain:
+                finish(number)
+                domain = samples[number].domain
+            for one in found:
+                record = ledger.judge(one)
+                ledger.take(record)
+                if isinstance(one, Inspected) and "sample_id" in record:
+                    record["shard"], record["row"] = writer.add(one.sample_id, one.data)
+                records.append(record)
+            progress.advance()
+            if writer.full:
+                finish(number + 1)
+        finish(len(samples))
+
+
+def _assemble(journal: Journal, ledger: _Ledger, beside: Path, counted: _Counts, shard_bytes: int) -> list[ShardFile]:
+    """Moves the shards into the dataset folder and writes its manifest, without images that contradict each other."""
+    drop = {key.hex() for key in ledger.contradicting}
+    (beside / SHARDS_DIR).mkdir()
+    shards: list[ShardFile] = []
+
+    def tables() -> Iterator[pa.Table]:
+        for part in journal.parts:
+            rows = [record for record in journal.rows(part) if "shard" in record]
+            kept = [row for row in rows if row["sample_id"] not in drop]
+            source = journal.folder / SHARDS_DIR / part.shard.name
+            if len(kept) == len(rows):
+                # Linked, not moved: a run that is killed here finds its journal whole.
+                (beside / SHARDS_DIR / part.shard.name).hardlink_to(source)
+                shards.append(part.shard)
+            elif kept:
+                number = int(part.shard.name.removesuffix(".parquet").rpartition("-")[2])
+                shards.append(_without(source, beside, number, kept, shard_bytes))
+            counted.add(kept)
+            yield manifest_table(kept)
+
+    write_manifest(beside / MANIFEST_FILE, tables())
+    return shards
+
+
+def _without(source: Path, beside: Path, number: int, kept: list[dict[str, Any]], shard_bytes: int) -> ShardFile:
+    """The shard again with the kept rows only, whose places are brought up to date."""
+    import pyarrow.parquet as pq
+
+    wanted = {row["row"]: row for row in kept}
+    place = 0
+    with ShardWriter(beside, shard_bytes, first=number) as writer:
+        for batch in pq.ParquetFile(source).iter_batches(batch_size=64):
+            for sample_id, image in zip(batch["sample_id"].to_pylist(), batch["image"].to_pylist(), strict=True):
+                if place in wanted:
+                    _, wanted[place]["row"] = writer.add(sample_id, image)
+                place += 1
+    return writer.files[0]
+
+
+def _row(image: Inspected, name: str, licence: str) -> dict[str, Any]:
+    """Columns of the manifest; shard and row follow when the image is in a shard."""
     sample = image.sample
     return {
         "sample_id": image.sample_id,
@@ -225,8 +342,6 @@ def _row(image: Inspected, name: str, licence: str, shard: str, row: int) -> dic
         "face_box": _pixels(image),
         "width": image.width,
         "height": image.height,
-        "shard": shard,
-        "row": row,
         "phash": image.phash,
         "licence": sample.licence or licence,
         "source": sample.source,
@@ -251,32 +366,52 @@ def _pixels(image: Inspected) -> list[float] | None:
     return [left, top, right - left, bottom - top] if right > left and bottom > top else None
 
 
+@dataclass
+class _Counts:
+    """Counts over the rows, for the index."""
+
+    rows: int = 0
+    subjects: set[str] = field(default_factory=set)
+    licences: Counter[str] = field(default_factory=Counter)
+    classes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    selected: Counter[tuple[str, str]] = field(default_factory=Counter)
+    synthetic: bool = True
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Counts the rows of a shard."""
+        self.rows += len(rows)
+        self.subjects.update(row["subject_id"] for row in rows)
+        self.licences.update(row["licence"] for row in rows)
+        self.classes.update((row["domain"], row["split"], row["spoof_type"]) for row in rows)
+        self.selected.update((row["pai_species"], row["domain"]) for row in rows)
+        self.synthetic &= all(row["synthetic"] for row in rows)
+
+
 def _index(
     name: str,
     layout: str,
     scan: Scan,
-    rows: list[dict[str, Any]],
+    counted: _Counts,
     shards: list[ShardFile],
     refused: list[Refusal],
     duplicates: list[Duplicate],
-    manifest_sha256: str,
+    beside: Path,
 ) -> dict[str, Any]:
     counts: dict[str, dict[str, dict[str, int]]] = {}
-    for row in sorted(rows, key=lambda r: (r["domain"], r["split"], r["spoof_type"])):
-        of_split = counts.setdefault(row["domain"], {}).setdefault(row["split"], {})
-        of_split[row["spoof_type"]] = of_split.get(row["spoof_type"], 0) + 1
+    for (domain, split, kind), n in sorted(counted.classes.items()):
+        counts.setdefault(domain, {}).setdefault(split, {})[kind] = n
     return {
         "format": FORMAT,
         "name": name,
         "description": scan.description,
         "layout": layout,
-        "synthetic": all(row["synthetic"] for row in rows),
-        "licences": dict(sorted(Counter(row["licence"] for row in rows).items())),
-        "rows": len(rows),
-        "subjects": len({row["subject_id"] for row in rows}),
+        "synthetic": counted.synthetic,
+        "licences": dict(sorted(counted.licences.items())),
+        "rows": counted.rows,
+        "subjects": len(counted.subjects),
         "counts": counts,
         "shards": {s.name: {"sha256": s.sha256, "rows": s.rows, "bytes": s.bytes} for s in shards},
-        "manifest_sha256": manifest_sha256,
+        "manifest_sha256": sha256_file(beside / MANIFEST_FILE),
         "refused": [r._asdict() for r in refused],
         "duplicates": [d._asdict() for d in duplicates],
         "unrecognised": {"count": len(scan.unrecognised), "first": list(scan.unrecognised[:NAMED_FILES])},
@@ -290,7 +425,7 @@ def _disk_space(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(f"no disk space left for {out}; nothing was written", "free some, or pack elsewhere") from (
-                error
-            )
+            raise DataError(
+                f"no disk space left for {out}; the dataset is as it was", "free some and pack again, or pack elsewhere"
+            ) from error
         raise

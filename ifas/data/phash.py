@@ -9,18 +9,17 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-def phash(rgb: npt.NDArray[np.uint8]) -> str:
-    """DCT hash of an RGB image (H, W, 3), 16 hex digits (Zauner, "Implementation and Benchmarking of Perceptual Image
-    Hash Functions", 2010, section 3.2.1).
+def phash(grey: npt.NDArray[np.uint8]) -> str:
+    """DCT hash of a grey image (H, W), 16 hex digits (Zauner, "Implementation and Benchmarking of Perceptual Image Hash
+    Functions", 2010, section 3.2.1).
 
-    Grey image scaled to 32x32, two-dimensional DCT-II, the 8x8 lowest frequencies without the constant row and column;
-    a bit says whether its coefficient is above their median. Changes of size, brightness and compression move few bits.
+    Scaled to 32x32, two-dimensional DCT-II, the 8x8 lowest frequencies without the constant row and column; a bit says
+    whether its coefficient is above their median. Changes of size, brightness and compression move few bits.
     """
     import cv2
     import numpy as np
     from scipy.fft import dctn
 
-    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float64)
     low = dctn(small, norm="ortho")[1:9, 1:9]
     bits = np.packbits((low > np.median(low)).ravel())

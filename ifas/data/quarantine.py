@@ -28,7 +28,7 @@ from ifas.data.dataset import read_index
 from ifas.data.pack import PackReport, pack
 from ifas.data.registry import Published, Registry
 from ifas.data.revisions import read_record, require
-from ifas.data.tables import manifest_schema
+from ifas.data.tables import manifest_schema, write_manifest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -235,10 +235,13 @@ def _append(base: Path, index: dict[str, Any], manifest: pd.DataFrame, batch: Pa
 def _write(base: Path, index: dict[str, Any], manifest: pd.DataFrame) -> None:
     """The manifest and what the index says of it."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    table = pa.Table.from_pandas(manifest, schema=manifest_schema(), preserve_index=False)
-    pq.write_table(table.replace_schema_metadata(None), base / MANIFEST_FILE, version="2.6", compression="zstd")
+    schema = manifest_schema()
+    tables = (
+        pa.Table.from_pandas(rows, schema=schema, preserve_index=False).replace_schema_metadata(None)
+        for _, rows in manifest.groupby("shard", sort=False)
+    )
+    write_manifest(base / MANIFEST_FILE, tables)
     counts: dict[str, dict[str, dict[str, int]]] = {}
     for (domain, split, kind), n in sorted(
         Counter(zip(*(manifest[c] for c in ("domain", "split", "spoof_type")), strict=True)).items()

@@ -25,7 +25,10 @@ def record_of(dataset_dir: Path) -> dict[str, Any]:
     """What git says about a dataset."""
     index = json.loads((dataset_dir / DATASET_FILE).read_text(encoding="utf-8"))
     kept = ("name", "description", "synthetic", "licences", "rows", "subjects", "counts", "batches")
-    return {"dataset_sha256": sha256_file(dataset_dir / DATASET_FILE), **{key: index[key] for key in kept if key in index}}
+    return {
+        "dataset_sha256": sha256_file(dataset_dir / DATASET_FILE),
+        **{key: index[key] for key in kept if key in index},
+    }
 
 
 def read_record(repo: Path, revision: str, name: str) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ what has not changed only once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,13 +36,14 @@ class ShardFile:
 class ShardWriter:
     """Writes images to `shards/shard-00000.parquet`, ...: columns sample_id and image, the bytes as they were.
 
-    A shard ends once it holds `shard_bytes` of images, or at `cut`.
+    A shard ends at `cut`, which is due once it is `full`. Numbers begin at `first`.
     """
 
-    def __init__(self, folder: Path, shard_bytes: int) -> None:
+    def __init__(self, folder: Path, shard_bytes: int, first: int = 0) -> None:
         self.files: list[ShardFile] = []
+        self._first = first
         self._folder = folder / SHARDS_DIR
-        self._folder.mkdir(parents=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._shard_bytes = shard_bytes
         self._writer: Any = None
         self._name = ""
@@ -70,9 +72,12 @@ class ShardWriter:
         self._group_bytes += len(image)
         if self._group_bytes >= GROUP_BYTES or len(self._group) >= GROUP_ROWS:
             self._flush()
-        if self._bytes >= self._shard_bytes:
-            self.cut()
         return place
+
+    @property
+    def full(self) -> bool:
+        """Whether the open shard holds `shard_bytes` of images: time to `cut`."""
+        return self._writer is not None and self._bytes >= self._shard_bytes
 
     def cut(self) -> None:
         """Ends the shard that is open, if one is."""
@@ -88,7 +93,7 @@ class ShardWriter:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self._name = f"shard-{len(self.files):05d}.parquet"
+        self._name = f"shard-{self._first + len(self.files):05d}.parquet"
         self._rows = self._bytes = 0
         schema = pa.schema([pa.field("sample_id", pa.string(), False), pa.field("image", pa.binary(), False)])
         # Encoded images do not compress, and statistics of their bytes are of no use.
@@ -124,11 +129,22 @@ def manifest_schema() -> pa.Schema:
     return pa.schema([pa.field(c.name, arrow(c.type), c.nullable) for c in COLUMNS])
 
 
-def write_manifest(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Writes rows (column name -> value) as the manifest. Raises pyarrow.ArrowInvalid on a value of another type."""
+def manifest_table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows (column name -> value) as Arrow. Raises pyarrow.ArrowInvalid on a value of another type."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     schema = manifest_schema()
-    columns = [pa.array([row[f.name] for row in rows], f.type) for f in schema]
-    pq.write_table(pa.Table.from_arrays(columns, schema=schema), path, version="2.6", compression="zstd")
+    return pa.Table.from_arrays([pa.array([row[f.name] for row in rows], f.type) for f in schema], schema=schema)
+
+
+def write_manifest(path: Path, tables: Iterable[pa.Table]) -> None:
+    """Writes the manifest, a row group or more for each table; only one table is in memory at a time.
+
+    Tables follow the shards, and a shard holds one domain: a reader that wants one domain reads its row groups only.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(path, manifest_schema(), version="2.6", compression="zstd") as writer:
+        for table in tables:
+            if len(table):
+                writer.write_table(table)

@@ -22,6 +22,7 @@ from ifas.core.standing import RELEASED, released
 from ifas.evaluation import gallery
 from ifas.evaluation.explanations import spoof_type_named
 from ifas.evaluation.threshold import freeze
+from ifas.evaluation.tracks import voting, with_track_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,7 @@ CARRIED = (
     "split",
     "subject_id",
     "media_id",
+    "track_id",
     "label",
     "spoof_type",
     "pai_species",
@@ -118,7 +120,9 @@ def predict(
     frame["refused"] = [refused.get(i) for i in range(len(frame))]
     if len(refused) == len(frame):
         raise DataError(f"none of the {len(frame)} images can be decoded: {refused[0]}", "fetch the dataset again")
-    threshold = freeze(released(frame), protocol, config).value
+    if config.unit == "track":
+        frame = with_track_scores(frame)
+    threshold = freeze(voting(released(frame), config), protocol, config).value
     frame["verdict"] = (frame["score"] >= threshold).astype("boolean").mask(frame["score"].isna())
     in_protocol = (frame["split"] == "test") & frame["domain"].isin(protocol.source_domains + protocol.target_domains)
     judged = frame[(in_protocol | (frame["status"] != RELEASED)) & frame["score"].notna()]

@@ -11,6 +11,7 @@ from ifas.core.measures import FIXED_SLICES, SLICE_KINDS
 from ifas.core.standing import CANARY, QUARANTINED, RELEASED, released
 from ifas.evaluation.slices import measure_slice, split_by
 from ifas.evaluation.threshold import freeze
+from ifas.evaluation.tracks import voting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +29,7 @@ def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evalua
         DataError: a domain of the protocol or the development data is missing, or explanations were written for
             verdicts of another threshold.
     """
+    predictions = voting(predictions, config)
     standing = released(predictions)
     threshold = freeze(standing, protocol, config)
     readable = predictions[predictions["score"].notna()].copy()
@@ -56,7 +58,7 @@ def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evalua
     return {
         "schema": 1,
         "summary": _summary(len(judged), threshold.value, slices["target"], slices["source_test"]),
-        "unit": "image",
+        "unit": config.unit,
         "threshold": threshold.entry(),
         "protocol": {
             "source_domains": list(protocol.source_domains),

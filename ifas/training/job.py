@@ -61,7 +61,7 @@ def rows_of(manifest: pd.DataFrame) -> tuple[Row, ...]:
     """Training samples of a captioned manifest, in its order.
 
     Raises:
-        DataError: a column is missing, there are no rows, one class only, a caption is empty, or a row is not released.
+        DataError: a column is missing, there are no rows, one class only, an empty caption, or an unreleased row.
     """
     check_columns(list(manifest.columns), captioned=True, where="the training manifest")
     locked = manifest[manifest["status"] != RELEASED]
@@ -69,7 +69,7 @@ def rows_of(manifest: pd.DataFrame) -> tuple[Row, ...]:
         raise DataError(
             f"{len(locked)} training rows are not released ({', '.join(sorted(set(locked['status'].astype(str))))}), "
             f"the first is {locked['sample_id'].iloc[0]}",
-            "train on released rows only; `ifas data release` opens a quarantined batch, and nothing opens a canary set",
+            "train on released rows; `ifas data release` opens a quarantined batch, and nothing opens a canary set",
         )
     rows = tuple(
         Row(str(r.sample_id), str(r.shard), int(r.row), str(r.spoof_type), str(r.caption or ""))

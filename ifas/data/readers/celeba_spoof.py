@@ -19,7 +19,7 @@ from typing import Any
 
 from ifas.core.errors import DataError
 from ifas.core.taxonomy import Split
-from ifas.data.readers.sample import RawSample, Refusal, Scan, share_of
+from ifas.data.readers.sample import RawSample, Refusal, Scan, train_or_dev
 
 SPECIES = {
     0: "live",
@@ -42,8 +42,6 @@ LICENCE = "CelebA-Spoof terms: non-commercial research only, no redistribution"
 LABEL_FILES = {"train": "metas/intra_test/train_label.json", "test": "metas/intra_test/test_label.json"}
 #: Boxes are given in a frame of this size, whatever the image's.
 BOX_FRAME = (224, 224)
-#: Share of the training subjects that becomes the dev split, which the distribution does not have.
-DEV_SHARE = 0.15
 
 _PATH = re.compile(r"Data/(train|test)/([^/]+)/(live|spoof)/([^/]+)\.(?:jpe?g|png)", re.IGNORECASE)
 _EXPECTED = "expected Data/<train|test>/<subject>/<live|spoof>/<image>.{jpg|png} and metas/intra_test/*_label.json"
@@ -129,7 +127,7 @@ def _sample(root: Path, source: str, row: list[int]) -> RawSample | Refusal:
         return Refusal(source, f"label [43] is {label} ({LABEL[label]}) but spoof type [40] is {spoof}")
     split: Split = "test"
     if split_folder.lower() == "train":
-        split = "dev" if share_of(subject) < DEV_SHARE else "train"
+        split = train_or_dev(subject)
     path = root / source
     return RawSample(
         path=path,

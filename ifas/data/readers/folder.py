@@ -17,13 +17,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ifas.core.errors import DataError
-from ifas.core.taxonomy import PAI_SPECIES, SPLITS, Split, spoof_type_of
-from ifas.data.readers.sample import IMAGE_SUFFIXES, RawSample, Refusal, Scan, share_of
+from ifas.core.taxonomy import PAI_SPECIES, SPLITS, spoof_type_of
+from ifas.data.readers.sample import IMAGE_SUFFIXES, RawSample, Refusal, Scan, split_of
 
 DATASET_JSON = "dataset.json"
 SAMPLES_JSONL = "samples.jsonl"
-#: Shares of the subjects in train and dev; the rest is test.
-TRAIN_SHARE, DEV_SHARE = 0.60, 0.15
 
 _EXPECTED = "expected <domain>/<live|spoof type|PAI species>/<subject>/<image>"
 _TEXTS = ("path", "domain", "subject_id", "media_id", "split", "pai_species")
@@ -102,8 +100,6 @@ def _from_path(root: Path, source: str, licence: str, synthetic: bool) -> RawSam
             f"{root / source}: folder {species!r} is no spoof type or PAI species: {_EXPECTED}",
             f"rename it to one of: {', '.join(PAI_SPECIES)}",
         )
-    share = share_of(subject)
-    split: Split = "train" if share < TRAIN_SHARE else "dev" if share < TRAIN_SHARE + DEV_SHARE else "test"
     return RawSample(
         path=root / source,
         source=source,
@@ -111,7 +107,7 @@ def _from_path(root: Path, source: str, licence: str, synthetic: bool) -> RawSam
         subject_id=subject,
         # The whole path: a bare file name such as 0001 is not one photo in every subject's folder.
         media_id=source.rpartition(".")[0],
-        split=split,
+        split=split_of(subject),
         pai_species=species,
         licence=licence,
         synthetic=synthetic,

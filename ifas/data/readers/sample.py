@@ -14,11 +14,15 @@ Container = Literal["image", "video", "hdf5"]
 
 #: File name endings that readers take for images. What a file really holds is decided when it is decoded.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+VIDEO_SUFFIXES = frozenset({".avi", ".mov", ".mp4", ".mkv", ".m4v"})
+HDF5_SUFFIXES = frozenset({".hdf5", ".h5"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawSample:
-    """One image, or one medium of many frames, of a raw dataset. Label and spoof type follow from the PAI species, so they can't contradict it.
+    """One image, or one medium of many frames, of a raw dataset.
+
+    Label and spoof type follow from the PAI species, so they can't contradict it.
 
     `face_box` is x, y, w, h in a frame of `box_frame` (width, height), or in pixels of the image where that is None;
     packing, which knows the image's size, scales and clips it.
@@ -92,6 +96,21 @@ class Reader(Protocol):
     def scan(self, root: Path) -> Scan:
         """All samples below `root`. Raises DataError where the layout is not this one."""
         ...
+
+
+#: Shares of the subjects in train and dev where a distribution has no splits; the rest is test. Our choice.
+TRAIN_SHARE, DEV_SHARE = 0.60, 0.15
+
+
+def split_of(subject_id: str) -> Split:
+    """Split of a subject in a dataset that comes without splits."""
+    share = share_of(subject_id)
+    return "train" if share < TRAIN_SHARE else "dev" if share < TRAIN_SHARE + DEV_SHARE else "test"
+
+
+def train_or_dev(subject_id: str) -> Split:
+    """Split of a training subject in a dataset that comes without development data. The share is our choice."""
+    return "dev" if share_of(subject_id) < DEV_SHARE else "train"
 
 
 def share_of(subject_id: str) -> float:

@@ -101,7 +101,9 @@ def test_bad_images_are_counted_and_listed(tmp_path: Path) -> None:
     assert "8x8" in reasons["speck"]
     assert "bytes" in reasons["huge"]
     listed = index_of(tmp_path / "out")["refused"]
-    assert [(r["source"], r["reason"]) for r in listed] == list(report.refused)
+    assert [tuple(r.values()) for r in listed] == list(report.refused)
+    assert {r["domain"] for r in listed} == {"desk"}
+    assert {r["pai_species"] for r in listed} == {"live"}
 
 
 def test_limits_are_the_callers(tmp_path: Path) -> None:
@@ -175,6 +177,9 @@ def test_failing_leaves_the_old_dataset(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(DataError, match="no disk space"):
         pack("folder", raw, tmp_path / "out", name="tiny", licence=LICENCE)
     assert sha256_tree(tmp_path / "out") == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".out.packing", "out", "raw"]
+    monkeypatch.undo()
+    assert pack("folder", raw, tmp_path / "out", name="tiny", licence=LICENCE).resumed == 37
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "raw"]
 
 

@@ -105,7 +105,11 @@ def test_every_row_of_every_shard_comes_back(
     folder = tmp_path_factory.mktemp("rows")
     images = [np.random.default_rng([seed, n]).bytes(size) for n, size in enumerate(sizes)]
     with ShardWriter(folder, shard_bytes) as writer:
-        places = [writer.add(str(n), image) for n, image in enumerate(images)]
+        places = []
+        for n, image in enumerate(images):
+            places.append(writer.add(str(n), image))
+            if writer.full:
+                writer.cut()
     shards = {s.name: {"sha256": s.sha256, "rows": s.rows, "bytes": s.bytes} for s in writer.files}
     (folder / "dataset.json").write_text(json.dumps({"format": 1, "shards": shards}))
     assert sum(s.rows for s in writer.files) == len(images)

@@ -82,6 +82,7 @@ def make_dataset(subjects: int = 6, seed: int = 0) -> tuple[pd.DataFrame, Pictur
                         "split": ("train", "dev", "test")[s % 3],
                         "subject_id": f"{domain}-{s:02d}",
                         "media_id": f"{domain}-{s:02d}-{k}",
+                        "track_id": None,
                         "label": "live" if species == "live" else "spoof",
                         "spoof_type": species.split(".")[0],
                         "pai_species": species,
