@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
-from ifas.cli import data_import, data_quarantine
+from ifas.cli import data_diff, data_import, data_quarantine
 from ifas.core.environment import prepare
 from ifas.core.home import home
 from ifas.core.progress import Progress
 
 app = typer.Typer(no_args_is_help=True)
 app.command("import")(data_import.import_data)
+app.command("diff")(data_diff.diff_data)
 app.command("add")(data_quarantine.add)
 app.command("batches")(data_quarantine.batches)
 app.command("release")(data_quarantine.release)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -89,8 +90,13 @@ def check_columns(present: list[str], captioned: bool = False, where: str = MANI
         raise DataError(f"{where} misses the column(s) {listed}", f"run `ifas step {step}` again to rebuild it")
 
 
-def read_manifest(path: Path, captioned: bool = False) -> pd.DataFrame:
+def read_manifest(
+    path: Path, captioned: bool = False, *, domains: Sequence[str] = (), splits: Sequence[str] = ()
+) -> pd.DataFrame:
     """The manifest in a Parquet file, or in a folder that holds `manifest.parquet`, columns checked.
+
+    Args:
+        domains, splits: only these rows; row groups of other domains are not read. Empty: all.
 
     Raises:
         DataError: no such file, not Parquet, or a column is missing.
@@ -101,7 +107,8 @@ def read_manifest(path: Path, captioned: bool = False) -> pd.DataFrame:
     if not file.is_file():
         raise DataError(f"no manifest at {file}", "point to a dataset folder, or to its manifest.parquet")
     try:
-        frame = pd.read_parquet(file)
+        wanted = [(column, "in", list(values)) for column, values in (("domain", domains), ("split", splits)) if values]
+        frame = pd.read_parquet(file, filters=wanted or None)
     except (OSError, ValueError) as error:
         raise DataError(f"{file} can't be read as Parquet: {error}", "fetch the dataset again") from error
     check_columns(list(frame.columns), captioned, str(file))

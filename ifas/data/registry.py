@@ -12,16 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ifas.core.errors import CorruptShardError, DataError, RegistryError
 from ifas.core.files import remove, replacing, sha256_file
-from ifas.core.manifest import DATASET_FILE
-from ifas.data.dataset import check_name, verify
+from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, read_manifest
+from ifas.data.dataset import check_hash, check_name, read_index, verify
 from ifas.data.dvc_repo import CONFIG, DvcConfig, DvcFailed, clean, clone, dvc, explain, forget, git, held, is_url
 from ifas.data.registry_setup import set_up
 from ifas.data.revisions import (
     FOLDER,
+    before,
     commit_record,
     last_change,
     read_record,
@@ -32,6 +33,9 @@ from ifas.data.revisions import (
     tags_of,
     undo,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,38 @@ class Registry:
         """
         if out.exists() and not (out.is_dir() and ((out / DATASET_FILE).is_file() or not any(out.iterdir()))):
             raise DataError(f"{out} exists and is not a dataset folder", "fetch into a new folder, or remove this one")
+        with self._at(name, revision, remote) as there, replacing(out) as beside:
+            there.get("", beside)
+            _check_fetched(beside, there.record, there.called)
+        return Fetched(out, there.commit, there.record["dataset_sha256"], there.record["rows"])
+
+    def manifest(self, name: str, revision: str) -> pd.DataFrame:
+        """The manifest of a revision, without its images: two small files are fetched, hashes checked.
+
+        Raises:
+            RegistryError, CorruptShardError: as `fetch`.
+        """
+        with self._at(name, revision, "") as there, tempfile.TemporaryDirectory(prefix="ifas-manifest-") as scratch:
+            here = Path(scratch)
+            for file in (DATASET_FILE, MANIFEST_FILE):
+                there.get(f"/{file}", here / file)
+            if sha256_file(here / DATASET_FILE) != there.record["dataset_sha256"]:
+                raise CorruptShardError(f"{DATASET_FILE} of {there.called} is not what was published", RESTORE)
+            expected = read_index(here)["manifest_sha256"]
+            check_hash(here / MANIFEST_FILE, expected, f"{MANIFEST_FILE} of {there.called}")
+            return read_manifest(here)
+
+    def previous(self, name: str, revision: str) -> str | None:
+        """The commit that published the version before the one at `revision`; None for the first."""
+        if is_url(str(self.path)):
+            with tempfile.TemporaryDirectory(prefix="ifas-registry-") as scratch:
+                clone(str(self.path), Path(scratch) / "clone")
+                return before(Path(scratch) / "clone", name, revision)
+        return before(self._local(), name, revision)
+
+    @contextmanager
+    def _at(self, name: str, revision: str, remote: str) -> Iterator[_Checkout]:
+        """A clone of the registry at a revision, which reads the remote of today's configuration."""
         source = str(self.path) if is_url(str(self.path)) else str(self._local())
         with tempfile.TemporaryDirectory(prefix="ifas-registry-") as scratch:
             repo = Path(scratch) / "clone"
@@ -161,14 +197,7 @@ class Registry:
             git(repo, "checkout", "-q", "--detach", commit)
             config.set("core", "remote", chosen)
             (repo / CONFIG).write_text(str(config), encoding="utf-8")
-            record = read_record(repo, commit, name) or {}
-            with replacing(out) as beside:
-                try:
-                    dvc(repo, "get", str(repo), f"{FOLDER}/{name}", "-o", str(beside))
-                except DvcFailed as error:
-                    raise explain(error, f"fetching {name} at {commit[:10]}", url) from error
-                _check_fetched(beside, record, f"{name} at {commit[:10]} from remote {clean(url)}")
-        return Fetched(out, commit, record["dataset_sha256"], record["rows"])
+            yield _Checkout(repo, name, commit, url, read_record(repo, commit, name) or {})
 
     def revisions(self, name: str) -> list[Revision]:
         """Published versions of a dataset, newest first. Raises RegistryError listing the known datasets."""
@@ -203,6 +232,29 @@ class Registry:
         return DvcConfig(file.read_text(encoding="utf-8"), file.parent.resolve(), overlay)
 
 
+@dataclass(frozen=True)
+class _Checkout:
+    """A dataset at a revision, in a clone of the registry."""
+
+    repo: Path
+    name: str
+    commit: str
+    url: str
+    record: dict[str, Any]
+
+    @property
+    def called(self) -> str:
+        """What an error calls the dataset."""
+        return f"{self.name} at {self.commit[:10]} from remote {clean(self.url)}"
+
+    def get(self, path: str, out: Path) -> None:
+        """Brings the dataset folder, or a file of it, from the remote."""
+        try:
+            dvc(self.repo, "get", str(self.repo), f"{FOLDER}/{self.name}{path}", "-o", str(out))
+        except DvcFailed as error:
+            raise explain(error, f"fetching {self.name} at {self.commit[:10]}", self.url) from error
+
+
 def _in_remote(repo: Path, name: str, url: str) -> bool:
     """Whether a published dataset is known to be in the remote. It was when it was committed; it may be lost since."""
     pointer = repo / FOLDER / f"{name}.dvc"
@@ -226,15 +278,17 @@ def _upload(repo: Path, dataset_dir: Path, name: str, url: str) -> None:
         raise explain(error, f"publishing {name}", url) from error
 
 
+RESTORE = "restore the object in the remote from a backup, or delete it there and publish the dataset again"
+
+
 def _check_fetched(folder: Path, record: dict[str, Any], called: str) -> None:
-    fix = "restore the object in the remote from a backup, or delete it there and publish the dataset again"
     try:
         found = sha256_file(folder / DATASET_FILE) if (folder / DATASET_FILE).is_file() else "no such file"
         if found != record["dataset_sha256"]:
             raise CorruptShardError(f"{DATASET_FILE} of {called}: expected {record['dataset_sha256']}, found {found}")
         verify(folder, called=called)
     except CorruptShardError as error:
-        raise CorruptShardError(error.what, fix) from error
+        raise CorruptShardError(error.what, RESTORE) from error
 
 
 def _check_folder(url: str) -> None:

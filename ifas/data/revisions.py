@@ -72,6 +72,13 @@ def last_change(repo: Path, revision: str, name: str) -> str:
     return git(repo, "log", "-1", "--format=%H", revision, "--", f"{FOLDER}/{name}.json")
 
 
+def before(repo: Path, name: str, revision: str) -> str | None:
+    """The commit that published the version before the one at a revision. Raises RegistryError."""
+    commit = resolve(repo, name, revision)
+    older = git(repo, "log", "-2", "--format=%H", commit, "--", f"{FOLDER}/{name}.json").splitlines()[1:]
+    return older[0] if older else None
+
+
 def tags_of(repo: Path, name: str) -> list[str]:
     """Version tags of a dataset, newest first."""
     found = git(repo, "tag", "--list", f"{name}/v*").splitlines()

@@ -8,7 +8,7 @@ from typing import Any
 
 from ifas.core.config import RunConfig
 from ifas.core.files import read_json
-from ifas.core.manifest import DATASET_FILE
+from ifas.core.manifest import DATASET_FILE, PREVIOUS_MANIFEST_FILE
 from ifas.core.records import StepResult
 from ifas.steps.contract import Context
 
@@ -26,8 +26,14 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     from ifas.data.registry import Registry
 
     ingest = config.ingest
-    fetched = Registry(ingest.registry).fetch(ingest.dataset, ingest.revision, outputs["dataset"], remote=ingest.remote)
+    registry = Registry(ingest.registry)
+    fetched = registry.fetch(ingest.dataset, ingest.revision, outputs["dataset"], remote=ingest.remote)
     index = read_json(outputs["dataset"] / DATASET_FILE)
+    before = registry.previous(ingest.dataset, fetched.revision)
+    if before:
+        # What validation measures drift against.
+        previous = registry.manifest(ingest.dataset, before)
+        previous.to_parquet(outputs["dataset"] / PREVIOUS_MANIFEST_FILE, index=False)
     refused = len(index.get("refused", []))
     return StepResult(
         summary=f"{fetched.rows} images of {ingest.dataset} at {fetched.revision[:10]}"
@@ -37,6 +43,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             "revision": fetched.revision,
             "dataset_sha256": fetched.dataset_sha256,
             "rows": fetched.rows,
+            "previous": before,
             "index": {k: v for k, v in index.items() if k not in ("shards",)},
         },
     )

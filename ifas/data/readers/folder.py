@@ -73,7 +73,7 @@ def _about(root: Path) -> dict[str, Any]:
         return {}
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is not JSON: {error}", "correct it, or delete it") from error
     if not isinstance(about, dict):
         raise DataError(f"{file} holds a {type(about).__name__}, an object is needed", "correct it, or delete it")
@@ -116,8 +116,12 @@ def _from_path(root: Path, source: str, licence: str, synthetic: bool) -> RawSam
 
 def _listed(root: Path, licence: str, synthetic: bool) -> Iterator[RawSample | Refusal]:
     seen: set[str] = set()
-    with (root / SAMPLES_JSONL).open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
+    with (root / SAMPLES_JSONL).open("rb") as lines:
+        for number, raw in enumerate(lines, start=1):
+            try:
+                line = raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(f"{root / SAMPLES_JSONL}, line {number} is not UTF-8: {error.reason}") from error
             if line.strip():
                 where = f"{root / SAMPLES_JSONL}, line {number}"
                 row = _checked(line, where)
@@ -131,7 +135,7 @@ def _checked(line: str, where: str) -> dict[str, Any]:
     fix = f"every line is a JSON object with at least {', '.join(_TEXTS)}"
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is not JSON: {error}", fix) from error
     if not isinstance(row, dict):
         raise DataError(f"{where} holds a {type(row).__name__}", fix)

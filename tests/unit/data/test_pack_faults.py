@@ -1,0 +1,239 @@
+"""Packing and publishing are killed at random points: the next run completes, and the result is that of a quiet run."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ifas.core.errors import DataError
+from ifas.core.files import sha256_tree
+from ifas.core.manifest import read_manifest
+from ifas.data.pack import pack
+from ifas.data.registry import Registry
+from ifas.data.shards import ShardImages
+from tests.unit.data.pictures import folder_dataset, picture, put
+
+OPTIONS = {"name": "tiny", "licence": "CC0-1.0", "shard_bytes": 9_000, "workers": 2}
+PACK = """
+import sys; from pathlib import Path
+from ifas.data.pack import pack
+import ifas.data.video.plan, scipy.fft, scipy.stats, pyarrow.parquet, PIL.JpegImagePlugin, cv2
+print("go", flush=True)
+print(pack("folder", Path(sys.argv[1]), Path(sys.argv[2]), **{options}).resumed, flush=True)
+""".replace("{options}", repr(OPTIONS))
+PUBLISH = """
+import sys; from pathlib import Path
+from ifas.data.registry import Registry
+print("go", flush=True)
+print(Registry(Path(sys.argv[2])).publish(Path(sys.argv[1])).tag, flush=True)
+"""
+
+
+def raw_dataset(root: Path) -> Path:
+    folder_dataset(root, subjects=12, domains=("desk", "door", "hall"))
+    for n in range(6):  # large files make the moments between two shards longer
+        put(root / "desk/live/s0" / f"large{n}.png", picture(900 + n, 700, 700, "PNG"))
+    put(root / "desk/live/s0/cut.jpg", picture(5)[:300])
+    put(root / "door/replay/s1/copy.jpg", (root / "desk/live/s0/0.jpg").read_bytes())
+    put(root / "door/print.a4/s1/again.jpg", (root / "desk/print.a4/s0/0.jpg").read_bytes())
+    return root
+
+
+def started(code: str, *arguments: Path) -> subprocess.Popen:
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "go\n", child.communicate()
+    return child
+
+
+def killed(child: subprocess.Popen, after: float) -> bool:
+    """Kills a child and all it started; whether it was still running."""
+    time.sleep(after)
+    alive = child.poll() is None
+    if alive:
+        os.killpg(child.pid, signal.SIGKILL)
+    child.communicate()
+    return alive
+
+
+@pytest.mark.slow
+def test_packing_killed_fourteen_times(tmp_path: Path) -> None:
+    raw = raw_dataset(tmp_path / "raw")
+    began = time.monotonic()
+    quiet = pack("folder", raw, tmp_path / "quiet", **OPTIONS)  # type: ignore[arg-type]
+    seconds = time.monotonic() - began
+    expected = sha256_tree(tmp_path / "quiet")
+    dice = random.Random(4)
+    kills = resumed = rounds = 0
+    while kills < 14:
+        rounds += 1
+        assert rounds < 60, f"only {kills} of {rounds} runs were still alive when they were to be killed"
+        out = tmp_path / f"out{rounds}"
+        for _ in range(dice.randint(1, 4)):
+            kills += killed(started(PACK, raw, out), dice.uniform(0, 0.5 * seconds))
+            assert not out.exists() or sha256_tree(out) == expected
+        child = started(PACK, raw, out)
+        text, error = child.communicate(timeout=60)
+        assert child.returncode == 0, error
+        resumed += int(text) > 0
+        assert sha256_tree(out) == expected
+        assert not list(tmp_path.glob(".*")), "nothing unfinished is left beside the output"
+    assert resumed, "no run went on where another was stopped"
+    rows = read_manifest(tmp_path / "quiet")
+    assert len(rows) == quiet.rows
+    assert rows["sample_id"].is_unique
+    images = ShardImages(tmp_path / "quiet")
+    for row in rows.itertuples():
+        assert images.read(row.shard, row.row) == (raw / row.source).read_bytes()
+
+
+@pytest.mark.slow
+def test_publishing_killed_six_times(tmp_path: Path) -> None:
+    raw = raw_dataset(tmp_path / "raw")
+    pack("folder", raw, tmp_path / "one", **OPTIONS)  # type: ignore[arg-type]
+    put(raw / "desk/live/s3/new.jpg", picture(4711))
+    pack("folder", raw, tmp_path / "two", **OPTIONS)  # type: ignore[arg-type]
+
+    def state(registry: Path) -> tuple[set[str], list[str]]:
+        remote = Path(f"{registry}-remote")
+        files = {p.relative_to(remote).as_posix() for p in remote.rglob("*") if p.is_file()}
+        return files, sorted(p.name for p in (registry / "datasets").iterdir() if p.suffix in (".json", ".dvc"))
+
+    quiet = Registry.init(tmp_path / "quiet")
+    for folder in ("one", "two"):
+        quiet.publish(tmp_path / folder)
+    dice = random.Random(5)
+    kills = 0
+    for turn in range(3):
+        path = tmp_path / f"registry{turn}"
+        Registry.init(path)
+        for number, folder in enumerate(("one", "two"), start=1):
+            kills += killed(started(PUBLISH, tmp_path / folder, path), dice.uniform(0.1, 1.8))
+            child = started(PUBLISH, tmp_path / folder, path)
+            text, error = child.communicate(timeout=120)
+            assert child.returncode == 0, error
+            assert text.strip() == f"tiny/v{number}"
+        # Neither a commit too many, nor an object that no revision names, nor one that is missing.
+        assert state(path) == state(tmp_path / "quiet")
+        log = subprocess.run(["git", "-C", str(path), "log", "--format=%s"], capture_output=True, text=True, check=True)
+        assert log.stdout.count("tiny: ") == 2
+        status = subprocess.run(["git", "-C", str(path), "status", "--porcelain"], capture_output=True, text=True)
+        assert status.stdout == ""
+        Registry(path).fetch("tiny", "v1", tmp_path / f"fetched{turn}")
+        assert sha256_tree(tmp_path / f"fetched{turn}") == sha256_tree(tmp_path / "one")
+    assert kills == 6
+
+
+def test_a_changed_dataset_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = raw_dataset(tmp_path / "raw")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ifas.data.pack._assemble", stop)
+    with pytest.raises(KeyboardInterrupt):
+        pack("folder", raw, tmp_path / "out", **OPTIONS)  # type: ignore[arg-type]
+    monkeypatch.undo()
+    put(raw / "desk/live/s3/new.jpg", picture(4711))
+    assert pack("folder", raw, tmp_path / "out", **OPTIONS).resumed == 0  # type: ignore[arg-type]
+    pack("folder", raw, tmp_path / "fresh", **OPTIONS)  # type: ignore[arg-type]
+    assert sha256_tree(tmp_path / "out") == sha256_tree(tmp_path / "fresh")
+
+
+def test_a_damaged_journal_costs_time_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = raw_dataset(tmp_path / "raw")
+    pack("folder", raw, tmp_path / "fresh", **OPTIONS)  # type: ignore[arg-type]
+    journal = tmp_path / ".out.packing"
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for damage in ("line", "shard", "rows"):
+        monkeypatch.setattr("ifas.data.pack._assemble", stop)
+        with pytest.raises(KeyboardInterrupt):
+            pack("folder", raw, tmp_path / "out", **OPTIONS)  # type: ignore[arg-type]
+        monkeypatch.undo()
+        if damage == "line":
+            text = (journal / "journal.jsonl").read_text()
+            (journal / "journal.jsonl").write_text(text[:-40])
+        elif damage == "shard":
+            (journal / "shards" / "shard-00002.parquet").write_bytes(b"half a shard")
+        else:
+            (journal / "shard-00001.jsonl").unlink()
+        report = pack("folder", raw, tmp_path / "out", **OPTIONS)  # type: ignore[arg-type]
+        assert 0 < report.resumed < 12 * 3 * 3 * 2 + 9  # all files of the raw dataset
+        assert sha256_tree(tmp_path / "out") == sha256_tree(tmp_path / "fresh")
+
+
+def test_two_packings_into_one_folder(tmp_path: Path) -> None:
+    raw = raw_dataset(tmp_path / "raw")
+    child = started(PACK, raw, tmp_path / "out")
+    deadline = time.monotonic() + 20
+    while not (tmp_path / ".out.packing" / "journal.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(child.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(DataError, match="another process is packing"):
+            pack("folder", raw, tmp_path / "out", **OPTIONS)  # type: ignore[arg-type]
+    finally:
+        os.kill(child.pid, signal.SIGCONT)
+    child.communicate(timeout=60)
+    assert child.returncode == 0
+    assert read_manifest(tmp_path / "out")["sample_id"].is_unique
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_bytes_and_listings_end_in_documented_errors(data: st.DataObject, tmp_path_factory) -> None:
+    root = tmp_path_factory.mktemp("fuzz")
+    raw = folder_dataset(root / "raw", subjects=1, domains=("desk",))
+    whole = picture(1, 80, 60, data.draw(st.sampled_from(["JPEG", "PNG", "WEBP"])))
+    cut = data.draw(st.integers(0, len(whole)))
+    at = data.draw(st.integers(0, len(whole) - 1))
+    put(raw / "desk/live/s0/x.jpg", whole[:at] + data.draw(st.binary(max_size=8)) + whole[at:cut])
+    listing = data.draw(st.one_of(st.none(), st.binary(max_size=200), st.text(max_size=200).map(str.encode)))
+    if listing is not None:
+        put(raw / data.draw(st.sampled_from(["samples.jsonl", "dataset.json"])), listing)
+    try:
+        report = pack("folder", raw, root / "out", name="tiny", licence="CC0-1.0")
+    except DataError:
+        assert not (root / "out").exists()
+    else:
+        assert report.rows == len(read_manifest(root / "out"))
+        assert report.rows + len(report.refused) + len(report.duplicates) >= 6
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_damaged_dataset_folders_end_in_documented_errors(data: st.DataObject, tmp_path_factory) -> None:
+    root = tmp_path_factory.mktemp("damage")
+    pack("folder", folder_dataset(root / "raw", subjects=1, domains=("desk",)), root / "out", name="t", licence="x")
+    victim = data.draw(st.sampled_from(["manifest.parquet", "dataset.json", "shards/shard-00000.parquet"]))
+    path = root / "out" / victim
+    whole = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, len(whole) - 1))
+    whole[at : at + 3] = data.draw(st.binary(max_size=6))
+    path.write_bytes(bytes(whole))
+    try:
+        rows = read_manifest(root / "out")
+        images = ShardImages(root / "out")
+        read = [images.read(str(r.shard), int(r.row)) for r in rows.head(3).itertuples()]
+        assert all(isinstance(one, bytes) for one in read)
+    except DataError as error:
+        said = error
+    else:
+        said = None
+    assert said is None or said.what
