@@ -15,6 +15,8 @@ HASH_BITS = 64
 BLOCK = 512
 #: With more chunks than this, a chunk has too few bits to separate anything.
 MOST_CHUNKS = 16
+#: Buckets of up to so many rows are compared all at once, place by place.
+SMALL = 32
 
 
 def in_several_splits(rows: pd.DataFrame, column: str) -> pd.Series:
@@ -24,6 +26,8 @@ def in_several_splits(rows: pd.DataFrame, column: str) -> pd.Series:
     seen = rows[["dataset", column, "split"]].drop_duplicates().dropna()
     shared = seen[seen.groupby(["dataset", column])["split"].transform("size") > 1]
     where = shared.groupby(["dataset", column])["split"].agg(lambda splits: ", ".join(sorted(splits))).to_dict()
+    if not where:
+        return pd.Series(None, index=rows.index, dtype=object)
     texts = [
         f"{key[1]} of {key[0]} is in {where[key]}" if key in where else None
         for key in zip(rows["dataset"], rows[column], strict=True)
@@ -74,13 +78,15 @@ def nearest_across(
     import numpy as np
 
     # Frames of one video repeat hashes: compare each hash once per split, in the order of first appearance.
-    pairs = np.stack([codes, splits.astype(np.uint64)], axis=1)
-    unique, first, inverse = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+    sort = np.lexsort((splits, codes))
+    new = np.r_[True, (np.diff(codes[sort]) != 0) | (np.diff(splits[sort]) != 0)] if len(codes) else np.zeros(0, bool)
+    first = sort[new]
     order = np.argsort(first)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    distance, nearest = _search(unique[order, 0], unique[order, 1].astype(np.int64), max_hamming)
-    each = rank[inverse.reshape(-1)]
+    distance, nearest = _search(codes[first[order]], splits[first[order]], max_hamming)
+    each = np.empty(len(codes), dtype=np.int64)
+    each[sort] = rank[np.cumsum(new) - 1]
     return distance[each], np.where(nearest >= 0, first[order][nearest], -1)[each]
 
 
@@ -98,7 +104,9 @@ def _search(
         starts = np.flatnonzero(np.r_[True, np.diff(keys[order]) != 0])
         ends = np.r_[starts[1:], n]
         mixed = np.minimum.reduceat(splits[order], starts) != np.maximum.reduceat(splits[order], starts)
-        for start, end in zip(starts[mixed], ends[mixed], strict=True):
+        small = ends - starts <= SMALL
+        _neighbours(codes, splits, order, keys, limit, best, partner)
+        for start, end in zip(starts[mixed & ~small], ends[mixed & ~small], strict=True):
             bucket = order[start:end]
             for i in range(0, len(bucket), BLOCK):
                 mine = bucket[i : i + BLOCK]
@@ -112,6 +120,35 @@ def _search(
                 best[mine[better]], partner[mine[better]] = least[better], other[better]
     none = partner == n
     return np.where(none, -1, best), np.where(none, -1, partner)
+
+
+def _neighbours(
+    codes: npt.NDArray[np.uint64],
+    splits: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int64],
+    keys: npt.NDArray[np.uint64],
+    limit: int,
+    best: npt.NDArray[np.int64],
+    partner: npt.NDArray[np.int64],
+) -> None:
+    """Compares rows that share a key with the next ones in `order`, up to SMALL places on; updates `best`, `partner`.
+
+    That covers every small bucket. The pairs it sees of large ones are seen again, which changes nothing.
+    """
+    import numpy as np
+
+    for step in range(1, SMALL):
+        a, b = order[:-step], order[step:]
+        same = keys[a] == keys[b]
+        if not same.any():
+            return
+        a, b = a[same], b[same]
+        bits = np.bitwise_count(codes[a] ^ codes[b]).astype(np.int64)
+        near = (bits <= limit) & (splits[a] != splits[b])
+        for one, other, distance in zip(a[near], b[near], bits[near], strict=True):
+            for i, j in ((one, other), (other, one)):
+                if distance < best[i] or (distance == best[i] and j < partner[i]):
+                    best[i], partner[i] = distance, j
 
 
 def _chunks(codes: npt.NDArray[np.uint64], limit: int) -> list[npt.NDArray[np.uint64]]:

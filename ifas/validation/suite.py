@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ifas.core.config import ValidateConfig
-from ifas.validation.derived import column_table
+from ifas.validation.derived import column_table, with_media
 from ifas.validation.report import write_report
 from ifas.validation.rules import TABLES, Rule, rules
 
@@ -83,7 +83,7 @@ def validate(
 
 def check(manifest: pd.DataFrame, rules: Sequence[Rule], source_domains: Sequence[str] = ()) -> tuple[Finding, ...]:
     """One finding per rule, in the order of the rules."""
-    rows = manifest.reset_index(drop=True)
+    rows = with_media(manifest.reset_index(drop=True))
     columns = column_table(rows).set_index("id")
     found = {
         rule.id: Finding(rule, "not checked", f"not checked: {reason}")
