@@ -101,9 +101,13 @@ def spoof_type_of(species: str) -> SpoofType:
         ) from None
 
 
+_WORD = re.compile(r"\w+")
+
+
 @cache
-def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(r"\b(" + "|".join(map(re.escape, words)) + r")s?\b", re.IGNORECASE)
+def _forms(table: tuple[tuple[str, SpoofType], ...]) -> dict[str, SpoofType]:
+    """Keywords, which are single words, and their plurals."""
+    return {form: kind for word, kind in table for form in (word.lower(), f"{word.lower()}s")}
 
 
 def media_named(text: str, keywords: dict[str, SpoofType] | None = None) -> list[SpoofType]:
@@ -112,5 +116,5 @@ def media_named(text: str, keywords: dict[str, SpoofType] | None = None) -> list
     Words are matched on their boundaries, so "newspaper" does not name paper.
     """
     table = KEYWORDS if keywords is None else keywords
-    found = (table[m.group(1).lower()] for m in _pattern(tuple(table)).finditer(text))
-    return list(dict.fromkeys(found))
+    forms = _forms(tuple(table.items()))
+    return list(dict.fromkeys([forms[word] for word in _WORD.findall(text.lower()) if word in forms]))

@@ -108,7 +108,7 @@ def with_media(rows: pd.DataFrame) -> pd.DataFrame:
     if "caption" not in rows:
         return rows
     codes, texts = pd.factorize(rows["caption"])
-    bits = [sum(BIT[kind] for kind in media_named(text)) if isinstance(text, str) else 0 for text in texts]
+    bits = [sum([BIT[kind] for kind in media_named(text)]) if isinstance(text, str) else 0 for text in texts]
     # A null has code -1 and so takes the zero at the end.
     return rows.assign(**{MEDIA: np.array([*bits, 0], dtype=np.int16)[codes]})
 
@@ -185,7 +185,8 @@ def exposure_table(rows: pd.DataFrame, source_domains: Sequence[str]) -> pd.Data
     seen = trained_on(rows, source_domains)
     train = seen[(seen["split"] == "train") & (seen["label"] == "spoof")]
     train = train if MEDIA in train else with_media(train)
-    kinds = [kind for kind in SPOOF_TYPES if kind in set(train["spoof_type"])]
+    there = set(train["spoof_type"].unique())
+    kinds = [kind for kind in SPOOF_TYPES if kind in there]
     table = [(kind, int(((train[MEDIA] & BIT[kind]) > 0).sum())) for kind in kinds]
     return pd.DataFrame(table, columns=["id", "captions"])
 

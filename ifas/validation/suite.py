@@ -21,6 +21,8 @@ Status = Literal["passed", "failed", "broken", "not checked"]
 #: Cases that a failed rule shows.
 EXAMPLES = 10
 LONGEST_VALUE = 300
+#: Values that Great Expectations is given at a time.
+CELLS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -175,17 +177,30 @@ def _draw(
 def _expect(drawn: dict[str, pd.DataFrame], rules: Sequence[Rule]) -> list[Any]:
     """Result of Great Expectations for each rule.
 
-    The tables are put below each other and judged in one pass: every expectation used here skips nulls, or wants them,
-    so the rows of other tables count for nothing. Rows of a result are those of the rule's own table.
+    Great Expectations filters the whole table for every expectation, so with many rows few columns go at a time.
+    """
+    largest = max((len(table) for table in drawn.values()), default=0)
+    at_once = max(1, CELLS // max(1, largest))
+    return [
+        result for start in range(0, len(rules), at_once) for result in _pass(drawn, rules[start : start + at_once])
+    ]
+
+
+def _pass(drawn: dict[str, pd.DataFrame], rules: Sequence[Rule]) -> list[Any]:
+    """Results of some rules, judged at once.
+
+    The tables are put below each other: every expectation used here skips nulls, or wants them, so the rows of other
+    tables count for nothing. Rows of a result are those of the rule's own table.
     """
     import pandas as pd
 
-    if not rules:
-        return []
-    offsets, below = {}, 0
+    offsets, below, tables = {}, 0, []
     for name, table in drawn.items():
-        offsets[name], below = below, below + len(table)
-    frame = pd.concat([table.drop(columns="id") for table in drawn.values()], ignore_index=True)
+        mine = [rule.id for rule in rules if rule.table == name]
+        if mine:
+            offsets[name], below = below, below + len(table)
+            tables.append(table[mine])
+    frame = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
     results = {result.expectation_config.meta["rule"]: result for result in _validate(frame, rules)}
     for rule in rules:
         outcome = results[rule.id].result
