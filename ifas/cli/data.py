@@ -61,7 +61,7 @@ def progress_of(step: str) -> Callable[[int, int], None]:
 
 @app.command("pack")
 def pack_data(
-    layout: Annotated[str, typer.Argument(help="Reader: celeba-spoof or folder.")],
+    layout: Annotated[str, typer.Argument(help="Reader, such as folder; an unknown one lists them.")],
     root: Annotated[Path, typer.Argument(help="The dataset as it is distributed.")],
     out: Annotated[Path, typer.Option(help="Dataset folder to make.")],
     name: Annotated[str, typer.Option(help="Name of the dataset.")],
