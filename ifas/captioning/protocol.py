@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from ifas.core.config import CaptionConfig
 from ifas.core.errors import unknown_key
 
 if TYPE_CHECKING:
@@ -40,24 +41,31 @@ class Captioner(Protocol):
         ...
 
 
-def _embedded() -> Captioner:
+def _embedded(_config: CaptionConfig) -> Captioner:
     from ifas.captioning.embedded import EmbeddedCaptioner
 
     return EmbeddedCaptioner()
 
 
+def _transformers(config: CaptionConfig) -> Captioner:
+    from ifas.captioning.vision_language import VisionLanguageCaptioner
+
+    return VisionLanguageCaptioner.load(config)
+
+
 #: General captioners (C_G of Algorithm 1) by name. To add one, add a line.
-CAPTIONERS: dict[str, Callable[[], Captioner]] = {
+CAPTIONERS: dict[str, Callable[[CaptionConfig], Captioner]] = {
     "embedded": _embedded,
+    "transformers": _transformers,
 }
 
 
-def general_captioner(name: str) -> Captioner:
-    """The general captioner of that name.
+def general_captioner(config: CaptionConfig) -> Captioner:
+    """The general captioner that `config.captioner` names.
 
     Raises:
         ConfigError: unknown name; the known ones are listed.
     """
-    if name not in CAPTIONERS:
-        raise unknown_key("captioner", name, CAPTIONERS)
-    return CAPTIONERS[name]()
+    if config.captioner not in CAPTIONERS:
+        raise unknown_key("captioner", config.captioner, CAPTIONERS)
+    return CAPTIONERS[config.captioner](config)

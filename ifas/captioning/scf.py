@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from ifas.captioning.embedded import EmbeddedCaptioner
 from ifas.captioning.filter import filter_captions, without_media
+from ifas.captioning.identity import without_identity
 from ifas.captioning.inputs import InputStore, input_store, network_input
 from ifas.captioning.measure import Measured, measure
 from ifas.captioning.protocol import Caption, Captioner, general_captioner
 from ifas.captioning.statistics import scf_facts, scf_summary
 from ifas.captioning.table import write_table
+from ifas.captioning.vision_language import VisionLanguageCaptioner
 from ifas.core.errors import ConfigError, CorruptShardError, DataError
 from ifas.core.files import replacing, write_json
 from ifas.core.imaging import decode
 from ifas.core.manifest import MANIFEST_FILE, ImageSource, check_columns
 from ifas.core.progress import Progress
+from ifas.core.standing import RELEASED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +83,7 @@ def run_scf(
     import numpy as np
 
     check_columns(list(manifest.columns), where="the manifest to caption")
-    general = general_captioner(config.captioner)
+    general = general_captioner(config)
     domains = _known(tuple(config.source_domains) or tuple(source_domains), manifest)
     with replacing(out) as beside:
         beside.mkdir()
@@ -88,10 +91,18 @@ def run_scf(
             said, refused = _describe(manifest, images, general, store)
             places = np.flatnonzero([caption is not None for caption in said])
             rows = _general_columns(manifest.iloc[places], [c for c in said if c is not None])
-            tuning = np.asarray((rows["split"] == "train") & rows["domain"].isin(domains))
+            # Nobody vouches for a quarantined row yet, and a canary shapes nothing, ever.
+            mine = (rows["split"] == "train") & rows["domain"].isin(domains) & (rows["status"] == RELEASED)
+            tuning = np.asarray(mine)
             _require_kept(rows[tuning], domains)
-            tuned, losses = _tune(rows[tuning], store, places[tuning], config)
-            rows, cut = _final_columns(rows, tuned, store, places)
+            tuned: SpoofAwareCaptioner | VisionLanguageCaptioner
+            if isinstance(general, VisionLanguageCaptioner):
+                tuned, losses = _tune_lora(general, rows[tuning], images, config)
+                spoof_aware = _recaption(tuned, rows[rows["label"] == "spoof"], images)
+            else:
+                tuned, losses = _tune(rows[tuning], store, places[tuning], config)
+                spoof_aware = _rewrite(tuned, store, places[np.flatnonzero(rows["label"] == "spoof")])
+            rows, cut = _final_columns(rows, spoof_aware)
         write_table(rows, beside / MANIFEST_FILE)
         tuned.save(beside / CAPTIONER_DIR)
         facts = scf_facts(rows, tuning, refused=refused, cut=cut, losses=losses)
@@ -138,7 +149,8 @@ def _describe(
         measured = [measure(picture, box) for picture, box in zip(pictures, boxes, strict=True)]
         captions: list[Caption | None] = [None] * len(chunk)
         for place, caption, seen in zip(places, _say(general, pictures, boxes, measured), measured, strict=True):
-            captions[place - start] = Caption(caption.text, {**seen.values, **caption.evidence})
+            text, _ = without_identity(caption.text)
+            captions[place - start] = Caption(text, {**seen.values, **caption.evidence})
             store.put(place, network_input(seen))
         said += captions
         progress.advance(len(chunk), phase="general captions")
@@ -197,29 +209,62 @@ def _tune(
     return captioner, {"imitate": imitate, "tune": tune}
 
 
-def _final_columns(
-    rows: pd.DataFrame, tuned: SpoofAwareCaptioner, store: InputStore, places: npt.NDArray[np.int64]
-) -> tuple[pd.DataFrame, dict[str, int]]:
+def _tune_lora(
+    general: VisionLanguageCaptioner, tuning: pd.DataFrame, images: ImageSource, config: CaptionConfig
+) -> tuple[VisionLanguageCaptioner, dict[str, list[float]]]:
+    """C_S: the general captioner with an adapter tuned on D_S. Changed in place; its own captions are made by then."""
+    from ifas.captioning.spoof_aware import reproducible
+
+    kept = tuning[tuning["caption_kept"]]
+    places = list(zip(kept["shard"].astype(str), kept["row"].astype(int), strict=True))
+    progress = Progress("caption", total=config.tune_steps, unit="steps")
+    with reproducible():
+        losses = general.tune(
+            lambda i: decode(images.read(*places[i])), kept["caption_general"].tolist(), config.seed, progress
+        )
+    return general, {"imitate": [], "tune": losses}
+
+
+def _rewrite(tuned: SpoofAwareCaptioner, store: InputStore, places: npt.NDArray[np.int64]) -> list[str]:
+    """T_S of the attacks at these places of the store."""
+    from ifas.captioning.spoof_aware import reproducible
+
+    texts: list[str] = []
+    progress = Progress("caption", total=len(places), unit="captions")
+    with reproducible():
+        for start in range(0, len(places), _RECAPTION_CHUNK):
+            chunk = places[start : start + _RECAPTION_CHUNK]
+            texts += tuned.write(*store.get(chunk))
+            progress.advance(len(chunk), phase="spoof-aware captions")
+    return texts
+
+
+def _recaption(tuned: VisionLanguageCaptioner, attacks: pd.DataFrame, images: ImageSource) -> list[str]:
+    """T_S of the attacks, whose pictures are read again; all of them could be decoded before."""
+    texts: list[str] = []
+    progress = Progress("caption", total=len(attacks), unit="captions")
+    for start in range(0, len(attacks), _CHUNK):
+        chunk = attacks.iloc[start : start + _CHUNK]
+        places = zip(chunk["shard"].astype(str), chunk["row"].astype(int), strict=True)
+        pictures = [decode(images.read(shard, row)) for shard, row in places]
+        texts += [c.text for c in tuned.caption(pictures, [None] * len(pictures))]
+        progress.advance(len(chunk), phase="spoof-aware captions")
+    return texts
+
+
+def _final_columns(rows: pd.DataFrame, spoof_aware: list[str]) -> tuple[pd.DataFrame, dict[str, int]]:
     """Rows with T_S for attacks and T_R for bona fide as `caption`; counts of clauses cut from T_R."""
     import numpy as np
 
-    from ifas.captioning.spoof_aware import reproducible
-
     attack = np.asarray(rows["label"] == "spoof")
     texts = rows["caption_general"].to_numpy(dtype=object, copy=True)
-    wanted = np.flatnonzero(attack)
-    progress = Progress("caption", total=len(wanted), unit="captions")
-    with reproducible():
-        for start in range(0, len(wanted), _RECAPTION_CHUNK):
-            chunk = wanted[start : start + _RECAPTION_CHUNK]
-            texts[chunk] = tuned.write(*store.get(places[chunk]))
-            progress.advance(len(chunk), phase="spoof-aware captions")
+    texts[attack] = [without_identity(text)[0] for text in spoof_aware]
     cut = {"captions": 0, "clauses": 0}
     for i in np.flatnonzero(~attack):
         texts[i], clauses = without_media(texts[i])
         cut["captions"] += clauses > 0
         cut["clauses"] += clauses
-    return rows.assign(caption=texts, caption_source=np.where(attack, tuned.name, "general")), cut
+    return rows.assign(caption=texts, caption_source=np.where(attack, "spoof-aware", "general")), cut
 
 
 def _box(value: object) -> Box:

@@ -34,7 +34,19 @@ class IngestConfig(Section):
 class CaptionConfig(Section):
     """Spoof-aware captioning and filtering (paper, Algorithm 1)."""
 
-    captioner: str = "embedded"
+    captioner: str = Field(default="embedded", description="embedded, or transformers: any image-text-to-text model")
+    model: str = Field(default="", description="for transformers: folder or hub id")
+    prompt: str = Field(
+        default="Describe this photo in two short sentences: light, background, clothes, and what shows the face. "
+        "Do not say who the person is, nor age, gender or ethnicity.",
+        description="for transformers; not used by models without a chat template",
+    )
+    images_at_once: int = Field(default=8, ge=1, description="for transformers: pictures in a batch")
+    max_new_tokens: int = Field(default=48, ge=1, description="for transformers")
+    device: str = Field(default="auto", description="for transformers: auto, cpu, cuda")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    lora_rank: int = Field(default=8, ge=1, description="for transformers: of the adapter that becomes C_S")
+    lora_lr: float = 2e-4
     source_domains: tuple[str, ...] = Field(
         default=(),
         description="domains whose train split may tune the captioner; empty: protocol.source_domains",

@@ -69,7 +69,7 @@ _ALL = (
         sections=("caption", "protocol"),
         inputs=("dataset",),
         outputs=("captions",),
-        rooms=("captioning",),
+        rooms=("model", "captioning"),
     ),
     Step(
         name="validate",

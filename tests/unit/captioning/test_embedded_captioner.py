@@ -14,6 +14,7 @@ from ifas.captioning.embedded import _MEDIA, EmbeddedCaptioner
 from ifas.captioning.measure import MEASUREMENTS, measure
 from ifas.captioning.protocol import CAPTIONERS, general_captioner
 from ifas.captioning.scene import colour_word
+from ifas.core.config import CaptionConfig
 from ifas.core.errors import ConfigError
 from ifas.core.taxonomy import media_named
 
@@ -118,6 +119,6 @@ def test_colour_words() -> None:
 
 
 def test_unknown_captioner_lists_the_known() -> None:
-    assert set(CAPTIONERS) == {"embedded"}
+    assert set(CAPTIONERS) == {"embedded", "transformers"}
     with pytest.raises(ConfigError, match=r"blip.*\n.*embedded"):
-        general_captioner("blip")
+        general_captioner(CaptionConfig(captioner="blip"))

@@ -51,7 +51,7 @@ def slipshod(tmp_path_factory: pytest.TempPathFactory) -> tuple[CaptionReport, p
     out = tmp_path_factory.mktemp("scf") / "captions"
     config = CaptionConfig(captioner="slipshod", imitate_steps=70, tune_steps=60, batch=16)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(protocol.CAPTIONERS, "slipshod", SlipshodCaptioner)
+        patch.setitem(protocol.CAPTIONERS, "slipshod", lambda _config: SlipshodCaptioner())
         report = run_scf(manifest, images, config, source_domains=["near"], out=out)
     return report, read_manifest(out, captioned=True), out
 

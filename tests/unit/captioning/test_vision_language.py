@@ -1,0 +1,164 @@
+"""Captioners of transformers: real models with random weights, loaded from a folder as a user would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from drawn_faces import dataset, draw
+from tiny_vlm import MODELS
+
+from ifas.captioning.protocol import general_captioner
+from ifas.captioning.scf import run_scf
+from ifas.captioning.vision_language import VisionLanguageCaptioner
+from ifas.core.config import CaptionConfig
+from ifas.core.errors import ConfigError, DataError
+from ifas.core.files import sha256_tree
+from ifas.core.manifest import read_manifest
+
+pytestmark = pytest.mark.slow
+
+TEXTS = {
+    "print": "It looks like a photo printed on paper.",
+    "replay": "It looks like a photo of a screen.",
+    "mask": "It looks like a mask.",
+}
+
+
+@pytest.fixture(scope="module", params=sorted(MODELS))
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return MODELS[request.param](tmp_path_factory.mktemp(request.param) / "model")
+
+
+def settings(folder: Path, **changes: object) -> CaptionConfig:
+    wanted = {
+        "captioner": "transformers",
+        "model": str(folder),
+        "device": "cpu",
+        "max_new_tokens": 10,
+        "tune_steps": 30,
+    }
+    return CaptionConfig(**{**wanted, "images_at_once": 6, "lora_lr": 1e-2, **changes})  # type: ignore[arg-type]
+
+
+def pictures(n: int = 7) -> list[np.ndarray]:
+    return [draw(("live", "print", "replay", "mask")[i % 4], i) for i in range(n)]
+
+
+def said(captioner: VisionLanguageCaptioner, images: list[np.ndarray]) -> list[str]:
+    return [c.text for c in captioner.caption(images, [None] * len(images))]
+
+
+def test_captions_do_not_depend_on_the_batch(folder: Path) -> None:
+    images = pictures()
+    captioner = general_captioner(settings(folder))
+    assert isinstance(captioner, VisionLanguageCaptioner)
+    together = said(captioner, images)
+    assert len(together) == len(images)
+    assert together == [said(captioner, [image])[0] for image in images]
+    assert together == said(captioner, images[::-1])[::-1]
+    assert together == said(general_captioner(settings(folder, images_at_once=2)), images)  # type: ignore[arg-type]
+    assert all(text.endswith((".", "!", "?")) and "<" not in text for text in together)
+    assert captioner.caption([], []) == []
+
+
+def test_lora_learns_the_captions_and_comes_back_from_its_adapter(folder: Path, tmp_path: Path) -> None:
+    kinds = ["print", "replay", "mask"] * 4
+    images = [draw(kind, i) for i, kind in enumerate(kinds)]
+    texts = [TEXTS[kind] for kind in kinds]
+    captioner = VisionLanguageCaptioner.load(settings(folder))
+    base = {k: v.clone() for k, v in captioner.model.state_dict().items()}
+    losses = captioner.tune(images.__getitem__, texts, seed=1)
+    assert len(losses) == 30
+    assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:3])
+    # The base weights are as they were: only the adapter was trained.
+    now = captioner.model.state_dict()
+    assert all(torch.equal(v, now[k.replace(".weight", ".base_layer.weight") if k not in now else k])
+               for k, v in base.items() if k in now or k.replace(".weight", ".base_layer.weight") in now)  # fmt: skip
+    after = said(captioner, images[:5])
+    captioner.save(tmp_path / "tuned")
+    assert sorted(p.name for p in (tmp_path / "tuned").iterdir()) == ["adapter.safetensors", "captioner.json"]
+    assert said(VisionLanguageCaptioner.load_tuned(tmp_path / "tuned"), images[:5]) == after
+    again = VisionLanguageCaptioner.load(settings(folder))
+    assert again.tune(images.__getitem__, texts, seed=1) == losses
+
+
+def test_scf_with_a_vision_language_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Algorithm 1 with captions of a real model. Its weights are random, so what it says is put into its mouth."""
+    folder = MODELS["blip"](tmp_path / "model")
+    manifest, images = dataset()
+    manifest.loc[manifest.index[3], "status"] = "canary"
+    told = {
+        png: TEXTS.get(kind, "A young woman, he smiles.")
+        for png, kind in zip(images.files, manifest["spoof_type"], strict=True)
+    }
+    by_pixels: dict[bytes, str] = {}
+
+    from ifas.captioning import scf
+    from ifas.captioning.protocol import Caption
+    from ifas.core.imaging import decode
+
+    for data, text in told.items():
+        by_pixels[decode(data).tobytes()] = text
+    real = VisionLanguageCaptioner.caption
+    tuned: list[int] = []
+
+    def speak(self: VisionLanguageCaptioner, pictures: list, boxes: list) -> list[Caption]:
+        if tuned:
+            return real(self, pictures, boxes)
+        return [Caption(text=by_pixels[p.tobytes()]) for p in pictures]
+
+    learn = VisionLanguageCaptioner.tune
+
+    def tune(self: VisionLanguageCaptioner, picture, texts, seed, progress=None):
+        tuned.append(len(texts))
+        return learn(self, picture, texts, seed, progress)
+
+    monkeypatch.setattr(VisionLanguageCaptioner, "caption", speak)
+    monkeypatch.setattr(VisionLanguageCaptioner, "tune", tune)
+    config = settings(folder, tune_steps=80)
+    report = scf.run_scf(manifest, images, config, source_domains=["near"], out=tmp_path / "out")
+    rows = read_manifest(tmp_path / "out", captioned=True)
+    mine = (rows["split"] == "train") & (rows["domain"] == "near") & (rows["label"] == "spoof")
+    assert tuned == [int((mine & (rows["status"] == "released")).sum())]
+    live = rows[rows["label"] == "live"]
+    assert set(live["caption"]) == {"A person, the person smiles."}
+    attacks = rows[rows["label"] == "spoof"]
+    assert attacks["caption"].str.contains("looks like").mean() > 0.6, attacks["caption"].unique()
+    assert report.facts["captioner"] == "transformers"
+    assert VisionLanguageCaptioner.load_tuned(tmp_path / "out" / "captioner")
+
+
+def test_unsuitable_models_are_named(tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with pytest.raises(ConfigError, match=r"caption\.model is empty"):
+        general_captioner(CaptionConfig(captioner="transformers"))
+    with pytest.raises(ConfigError, match="does not exist"):
+        general_captioner(settings(tmp_path / "nowhere"))
+    (tmp_path / "pickled").mkdir()
+    (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="pickled weights are not loaded"):
+        general_captioner(settings(tmp_path / "pickled"))
+    LlamaForCausalLM(LlamaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+                                 vocab_size=50)).save_pretrained(tmp_path / "text")  # fmt: skip
+    with pytest.raises(ConfigError, match="can't be loaded"):
+        general_captioner(settings(tmp_path / "text"))
+    with pytest.raises(DataError, match="no usable captioner"):
+        VisionLanguageCaptioner.load_tuned(tmp_path)
+
+
+def test_the_manifest_is_the_same_again(tmp_path: Path) -> None:
+    """The path without a vision-language model: canaries and quarantined rows never tune."""
+    quick = CaptionConfig(imitate_steps=3, tune_steps=2, batch=8)
+    hashes = {}
+    for status in ("released", "quarantined", "canary"):
+        manifest, images = dataset()
+        some = manifest.index[(manifest["split"] == "train") & (manifest["label"] == "spoof")][::3]
+        manifest.loc[some, "status"] = status
+        run_scf(manifest, images, quick, source_domains=["near"], out=tmp_path / status)
+        hashes[status] = sha256_tree(tmp_path / status / "captioner")
+        assert len(read_manifest(tmp_path / status, captioned=True)) == len(manifest)
+    assert hashes["quarantined"] == hashes["canary"] != hashes["released"]
