@@ -9,22 +9,22 @@ or target picture shapes a training text.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ifas.captioning.embedded import EmbeddedCaptioner
 from ifas.captioning.filter import filter_captions, without_media
 from ifas.captioning.identity import without_identity
-from ifas.captioning.inputs import InputStore, input_store, network_input
-from ifas.captioning.measure import Measured, measure
+from ifas.captioning.inputs import InputStore, NetworkInput, input_store
+from ifas.captioning.parts import local_parts, shards_of
 from ifas.captioning.protocol import Caption, Captioner, general_captioner
 from ifas.captioning.statistics import scf_facts, scf_summary
 from ifas.captioning.table import write_table
 from ifas.captioning.vision_language import VisionLanguageCaptioner
-from ifas.core.errors import ConfigError, CorruptShardError, DataError
-from ifas.core.files import replacing, write_json
+from ifas.core.errors import ConfigError, DataError
+from ifas.core.files import remove, replacing, write_json
 from ifas.core.imaging import decode
 from ifas.core.manifest import MANIFEST_FILE, ImageSource, check_columns
 from ifas.core.progress import Progress
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from ifas.captioning.protocol import Box, Picture
     from ifas.captioning.spoof_aware import SpoofAwareCaptioner
     from ifas.core.config import CaptionConfig
 
@@ -65,6 +64,7 @@ def run_scf(
     *,
     source_domains: Sequence[str],
     out: Path,
+    work: Path | None = None,
 ) -> CaptionReport:
     """Captions every picture of a manifest.
 
@@ -73,6 +73,7 @@ def run_scf(
 
     Args:
         manifest: all columns of `core.manifest.COLUMNS`; further ones are kept.
+        work: folder where finished shards are kept, so that a run that was killed goes on there; None keeps nothing.
         source_domains: domains whose train split tunes C_S; empty means all domains. `config.source_domains` wins.
 
     Raises:
@@ -85,10 +86,10 @@ def run_scf(
     check_columns(list(manifest.columns), where="the manifest to caption")
     general = general_captioner(config)
     domains = _known(tuple(config.source_domains) or tuple(source_domains), manifest)
-    with replacing(out) as beside:
+    with replacing(out) as beside, _kept(work) as kept:
         beside.mkdir()
         with input_store(beside, len(manifest)) as store:
-            said, refused = _describe(manifest, images, general, store)
+            said, refused = _describe(manifest, images, general, store, config, kept)
             places = np.flatnonzero([caption is not None for caption in said])
             rows = _general_columns(manifest.iloc[places], [c for c in said if c is not None])
             # Nobody vouches for a quarantined row yet, and a canary shapes nothing, ever.
@@ -112,6 +113,21 @@ def run_scf(
     return CaptionReport(summary=scf_summary(facts), facts=facts)
 
 
+@contextmanager
+def _kept(work: Path | None) -> Iterator[Path]:
+    """The folder of finished shards; it goes when all is done."""
+    import tempfile
+
+    if work is None:
+        with tempfile.TemporaryDirectory(prefix="ifas-captions-") as scratch:
+            yield Path(scratch)
+        return
+    folder = work / "captions"
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    remove(folder)
+
+
 def _known(domains: tuple[str, ...], manifest: pd.DataFrame) -> tuple[str, ...]:
     present = sorted(manifest["domain"].unique())
     unknown = sorted(set(domains) - set(present))
@@ -124,45 +140,36 @@ def _known(domains: tuple[str, ...], manifest: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _describe(
-    manifest: pd.DataFrame, images: ImageSource, general: Captioner, store: InputStore
+    manifest: pd.DataFrame,
+    images: ImageSource,
+    general: Captioner,
+    store: InputStore,
+    config: CaptionConfig,
+    work: Path,
 ) -> tuple[list[Caption | None], list[dict[str, str]]]:
     """General captions of all rows (None where a picture was refused), and the refused ones with the reason."""
     progress = Progress("caption", total=len(manifest), unit="images")
-    said: list[Caption | None] = []
-    refused: list[dict[str, str]] = []
-    for start in range(0, len(manifest), _CHUNK):
-        chunk = manifest.iloc[start : start + _CHUNK]
-        places: list[int] = []
-        pictures: list[Picture] = []
-        boxes: list[Box] = []
-        columns = (chunk[name] for name in ("sample_id", "shard", "row", "face_box"))
-        for place, (sample_id, shard, row, face_box) in enumerate(zip(*columns, strict=True), start=start):
-            try:
-                pictures.append(decode(images.read(str(shard), int(row))))
-            except CorruptShardError:  # not one bad picture: the dataset itself is damaged
-                raise
-            except DataError as error:
-                refused.append({"sample_id": str(sample_id), "why": error.what})
-                continue
-            places.append(place)
-            boxes.append(_box(face_box))
-        measured = [measure(picture, box) for picture, box in zip(pictures, boxes, strict=True)]
-        captions: list[Caption | None] = [None] * len(chunk)
-        for place, caption, seen in zip(places, _say(general, pictures, boxes, measured), measured, strict=True):
-            text, _ = without_identity(caption.text)
-            captions[place - start] = Caption(text, {**seen.values, **caption.evidence})
-            store.put(place, network_input(seen))
-        said += captions
-        progress.advance(len(chunk), phase="general captions")
+    said: list[Caption | None] = [None] * len(manifest)
+    shards = shards_of(manifest)
+    everything = [rows for _, _, rows in shards]
+    if config.where == "ray":
+        from ifas.captioning.ray_captions import ray_parts
+
+        parts = ray_parts(everything, images, config, work)
+    else:
+        parts = local_parts(everything, images, general, config, work)
+    reasons: dict[int, str] = {}
+    for (_, places, _), part in zip(shards, parts, strict=True):
+        for n, place in enumerate(places):
+            said[place] = part.captions[n]
+            if said[place] is None:
+                reasons[place] = part.why[n]
+            store.put(place, NetworkInput(part.pictures[n], part.features[n]))
+        progress.advance(len(places), phase="general captions")
     if not any(said):
         raise DataError(f"none of the {len(manifest)} images can be decoded", "check that the shards hold images")
-    return said, refused
-
-
-def _say(general: Captioner, pictures: list[Picture], boxes: list[Box], measured: list[Measured]) -> list[Caption]:
-    if isinstance(general, EmbeddedCaptioner):  # it would measure again
-        return [general.describe(picture, seen) for picture, seen in zip(pictures, measured, strict=True)]
-    return general.caption(pictures, boxes)
+    ids = manifest["sample_id"].tolist()
+    return said, [{"sample_id": str(ids[place]), "why": why} for place, why in sorted(reasons.items())]
 
 
 def _general_columns(rows: pd.DataFrame, said: list[Caption]) -> pd.DataFrame:
@@ -265,11 +272,3 @@ def _final_columns(rows: pd.DataFrame, spoof_aware: list[str]) -> tuple[pd.DataF
         cut["captions"] += clauses > 0
         cut["clauses"] += clauses
     return rows.assign(caption=texts, caption_source=np.where(attack, "spoof-aware", "general")), cut
-
-
-def _box(value: object) -> Box:
-    """A face box of the manifest: null, or four numbers."""
-    if not isinstance(value, Iterable):
-        return None
-    numbers = [float(v) for v in value]
-    return (numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == 4 else None

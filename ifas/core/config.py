@@ -44,6 +44,11 @@ class CaptionConfig(Section):
     images_at_once: int = Field(default=8, ge=1, description="for transformers: pictures in a batch")
     max_new_tokens: int = Field(default=48, ge=1, description="for transformers")
     device: str = Field(default="auto", description="for transformers: auto, cpu, cuda")
+    where: Literal["local", "ray"] = Field(
+        default="local", description="general captions by this process, or by a pool of actors on a Ray cluster"
+    )
+    actors: int = Field(default=1, ge=1, description="for ray")
+    gpus_per_actor: float = Field(default=0, ge=0, description="for ray")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     lora_rank: int = Field(default=8, ge=1, description="for transformers: of the adapter that becomes C_S")
     lora_lr: float = 2e-4

@@ -23,5 +23,6 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         config.caption,
         source_domains=config.caption.source_domains or config.protocol.source_domains,
         out=outputs["captions"],
+        work=context.work,
     )
     return StepResult(summary=report.summary, facts=report.facts)

@@ -1,0 +1,165 @@
+"""General captions of one shard: the unit that is captioned at a time, kept when done, and never done twice.
+
+Locally shards are captioned one after the other, on a cluster by a pool of actors (`ray_captions`); both call
+`caption_shard`, so both say the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ifas.captioning.embedded import EmbeddedCaptioner
+from ifas.captioning.identity import without_identity
+from ifas.captioning.inputs import CHANNELS, FEATURES, SIDE, network_input
+from ifas.captioning.measure import Measured, measure
+from ifas.captioning.protocol import Caption, Captioner
+from ifas.core.errors import CorruptShardError, DataError
+from ifas.core.files import replacing, sha256_json
+from ifas.core.imaging import decode
+from ifas.core.manifest import ImageSource
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+    from ifas.captioning.protocol import Box, Picture
+    from ifas.core.config import CaptionConfig
+
+#: Pictures in memory at once while measuring; about 10 MB each.
+_CHUNK = 16
+
+
+class Wanted(NamedTuple):
+    """One row of the manifest, as captioning needs it."""
+
+    sample_id: str
+    shard: str
+    row: int
+    box: Box
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Captions of a shard's rows, in their order.
+
+    Attributes:
+        captions: None where the picture was refused; `why` then says the reason.
+        pictures, features: network inputs, uint8 (n, CHANNELS, SIDE, SIDE) and float32 (n, FEATURES); zeros where
+            refused.
+    """
+
+    captions: tuple[Caption | None, ...]
+    why: tuple[str, ...]
+    pictures: npt.NDArray[np.uint8]
+    features: npt.NDArray[np.float32]
+
+
+def shards_of(manifest: pd.DataFrame) -> list[tuple[str, list[int], list[Wanted]]]:
+    """Name, places in the manifest and rows of each shard, in the order in which shards first occur."""
+    columns = (manifest[name] for name in ("sample_id", "shard", "row", "face_box"))
+    found: dict[str, tuple[list[int], list[Wanted]]] = {}
+    for place, (sample_id, shard, row, box) in enumerate(zip(*columns, strict=True)):
+        places, rows = found.setdefault(str(shard), ([], []))
+        places.append(place)
+        rows.append(Wanted(str(sample_id), str(shard), int(row), _box(box)))
+    return [(shard, *both) for shard, both in found.items()]
+
+
+def caption_shard(rows: Sequence[Wanted], images: ImageSource, general: Captioner) -> Part:
+    """Measures and captions the pictures of a shard. A picture that can't be decoded never fails the others.
+
+    Raises:
+        CorruptShardError: the shard itself is damaged.
+    """
+    import numpy as np
+
+    captions: list[Caption | None] = [None] * len(rows)
+    why = [""] * len(rows)
+    pictures = np.zeros((len(rows), CHANNELS, SIDE, SIDE), dtype=np.uint8)
+    features = np.zeros((len(rows), FEATURES), dtype=np.float32)
+    for start in range(0, len(rows), _CHUNK):
+        places: list[int] = []
+        seen: list[Picture] = []
+        for place, wanted in enumerate(rows[start : start + _CHUNK], start=start):
+            try:
+                seen.append(decode(images.read(wanted.shard, wanted.row)))
+                places.append(place)
+            except CorruptShardError:  # not one bad picture: the dataset itself is damaged
+                raise
+            except DataError as error:
+                why[place] = error.what
+        boxes = [rows[place].box for place in places]
+        measured = [measure(picture, box) for picture, box in zip(seen, boxes, strict=True)]
+        for place, caption, values in zip(places, _say(general, seen, boxes, measured), measured, strict=True):
+            text, _ = without_identity(caption.text)
+            captions[place] = Caption(text, {**values.values, **caption.evidence})
+            given = network_input(values)
+            pictures[place], features[place] = given.picture, given.features
+    return Part(captions=tuple(captions), why=tuple(why), pictures=pictures, features=features)
+
+
+def _say(general: Captioner, pictures: list[Picture], boxes: list[Box], measured: list[Measured]) -> list[Caption]:
+    if isinstance(general, EmbeddedCaptioner):  # it would measure again
+        return [general.describe(picture, seen) for picture, seen in zip(pictures, measured, strict=True)]
+    return general.caption(pictures, boxes)
+
+
+def part_file(folder: Path, rows: Sequence[Wanted], config: CaptionConfig) -> Path:
+    """Where a shard's captions are kept: the name follows from its rows and from what decides the captions."""
+    chosen = ("captioner", "model", "prompt", "images_at_once", "max_new_tokens", "dtype")
+    key = sha256_json([list(rows), [getattr(config, name) for name in chosen]])
+    return folder / f"{key[:32]}.npz"
+
+
+def save(part: Part, path: Path) -> None:
+    """Writes a part, whole or not at all. Numbers and text only: nothing in it is executed when it is read."""
+    import numpy as np
+
+    texts = [None if c is None else [c.text, c.evidence] for c in part.captions]
+    said = np.frombuffer(json.dumps([texts, part.why]).encode(), dtype=np.uint8)
+    with replacing(path) as beside, beside.open("wb") as file:
+        np.savez(file, said=said, pictures=part.pictures, features=part.features)
+
+
+def load(path: Path, rows: int) -> Part | None:
+    """A part that was kept, or None where there is none that is whole."""
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            texts, why = json.loads(kept["said"].tobytes())
+            pictures, features = kept["pictures"], kept["features"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    if not len(texts) == len(why) == len(pictures) == len(features) == rows:
+        return None
+    captions = tuple(None if t is None else Caption(t[0], t[1]) for t in texts)
+    return Part(captions=captions, why=tuple(why), pictures=pictures, features=features)
+
+
+def local_parts(
+    shards: Iterable[Sequence[Wanted]], images: ImageSource, general: Captioner, config: CaptionConfig, folder: Path
+) -> Iterator[Part]:
+    """The part of each shard, one after the other; kept in `folder` when done, and taken from there when it was."""
+    for rows in shards:
+        path = part_file(folder, rows, config)
+        part = load(path, len(rows))
+        if part is None:
+            part = caption_shard(rows, images, general)
+            save(part, path)
+        yield part
+
+
+def _box(value: object) -> Box:
+    """A face box of the manifest: null, or four numbers."""
+    if not isinstance(value, Iterable):
+        return None
+    numbers = [float(v) for v in value]
+    return (numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == 4 else None

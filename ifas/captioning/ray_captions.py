@@ -1,0 +1,118 @@
+"""Captioning on a cluster: Ray Data streams shards through a pool of actors, each with the captioner in its memory.
+
+An actor writes the part of a shard into a folder that all nodes reach and hands back only its name, so captions cross
+the network once, and a run that is started again asks for the missing shards only.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.data
+
+from ifas.captioning.parts import Part, Wanted, caption_shard, load, part_file, save
+from ifas.captioning.protocol import general_captioner
+from ifas.core.config import CaptionConfig
+from ifas.core.errors import DataError
+from ifas.core.manifest import ImageSource
+
+
+class _Captioning:
+    """What each actor of the pool runs."""
+
+    def __init__(self, images: ImageSource, config: CaptionConfig, folder: str) -> None:
+        self.images, self.config, self.folder = images, config, Path(folder)
+        self.general = general_captioner(config)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch is one shard: `rows` holds its rows as a list of plain values."""
+        errors = []
+        for text in batch["rows"]:
+            rows = _rows(str(text))
+            try:
+                save(caption_shard(rows, self.images, self.general), part_file(self.folder, rows, self.config))
+                errors.append("")
+            except DataError as error:
+                errors.append(f"{error.what}\n{error.fix}")
+        return {"shard": batch["shard"], "error": errors}
+
+
+def ray_parts(
+    shards: Sequence[Sequence[Wanted]], images: ImageSource, config: CaptionConfig, folder: Path
+) -> Iterator[Part]:
+    """The part of each shard, in order. Shards whose part is in `folder` are not captioned again.
+
+    Args:
+        folder: on storage that every node reaches.
+
+    Raises:
+        DataError: an actor could not read a shard, or its part did not arrive.
+    """
+    import json
+
+    folder = folder.absolute()
+    missing = [rows for rows in shards if load(part_file(folder, rows, config), len(rows)) is None]
+    if missing:
+        with _cluster(config):
+            items = [{"shard": rows[0].shard, "rows": json.dumps(rows)} for rows in missing]
+            done = (
+                ray.data.from_items(items, override_num_blocks=len(items))
+                .map_batches(
+                    _Captioning,
+                    fn_constructor_kwargs={"images": images, "config": config, "folder": str(folder)},
+                    batch_size=1,
+                    compute=ray.data.ActorPoolStrategy(size=config.actors),
+                    num_gpus=config.gpus_per_actor or None,
+                    num_cpus=None if config.gpus_per_actor else 1,
+                )
+                .iter_rows()
+            )
+            for row in done:
+                if row["error"]:
+                    what, _, fix = str(row["error"]).partition("\n")
+                    raise DataError(what, fix)
+    for rows in shards:
+        part = load(part_file(folder, rows, config), len(rows))
+        if part is None:
+            raise DataError(f"captions of shard {rows[0].shard} did not arrive in {folder}", "use a shared folder")
+        yield part
+
+
+def _rows(text: str) -> list[Wanted]:
+    import json
+
+    return [Wanted(i, s, r, tuple(b) if b else None) for i, s, r, b in json.loads(text)]
+
+
+@contextmanager
+def _cluster(config: CaptionConfig) -> Iterator[None]:
+    """The Ray cluster this process belongs to, or one on this machine that listens on 127.0.0.1 only."""
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False)
+    else:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        ray.init(
+            # The reading tasks of Ray Data need a CPU beside those of the actors.
+            num_cpus=config.actors + 1,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=200 * 2**20,
+            _node_ip_address="127.0.0.1",
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
