@@ -131,6 +131,9 @@ class TrainConfig(Section):
     weight_decay: float = 0.01
     clip: float = 1.0
     balance: bool = Field(default=True, description="draw live and each spoof type equally often")
+    domain_balance: bool = Field(
+        default=False, description="draw by the weights of validation, which lower what the domain betrays of the label"
+    )
     max_source_share: float = Field(
         default=0.2, gt=0, le=1, description="largest share of the training rows that one source of added batches has"
     )

@@ -74,10 +74,10 @@ _ALL = (
     Step(
         name="validate",
         about="rules on the captioned manifest",
-        sections=("validation", "protocol"),
+        sections=("validation", "protocol", "model"),
         inputs=("dataset", "captions"),
         outputs=("validation",),
-        rooms=("model", "validation"),
+        rooms=("model", "data", "validation"),
     ),
     Step(
         name="train",

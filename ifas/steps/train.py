@@ -15,8 +15,11 @@ from ifas.steps.contract import Context
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
     """Trains on the train split of the source domains; resumes from the last checkpoint after a crash."""
+    import pandas as pd
+
     from ifas.data.shards import ShardImages
     from ifas.training.driver import train
+    from ifas.validation.looks import WEIGHTS_FILE
 
     manifest = read_manifest(inputs["captions"], captioned=True)
     domains = config.protocol.source_domains
@@ -28,6 +31,9 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     train_split = released(manifest[(manifest["split"] == "train") & manifest["domain"].isin(domains)])
     rows, over_cap = capped(train_split, config.train.max_source_share)
     rows = rows.reset_index(drop=True)
+    if config.train.domain_balance:
+        weights = pd.read_parquet(inputs["validation"] / WEIGHTS_FILE).set_index("sample_id")["weight"]
+        rows["weight"] = rows["sample_id"].map(weights).fillna(1.0)
     if rows.empty:
         raise DataError(
             f"no training images in the domains {', '.join(domains)}",

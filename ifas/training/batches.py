@@ -32,7 +32,12 @@ class Batches:
         self.job = job
         self.processor = processor
         self.rank = rank
-        self.sampler = Sampler([row.spoof_type for row in job.rows], seed=job.train.seed, balance=job.train.balance)
+        self.sampler = Sampler(
+            [row.spoof_type for row in job.rows],
+            seed=job.train.seed,
+            balance=job.train.balance,
+            weights=[row.weight for row in job.rows] if job.train.domain_balance else None,
+        )
 
     def steps(self, start: int, stop: int) -> Iterator[list[Batch]]:
         """The micro-batches of each step; the next step's are made in a thread while this step's are used.

@@ -23,13 +23,15 @@ FACTS_FILE = "facts.json"
 
 
 class Row(NamedTuple):
-    """One training sample. `spoof_type` is live for bona fide samples; `caption` is the interpretation to learn."""
+    """One training sample. `spoof_type` is live for bona fide samples; `caption` is the interpretation to learn;
+    `weight` is how often it is drawn, relative to others of its class."""
 
     sample_id: str
     shard: str
     row: int
     spoof_type: str
     caption: str
+    weight: float = 1.0
 
     @property
     def live(self) -> bool:
@@ -71,9 +73,10 @@ def rows_of(manifest: pd.DataFrame) -> tuple[Row, ...]:
             f"the first is {locked['sample_id'].iloc[0]}",
             "train on released rows; `ifas data release` opens a quarantined batch, and nothing opens a canary set",
         )
+    weighted = manifest if "weight" in manifest else manifest.assign(weight=1.0)
     rows = tuple(
-        Row(str(r.sample_id), str(r.shard), int(r.row), str(r.spoof_type), str(r.caption or ""))
-        for r in manifest[list(Row._fields)].itertuples(index=False)
+        Row(str(r.sample_id), str(r.shard), int(r.row), str(r.spoof_type), str(r.caption or ""), float(r.weight))
+        for r in weighted[list(Row._fields)].itertuples(index=False)
     )
     if {row.live for row in rows} != {True, False}:
         raise DataError(

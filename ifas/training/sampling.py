@@ -20,10 +20,15 @@ class Sampler:
         classes: class of each sample: live, or its spoof type.
         seed: of the order.
         balance: one deck per class, dealt in turn, so that all classes are drawn equally often; otherwise one deck.
+        weights: how often each sample is in a deck, relative to the others of the deck; None: once each. A deck keeps
+            its size, and a sample is in it either floor or ceil of its expected number of times (systematic sampling).
     """
 
-    def __init__(self, classes: Sequence[str], *, seed: int, balance: bool) -> None:
+    def __init__(
+        self, classes: Sequence[str], *, seed: int, balance: bool, weights: Sequence[float] | None = None
+    ) -> None:
         self.seed = seed
+        self.weights = None if weights is None else np.asarray(weights, dtype=np.float64)
         groups = sorted(set(classes)) if balance else [""]
         self.decks = [
             np.array([i for i, c in enumerate(classes) if not balance or c == group], dtype=np.int64)
@@ -39,7 +44,14 @@ class Sampler:
         return int(self._shuffled(which, epoch)[card])
 
     def _shuffle(self, which: int, epoch: int) -> npt.NDArray[np.int64]:
-        return np.random.default_rng([self.seed, which, epoch]).permutation(self.decks[which])
+        rng = np.random.default_rng([self.seed, which, epoch])
+        deck = self.decks[which]
+        if self.weights is not None:
+            weights = self.weights[deck]
+            ends = np.cumsum(weights) * (len(deck) / weights.sum())
+            marks = np.arange(len(deck)) + rng.random()
+            deck = deck[np.minimum(np.searchsorted(ends, marks, side="right"), len(deck) - 1)]
+        return rng.permutation(deck)
 
 
 def positions(step: int, micro: int, rank: int, *, batch: int, workers: int, accumulate: int) -> range:

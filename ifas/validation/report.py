@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ifas.core.config import ValidateConfig
 from ifas.core.files import replacing, write_json
+from ifas.core.manifest import ImageSource
 from ifas.core.taxonomy import SPLITS, SPOOF_TYPES
+from ifas.validation.pictures import Picture, thumbnails
+from ifas.validation.section import Section, Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 TEMPLATE = "report.html.jinja"
 RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
+#: Images of a failed rule that are shown.
+PICTURED = 4
 
 
 def write_report(
@@ -28,6 +33,9 @@ def write_report(
     config: ValidateConfig,
     source_domains: Sequence[str],
     out: Path,
+    *,
+    sections: Sequence[Section] = (),
+    images: ImageSource | None = None,
 ) -> None:
     """Writes both files into `out`, each atomically. The same input gives the same bytes."""
     contents = content_table(manifest)
@@ -40,9 +48,12 @@ def write_report(
         "config": config.model_dump(mode="json"),
         "rules": [_entry(one) for one in findings],
         "contents": contents,
+        "sections": [_section(one) for one in sections],
     }
     write_json(out / RESULTS_FILE, results)
-    page = _render(findings, report, manifest, contents, source_domains)
+    asked = [shown for one in sections for shown in one.pictures] + _failing(findings)
+    pictures = thumbnails([shown.id for shown in asked], manifest, images) if images is not None else {}
+    page = _render(findings, report, manifest, contents, source_domains, sections, pictures)
     with replacing(out / REPORT_FILE) as beside:
         beside.write_text(page, encoding="utf-8")
 
@@ -67,6 +78,16 @@ def content_table(manifest: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
+def _section(one: Section) -> dict[str, Any]:
+    return {"id": one.id, "flags": list(one.flags), "blocking": list(one.blocking), **one.facts}
+
+
+def _failing(findings: Sequence[Finding]) -> list[Shown]:
+    """A few images of each rule that failed."""
+    failed = [one for one in findings if one.status == "failed" and "images" in one.rule.table]
+    return [Shown(id=case.id, value=case.value) for one in failed for case in one.examples[:PICTURED]]
+
+
 def _entry(one: Finding) -> dict[str, Any]:
     return {
         "id": one.rule.id,
@@ -86,6 +107,8 @@ def _render(
     manifest: pd.DataFrame,
     contents: list[dict[str, Any]],
     source_domains: Sequence[str],
+    sections: Sequence[Section],
+    pictures: Mapping[str, Picture],
 ) -> str:
     import jinja2
 
@@ -102,4 +125,7 @@ def _render(
         contents=contents,
         kinds=[kind for kind in SPOOF_TYPES if kind in kinds] + sorted(kinds - set(SPOOF_TYPES)),
         source_domains=list(source_domains),
+        sections=sections,
+        pictures=pictures,
+        pictured=PICTURED,
     )

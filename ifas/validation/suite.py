@@ -12,9 +12,12 @@ from ifas.core.config import ValidateConfig
 from ifas.validation.derived import column_table, with_media
 from ifas.validation.report import write_report
 from ifas.validation.rules import TABLES, Rule, rules
+from ifas.validation.section import Section
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ifas.core.manifest import ImageSource
 
 Status = Literal["passed", "failed", "broken", "not checked"]
 
@@ -53,7 +56,7 @@ class ValidationReport:
     """Outcome of all rules.
 
     Args:
-        passed: every blocking rule was checked and is kept.
+        passed: every blocking rule was checked and is kept, and no section blocks.
         blocking_failures: title and observation of each blocking rule that failed or is broken.
         summary: one line.
         facts: counts and the status of each rule, JSON values.
@@ -66,20 +69,28 @@ class ValidationReport:
 
 
 def validate(
-    manifest: pd.DataFrame, config: ValidateConfig, *, out: Path, source_domains: Sequence[str] = ()
+    manifest: pd.DataFrame,
+    config: ValidateConfig,
+    *,
+    out: Path,
+    source_domains: Sequence[str] = (),
+    sections: Sequence[Section] = (),
+    images: ImageSource | None = None,
 ) -> ValidationReport:
     """Checks every rule and writes `out`/report.html and `out`/results.json, whatever the outcome.
 
     Args:
         manifest: a captioned manifest; a column that is missing is a finding.
         source_domains: domains that are trained on; empty: all.
+        sections: what was found beyond the rules.
+        images: where the report's pictures are read from; None: it has none.
 
     Raises:
         ConfigError: `config.advisory` names a rule that does not exist.
     """
     findings = check(manifest, rules(config), source_domains)
-    report = conclude(findings, manifest)
-    write_report(findings, report, manifest, config, source_domains, out)
+    report = conclude(findings, manifest, sections)
+    write_report(findings, report, manifest, config, source_domains, out, sections=sections, images=images)
     return report
 
 
@@ -103,13 +114,15 @@ def check(manifest: pd.DataFrame, rules: Sequence[Rule], source_domains: Sequenc
     return tuple(found[rule.id] for rule in rules)
 
 
-def conclude(findings: Sequence[Finding], manifest: pd.DataFrame) -> ValidationReport:
-    """The report of these findings."""
+def conclude(findings: Sequence[Finding], manifest: pd.DataFrame, sections: Sequence[Section] = ()) -> ValidationReport:
+    """The report of these findings and sections."""
     stopping = [one for one in findings if one.blocks]
     failures = [f"{one.rule.title}: {_worded(one)}" for one in stopping if one.status != "not checked"]
     unchecked = [one.rule.id for one in stopping if one.status == "not checked"]
     if unchecked:
         failures.append(f"not checked because of missing or unusable columns: {', '.join(unchecked)}")
+    failures += [text for section in sections for text in section.blocking]
+    flags = {section.id: list(section.flags) for section in sections if section.flags}
     count = {
         "passed": sum(one.status == "passed" for one in findings),
         "blocking failed": sum(one.blocks and one.status == "failed" for one in findings),
@@ -119,6 +132,9 @@ def conclude(findings: Sequence[Finding], manifest: pd.DataFrame) -> ValidationR
     }
     shown = [f"{n} {name}{'s' if name.endswith('note') and n != 1 else ''}" for name, n in count.items() if n]
     summary = f"{len(findings)} rules: {', '.join(shown)} on {len(manifest)} images"
+    if flags:
+        noted = sum(map(len, flags.values()))
+        summary += f", {noted} thing{'s' if noted != 1 else ''} to look into"
     facts = {
         "images": len(manifest),
         "rules": len(findings),
@@ -127,8 +143,10 @@ def conclude(findings: Sequence[Finding], manifest: pd.DataFrame) -> ValidationR
         "notes": {
             one.rule.id: one.observed for one in findings if one.rule.severity == "advisory" and one.status != "passed"
         },
+        **({"flags": flags} if flags else {}),
+        **{section.id.replace("-", "_"): section.facts for section in sections},
     }
-    return ValidationReport(not stopping, tuple(failures), summary, facts)
+    return ValidationReport(not failures, tuple(failures), summary, facts)
 
 
 def _worded(one: Finding) -> str:

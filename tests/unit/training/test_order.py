@@ -92,3 +92,24 @@ def test_learning_rate_warms_up_and_ends_near_zero() -> None:
     assert factors[10:] == sorted(factors[10:], reverse=True)
     assert 0 < factors[-1] < 0.01
     assert lr_factor(0, steps=1, warmup=0.0) == 1.0
+
+
+@given(weights=st.lists(st.floats(0.05, 8), min_size=18, max_size=18), balance=st.booleans(), seed=st.integers(0, 5))
+def test_weights_decide_how_often_a_sample_is_drawn(weights: list[float], balance: bool, seed: int) -> None:
+    sampler = Sampler(CLASSES, seed=seed, balance=balance, weights=weights)
+    for deck in sampler.decks:
+        mine = np.array([weights[i] for i in deck])
+        expected = dict(zip(deck.tolist(), mine * len(deck) / mine.sum(), strict=True))
+        which = next(n for n, other in enumerate(sampler.decks) if other is deck)
+        drawn = Counter(sampler.draw(p * len(sampler.decks) + which) for p in range(len(deck)))
+        assert drawn.total() == len(deck)
+        for sample, times in expected.items():
+            assert np.floor(times - 1e-9) <= drawn[sample] <= np.ceil(times + 1e-9)
+
+
+def test_equal_weights_draw_everything_once() -> None:
+    plain, weighted = (Sampler(CLASSES, seed=1, balance=True, weights=w) for w in (None, [0.7] * len(CLASSES)))
+    for which, deck in enumerate(plain.decks):
+        for sampler in (plain, weighted):
+            drawn = [sampler.draw(p * len(sampler.decks) + which) for p in range(len(deck))]
+            assert sorted(drawn) == sorted(deck)
