@@ -23,6 +23,7 @@ from ifas.core.manifest import ImageSource
 from ifas.core.measures import FIXED_SLICES, MEASURES, SLICE_KINDS
 from ifas.core.standing import released
 from ifas.evaluation import gallery
+from ifas.evaluation.exposure import exposure_against_error
 from ifas.evaluation.plots import Series, det_svg, histogram_svg, roc_svg
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def render_report(
     page = environment.from_string(source).render(
         m=metrics,
         slices=metrics["slices"],
+        exposed=_exposed(metrics, lineage_facts),
         measures=MEASURES,
         fixed=FIXED_SLICES,
         kinds=SLICE_KINDS,
@@ -101,6 +103,15 @@ def render_report(
     )
     with replacing(out) as beside:
         beside.write_text(page, encoding="utf-8")
+
+
+def _exposed(metrics: Mapping[str, Any], lineage_facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Exposure against error on the target; no rows where validation left no counts."""
+    validation = lineage_facts.get("validate")
+    counts = validation.get("exposure", {}).get("species") if isinstance(validation, Mapping) else None
+    if not counts:
+        return {"rows": [], "spearman": None}
+    return exposure_against_error(counts, metrics["slices"]["target"]["apcer"])
 
 
 def percent(value: float | None) -> str:
