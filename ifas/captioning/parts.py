@@ -17,6 +17,7 @@ from ifas.captioning.identity import without_identity
 from ifas.captioning.inputs import CHANNELS, FEATURES, SIDE, network_input
 from ifas.captioning.measure import Measured, measure
 from ifas.captioning.protocol import Caption, Captioner
+from ifas.captioning.specialists import Measurement, look
 from ifas.core.errors import CorruptShardError, DataError
 from ifas.core.files import replacing, sha256_json
 from ifas.core.imaging import decode
@@ -49,11 +50,13 @@ class Part:
 
     Attributes:
         captions: None where the picture was refused; `why` then says the reason.
+        seen: what the specialists measured, by name.
         pictures, features: network inputs, uint8 (n, CHANNELS, SIDE, SIDE) and float32 (n, FEATURES); zeros where
             refused.
     """
 
     captions: tuple[Caption | None, ...]
+    seen: tuple[dict[str, Measurement], ...]
     why: tuple[str, ...]
     pictures: npt.NDArray[np.uint8]
     features: npt.NDArray[np.float32]
@@ -79,6 +82,7 @@ def caption_shard(rows: Sequence[Wanted], images: ImageSource, general: Captione
     import numpy as np
 
     captions: list[Caption | None] = [None] * len(rows)
+    specialists: list[dict[str, Measurement]] = [{} for _ in rows]
     why = [""] * len(rows)
     pictures = np.zeros((len(rows), CHANNELS, SIDE, SIDE), dtype=np.uint8)
     features = np.zeros((len(rows), FEATURES), dtype=np.float32)
@@ -98,9 +102,10 @@ def caption_shard(rows: Sequence[Wanted], images: ImageSource, general: Captione
         for place, caption, values in zip(places, _say(general, seen, boxes, measured), measured, strict=True):
             text, _ = without_identity(caption.text)
             captions[place] = Caption(text, {**values.values, **caption.evidence})
+            specialists[place] = look(values)
             given = network_input(values)
             pictures[place], features[place] = given.picture, given.features
-    return Part(captions=tuple(captions), why=tuple(why), pictures=pictures, features=features)
+    return Part(captions=tuple(captions), seen=tuple(specialists), why=tuple(why), pictures=pictures, features=features)
 
 
 def _say(general: Captioner, pictures: list[Picture], boxes: list[Box], measured: list[Measured]) -> list[Caption]:
@@ -121,7 +126,8 @@ def save(part: Part, path: Path) -> None:
     import numpy as np
 
     texts = [None if c is None else [c.text, c.evidence] for c in part.captions]
-    said = np.frombuffer(json.dumps([texts, part.why]).encode(), dtype=np.uint8)
+    seen = [{name: [m.value, m.confidence] for name, m in one.items()} for one in part.seen]
+    said = np.frombuffer(json.dumps([texts, seen, part.why]).encode(), dtype=np.uint8)
     with replacing(path) as beside, beside.open("wb") as file:
         np.savez(file, said=said, pictures=part.pictures, features=part.features)
 
@@ -134,14 +140,15 @@ def load(path: Path, rows: int) -> Part | None:
 
     try:
         with np.load(path, allow_pickle=False) as kept:
-            texts, why = json.loads(kept["said"].tobytes())
+            texts, seen, why = json.loads(kept["said"].tobytes())
             pictures, features = kept["pictures"], kept["features"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     if not len(texts) == len(why) == len(pictures) == len(features) == rows:
         return None
     captions = tuple(None if t is None else Caption(t[0], t[1]) for t in texts)
-    return Part(captions=captions, why=tuple(why), pictures=pictures, features=features)
+    measured = tuple({name: Measurement(*pair) for name, pair in one.items()} for one in seen)
+    return Part(captions=captions, seen=measured, why=tuple(why), pictures=pictures, features=features)
 
 
 def local_parts(

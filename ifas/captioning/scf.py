@@ -9,17 +9,20 @@ or target picture shapes a training text.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ifas.captioning.clauses import as_json, compose, describe
 from ifas.captioning.filter import filter_captions, without_media
 from ifas.captioning.identity import without_identity
 from ifas.captioning.inputs import InputStore, NetworkInput, input_store
 from ifas.captioning.parts import local_parts, shards_of
 from ifas.captioning.protocol import Caption, Captioner, general_captioner
+from ifas.captioning.specialists import Measurement
 from ifas.captioning.statistics import scf_facts, scf_summary
 from ifas.captioning.table import write_table
 from ifas.captioning.vision_language import VisionLanguageCaptioner
@@ -89,7 +92,7 @@ def run_scf(
     with replacing(out) as beside, _kept(work) as kept:
         beside.mkdir()
         with input_store(beside, len(manifest)) as store:
-            said, refused = _describe(manifest, images, general, store, config, kept)
+            said, seen, refused = _describe(manifest, images, general, store, config, kept)
             places = np.flatnonzero([caption is not None for caption in said])
             rows = _general_columns(manifest.iloc[places], [c for c in said if c is not None])
             # Nobody vouches for a quarantined row yet, and a canary shapes nothing, ever.
@@ -104,10 +107,12 @@ def run_scf(
                 tuned, losses = _tune(rows[tuning], store, places[tuning], config)
                 spoof_aware = _rewrite(tuned, store, places[np.flatnonzero(rows["label"] == "spoof")])
             rows, cut = _final_columns(rows, spoof_aware)
+            if config.specialists:
+                rows = _with_clauses(rows, [seen[place] for place in places], conditional=config.conditional)
         write_table(rows, beside / MANIFEST_FILE)
         tuned.save(beside / CAPTIONER_DIR)
         facts = scf_facts(rows, tuning, refused=refused, cut=cut, losses=losses)
-        facts = {"captioner": general.name, "source_domains": list(domains), **facts}
+        facts = {"captioner": general.name, "source_domains": list(domains), **facts, **_spoken(rows)}
         write_json(beside / STATS_FILE, facts)
     facts["unreadable"]["images"] = refused[:_LISTED]
     return CaptionReport(summary=scf_summary(facts), facts=facts)
@@ -128,6 +133,12 @@ def _kept(work: Path | None) -> Iterator[Path]:
     remove(folder)
 
 
+def _spoken(rows: pd.DataFrame) -> dict[str, Any]:
+    """Clauses by specialist, and how many labels are doubted."""
+    named = Counter(one["specialist"] for text in rows["clauses"] for one in json.loads(text))
+    return {"clauses": dict(sorted(named.items())), "labels_doubted": int(rows["label_audit"].notna().sum())}
+
+
 def _known(domains: tuple[str, ...], manifest: pd.DataFrame) -> tuple[str, ...]:
     present = sorted(manifest["domain"].unique())
     unknown = sorted(set(domains) - set(present))
@@ -146,10 +157,11 @@ def _describe(
     store: InputStore,
     config: CaptionConfig,
     work: Path,
-) -> tuple[list[Caption | None], list[dict[str, str]]]:
-    """General captions of all rows (None where a picture was refused), and the refused ones with the reason."""
+) -> tuple[list[Caption | None], list[dict[str, Measurement]], list[dict[str, str]]]:
+    """General captions of all rows (None where a picture was refused), what specialists saw, and refusals."""
     progress = Progress("caption", total=len(manifest), unit="images")
     said: list[Caption | None] = [None] * len(manifest)
+    seen: list[dict[str, Measurement]] = [{} for _ in range(len(manifest))]
     shards = shards_of(manifest)
     everything = [rows for _, _, rows in shards]
     if config.where == "ray":
@@ -161,7 +173,7 @@ def _describe(
     reasons: dict[int, str] = {}
     for (_, places, _), part in zip(shards, parts, strict=True):
         for n, place in enumerate(places):
-            said[place] = part.captions[n]
+            said[place], seen[place] = part.captions[n], part.seen[n]
             if said[place] is None:
                 reasons[place] = part.why[n]
             store.put(place, NetworkInput(part.pictures[n], part.features[n]))
@@ -169,7 +181,7 @@ def _describe(
     if not any(said):
         raise DataError(f"none of the {len(manifest)} images can be decoded", "check that the shards hold images")
     ids = manifest["sample_id"].tolist()
-    return said, [{"sample_id": str(ids[place]), "why": why} for place, why in sorted(reasons.items())]
+    return said, seen, [{"sample_id": str(ids[place]), "why": why} for place, why in sorted(reasons.items())]
 
 
 def _general_columns(rows: pd.DataFrame, said: list[Caption]) -> pd.DataFrame:
@@ -257,6 +269,18 @@ def _recaption(tuned: VisionLanguageCaptioner, attacks: pd.DataFrame, images: Im
         texts += [c.text for c in tuned.caption(pictures, [None] * len(pictures))]
         progress.advance(len(chunk), phase="spoof-aware captions")
     return texts
+
+
+def _with_clauses(rows: pd.DataFrame, seen: list[dict[str, Measurement]], *, conditional: bool) -> pd.DataFrame:
+    """Rows whose captions say what specialists saw and the label allows, with provenance and the label audit."""
+    texts, clauses, audit = [], [], []
+    for text, spoof_type, mine in zip(rows["caption"], rows["spoof_type"], seen, strict=True):
+        found = describe(mine, str(spoof_type), conditional=conditional)
+        composed, held = compose(str(text), found.clauses)
+        texts.append(composed)
+        clauses.append(json.dumps(as_json(held)))
+        audit.append(json.dumps(as_json(found.doubts)) if found.doubts else None)
+    return rows.assign(caption=texts, clauses=clauses, label_audit=audit)
 
 
 def _final_columns(rows: pd.DataFrame, spoof_aware: list[str]) -> tuple[pd.DataFrame, dict[str, int]]:

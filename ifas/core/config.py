@@ -44,6 +44,8 @@ class CaptionConfig(Section):
     images_at_once: int = Field(default=8, ge=1, description="for transformers: pictures in a batch")
     max_new_tokens: int = Field(default=48, ge=1, description="for transformers")
     device: str = Field(default="auto", description="for transformers: auto, cpu, cuda")
+    specialists: bool = Field(default=True, description="captions say what visual specialists measure")
+    conditional: bool = Field(default=True, description="a specialist's clause must fit the label")
     where: Literal["local", "ray"] = Field(
         default="local", description="general captions by this process, or by a pool of actors on a Ray cluster"
     )

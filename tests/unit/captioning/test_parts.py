@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
@@ -71,7 +72,7 @@ def test_ray_goes_on_behind_finished_shards_and_names_a_damaged_one(packed: Path
     folder.mkdir()
     # The captions of two shards are here already; should they be made again, they would differ.
     done = caption_shard(shards[0], ShardImages(packed), EmbeddedCaptioner())
-    marked = type(done)(captions=done.captions[::-1], why=done.why, pictures=done.pictures, features=done.features)
+    marked = dataclasses.replace(done, captions=done.captions[::-1])
     for rows in shards[:2]:
         save(marked if rows is shards[0] else caption_shard(rows, ShardImages(packed), EmbeddedCaptioner()),
              part_file(folder, rows, QUICK))  # fmt: skip
@@ -149,7 +150,7 @@ def test_parts_come_back_as_they_were(packed: Path, tmp_path: Path) -> None:
     save(part, path)
     back = load(path, len(rows))
     assert back is not None
-    assert (back.captions, back.why) == (part.captions, part.why)
+    assert (back.captions, back.seen, back.why) == (part.captions, part.seen, part.why)
     assert np.array_equal(back.pictures, part.pictures)
     assert np.array_equal(back.features, part.features)
     assert load(path, len(rows) + 1) is None

@@ -1,0 +1,84 @@
+"""What may be said of a picture, given the measurements and its label; and what contradicts the label.
+
+A clause is said when its specialist is sure enough and its medium fits the labelled spoof type (the conditional rule of
+DCE, arXiv 2412.14233). Evidence that does not fit says nothing: it goes to the label audit, for a person to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from ifas.captioning.specialists import Measurement, specialists
+
+#: A clause that fits the label is said from this confidence on; a label is doubted at the second.
+SAID_FROM, DOUBTED_FROM = 0.5, 1.0
+#: Clauses added to a caption at most, and words up to which one is added: the model's answer has to stay short.
+MOST_CLAUSES, LONGEST = 2, 34
+
+
+@dataclass(frozen=True)
+class Clause:
+    """A clause with its provenance."""
+
+    text: str
+    specialist: str
+    value: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Described:
+    """Clauses that may be said, the surest first, and evidence against the label."""
+
+    clauses: tuple[Clause, ...]
+    doubts: tuple[Clause, ...]
+
+
+def describe(seen: Mapping[str, Measurement], spoof_type: str, *, conditional: bool = True) -> Described:
+    """Clauses and doubts of one picture.
+
+    Args:
+        seen: measurements by specialist.
+        spoof_type: of the label; `live` for bona fide.
+        conditional: whether a clause must fit the label. Switched off to measure what the rule is worth.
+    """
+    clauses, doubts = [], []
+    for name, one in specialists().items():
+        found = seen.get(name)
+        if found is None or found.confidence < SAID_FROM:
+            continue
+        clause = Clause(one.clause, name, round(found.value, 4), round(found.confidence, 4))
+        fits = spoof_type in one.supports
+        if fits or not conditional:
+            clauses.append(clause)
+        if spoof_type in one.refutes and found.confidence >= DOUBTED_FROM:
+            doubts.append(clause)
+    return Described(tuple(sorted(clauses, key=_surest)), tuple(sorted(doubts, key=_surest)))
+
+
+def _surest(clause: Clause) -> tuple[float, str]:
+    return (-clause.confidence, clause.specialist)
+
+
+def compose(text: str, clauses: tuple[Clause, ...]) -> tuple[str, tuple[Clause, ...]]:
+    """A caption with clauses that it does not say yet, and those of `clauses` that it holds now.
+
+    A clause whose words are in the caption already is held without being added.
+    """
+    held: list[Clause] = []
+    added: list[str] = []
+    for clause in clauses:
+        words = specialists()[clause.specialist].words
+        if any(word in text.lower() for word in words):
+            held.append(clause)
+        elif len(added) < MOST_CLAUSES and len(text.split()) + len(clause.text.split()) <= LONGEST:
+            held.append(clause)
+            added.append(clause.text)
+            text = f"{text} {clause.text[0].upper()}{clause.text[1:]}."
+    return text, tuple(held)
+
+
+def as_json(clauses: tuple[Clause, ...]) -> list[dict[str, object]]:
+    """Clauses as plain values, for the manifest."""
+    return [asdict(clause) for clause in clauses]

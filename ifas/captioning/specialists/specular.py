@@ -1,0 +1,28 @@
+"""Small sharp highlights on the face: moulded plastic, latex or a glossy sheet; an oily forehead has them, too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ifas.captioning.cues import ramp
+from ifas.captioning.specialists import Measurement
+
+if TYPE_CHECKING:
+    from ifas.captioning.measure import Measured
+
+
+class Specular:
+    """Share of highlights in the face's tones."""
+
+    name = "specular"
+    clause = "small sharp highlights lie on the face"
+    words = ("highlights", "shines")
+    supports = frozenset({"mask", "mannequin"})
+    refutes = frozenset[str]()
+
+    def measure(self, seen: Measured) -> Measurement:
+        """Plain from 0.24 on."""
+        return Measurement(seen.values["gloss"], ramp(seen.values["gloss"], 0.14, 0.24))
+
+
+SPECIALIST = Specular()
