@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from ifas.data.readers import Scan
@@ -18,6 +20,7 @@ def findings(scan: Scan) -> dict[str, Any]:
         return dict(sorted(Counter(values).items()))
 
     samples = scan.samples
+    unreadable = [s.source for s in samples if _unreadable(s.path)]
     return {
         "dataset": scan.name,
         "licence": scan.licence,
@@ -31,9 +34,18 @@ def findings(scan: Scan) -> dict[str, Any]:
         "splits": counted([s.split for s in samples]),
         "domains": counted([s.domain for s in samples]),
         "refused": {"count": len(scan.refused), "first": [f"{r.source}: {r.reason}" for r in scan.refused[:NAMED]]},
+        "unreadable": {"count": len(unreadable), "first": unreadable[:NAMED]},
         "unrecognised": {"count": len(scan.unrecognised), "first": list(scan.unrecognised[:NAMED])},
         "notes": list(scan.notes),
     }
+
+
+def _unreadable(path: Path) -> bool:
+    """Missing, empty, or not ours to read. Whether it holds an image is seen when it is packed."""
+    try:
+        return path.stat().st_size == 0 or not os.access(path, os.R_OK)
+    except OSError:
+        return True
 
 
 def lines(found: dict[str, Any]) -> list[str]:
@@ -49,7 +61,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"{name:<15}" + ", ".join(f"{key} {n}" for key, n in found[name].items())
         for name in ("labels", "species", "splits")
     ]
-    for name, words in (("refused", "refused"), ("unrecognised", "not recognised")):
+    for name, words in (("refused", "refused"), ("unreadable", "not readable"), ("unrecognised", "not recognised")):
         said.append(f"{words:<15}{found[name]['count']}")
         said += [f"  {one}" for one in found[name]["first"]]
     return said + [f"{'note':<15}{note}" for note in found["notes"]]

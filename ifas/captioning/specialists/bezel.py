@@ -23,7 +23,7 @@ class Bezel:
     def measure(self, seen: Measured) -> Measurement:
         """Sure from 0.75 of the side on, and only where no bright border is longer: door frames are shorter."""
         dark, bright = seen.values["dark_border"], seen.values["bright_border"]
-        return Measurement(dark, ramp(dark, 0.30, 0.75) if dark > bright else 0.0)
+        return Measurement(dark, ramp(dark, 0.25, 0.75) if dark > bright else 0.0)
 
 
 SPECIALIST = Bezel()

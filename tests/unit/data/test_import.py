@@ -35,9 +35,20 @@ def run(*arguments: object) -> tuple[int, str, BaseException | None]:
 
 def test_dry_run_says_what_is_there_and_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, _ = run("casia-mfsd", grown(tmp_path / "casia", "casia-mfsd"), "--dry-run")
+    raw = grown(tmp_path / "casia", "casia-mfsd")
+    (raw / "test_release/30/8.avi").write_bytes(b"")
+    code, out, _ = run("casia-mfsd", raw, "--dry-run")
     assert code == 0
-    for words in ("subjects       4", "live 3, spoof 6", "print.cut_eyes 2", "test 5", "9 videos", "holiday.xyz"):
+    for words in (
+        "subjects       4",
+        "live 3, spoof 6",
+        "print.cut_eyes 2",
+        "test 5",
+        "9 videos",
+        "holiday.xyz",
+        "not readable   1",
+        "30/8.avi",
+    ):
         assert words in out, out
     assert [p.name for p in tmp_path.iterdir()] == ["casia"]
     code, out, _ = run("siw", grown(tmp_path / "siw", "siw"), "--dry-run", "--json")
