@@ -1,9 +1,9 @@
 """`python -m benchmarks.captions [SUBJECTS]`: what captions say, against the ground truth of the simulator.
 
 - *clause precision*: of the clauses said, the share that is true; *recall*: of the pictures where a border is true, the
-  share that says it. A bezel is true where the rim of a display is in the frame; a paper margin where a print has a
-  margin and its rim is in the frame; recapture is true of every print and replay (how much of the pattern survives the
-  camera is not recorded, so its recall is no figure of the specialist);
+  share that says it. Edges enclose a face where the rim of a sheet or display is in the frame; a bezel is true where it
+  is that of a display, a paper margin where it is that of a print with a margin. Recapture is true of every print and
+  replay (how much of the pattern survives the camera is not recorded, so its recall is no figure of the specialist);
 - *label audit*: a tenth of the labels is changed, live against attack or to another attack; of the pictures listed, the
   share whose label was changed, and of the changed ones the share listed;
 - *wrong medium*: clauses that belong to another spoof type than the picture's, with and without the conditional rule.
@@ -37,6 +37,7 @@ def truth(row: dict[str, Any]) -> dict[str, bool]:
         "bezel": kind == "replay" and rim,
         "paper margin": kind == "print" and rim and attack.get("border", 0) > 0,
         "recapture": kind in ("print", "replay"),
+        "enclosure": rim,
     }
 
 
@@ -62,7 +63,7 @@ def main() -> int:
         figure(f"precision of {name} ({all_said} said)", hits / max(1, all_said), "")
         figure(f"recall of {name} ({all_true} true)", hits / max(1, all_true), "")
     ok &= figure(f"clause precision ({spoken} said)", right / max(1, spoken), "", bar=0.95, bar_is="value >=")
-    borders = ("bezel", "paper margin")
+    borders = ("bezel", "paper margin", "enclosure")
     hits = sum(n in s and t[n] for s, t in zip(said, real, strict=True) for n in borders)
     whole = sum(t[n] for t in real for n in borders)
     ok &= figure(f"clause recall, borders ({whole} true)", hits / max(1, whole), "", bar=0.8, bar_is="value >=")

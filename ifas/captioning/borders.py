@@ -107,3 +107,33 @@ def _sides(levels: Floats, start: npt.NDArray[np.float64], along: npt.NDArray[np
 
     low, high = sorted((level(-REACH), level(REACH)))
     return low, high
+
+
+def sides(view: View) -> int:
+    """How many of the four sides of the face, left, right, above and below, have a straight border beside them."""
+    import cv2
+    import numpy as np
+
+    height, width = view.grey.shape
+    eight_bit = np.clip(blurred(view.grey, 1.0) * 255, 0, 255).astype(np.uint8)
+    found = cv2.createLineSegmentDetector(0).detect(eight_bit)[0]
+    if found is None:
+        return 0
+    x0, y0, x1, y1 = view.face
+    black, white = np.percentile(view.grey, (2, 98))
+    levels = (view.grey - black) / max(float(white - black), 0.05)
+    there = set()
+    for segment in found.reshape(-1, 4).astype(np.float64):
+        start, along = segment[:2], segment[2:] - segment[:2]
+        if np.hypot(*along) < SHORTEST * min(height, width) or _diagonal(along):
+            continue
+        low, high = _sides(levels, start, along)
+        if high - low < FULL_STEP / 2:
+            continue
+        x, y = start + along / 2
+        upright = abs(along[1]) > abs(along[0])
+        if upright and not x0 < x < x1:
+            there.add("left" if x <= x0 else "right")
+        elif not upright and not y0 < y < y1:
+            there.add("above" if y <= y0 else "below")
+    return len(there)

@@ -39,7 +39,16 @@ def mean(name: str, kind: str) -> float:
 
 
 def test_each_is_known_and_says_nothing_of_a_medium_or_a_person() -> None:
-    assert set(specialists()) == {"bezel", "depth", "gamut", "paper margin", "recapture", "specular"}
+    assert set(specialists()) == {
+        "bezel",
+        "depth",
+        "enclosure",
+        "gamut",
+        "paper margin",
+        "recapture",
+        "screen text",
+        "specular",
+    }
     for name, one in specialists().items():
         assert one.name == name
         assert one.supports <= set(SPOOF_TYPES)
@@ -67,6 +76,31 @@ def test_patterns_and_highlights() -> None:
     assert seen(plain)["recapture"].confidence < 0.5
     assert mean("specular", "mask") > mean("specular", "live")
     assert mean("gamut", "print") > mean("gamut", "live")
+
+
+def test_edges_around_the_face_enclose_it() -> None:
+    picture = draw("live", 1).copy()
+    for count, edge in enumerate((np.s_[:, :14], np.s_[:, -14:], np.s_[:12]), start=1):
+        picture[edge] = 4
+        assert seen(picture)["enclosure"].value >= count
+    assert seen(picture)["enclosure"].confidence == 1
+    assert seen(draw("live", 1))["enclosure"].confidence < 0.5
+
+
+def test_text_is_read_beside_the_face_only() -> None:
+    import cv2
+
+    written, bare = framed(4).copy(), framed(4)
+    cv2.putText(written, "12:45 LTE", (20, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
+    assert seen(written)["screen text"] == Measurement(9.0, 1.0)
+    assert seen(bare)["screen text"].confidence == 0
+    # Letters on the face, a tattoo say, are none on a screen; and where nothing is straight nobody looks for a device.
+    onto = framed(4).copy()
+    cv2.putText(onto, "ABCD", (58, 70), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+    assert seen(onto)["screen text"].confidence == 0
+    loose = np.full((160, 160, 3), 120, np.uint8)
+    cv2.putText(loose, "12:45 LTE", (20, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
+    assert seen(loose)["screen text"] == Measurement(0.0, 0.0)
 
 
 @settings(max_examples=40, deadline=None)
