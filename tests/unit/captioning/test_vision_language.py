@@ -124,7 +124,7 @@ def test_scf_with_a_vision_language_model(tmp_path: Path, monkeypatch: pytest.Mo
     mine = (rows["split"] == "train") & (rows["domain"] == "near") & (rows["label"] == "spoof")
     assert tuned == [int((mine & (rows["status"] == "released")).sum())]
     live = rows[rows["label"] == "live"]
-    assert set(live["caption"]) == {"A person, the person smiles."}
+    assert live["caption"].str.startswith("A person, the person smiles.").all()
     attacks = rows[rows["label"] == "spoof"]
     assert attacks["caption"].str.contains("looks like").mean() > 0.6, attacks["caption"].unique()
     assert report.facts["captioner"] == "transformers"
