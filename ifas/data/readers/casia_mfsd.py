@@ -28,7 +28,7 @@ SPECIES = {
     **dict.fromkeys(("5", "6", "HR_3"), "print.cut_eyes"),
     **dict.fromkeys(("7", "8", "HR_4"), "replay.tablet"),
 }
-_PATH = re.compile(r"(?:.*/)?(train|test)_release/(\d+)/(HR_[1-4]|[1-8])\.avi", re.IGNORECASE)
+_PATH = re.compile(r"(?:.*/)?(train|test)_release/(\d+)/(HR_[1-4]|[1-8])\.avi", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ LAYOUT = Layout(
     side_files=r".*\.(txt|pdf|md)",
 )
 _PATH = re.compile(
-    r"(?:.*/)?(?:Real/([^/]+)/(1|15|16|17|22|23)|Fake/([^/]+)/([1-3])/([1-6]))\.(?:mov|mp4|avi)", re.IGNORECASE
+    r"(?:.*/)?(?:Real/([^/]+)/(1|15|16|17|22|23)|Fake/([^/]+)/([1-3])/([1-6]))\.(?:mov|mp4|avi)",
+    re.IGNORECASE | re.ASCII,
 )
 
 

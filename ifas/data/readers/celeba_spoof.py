@@ -20,6 +20,7 @@ from typing import Any
 from ifas.core.errors import DataError
 from ifas.core.taxonomy import Split
 from ifas.data.readers.sample import RawSample, Refusal, Scan, train_or_dev
+from ifas.data.readers.tree import printable
 
 SPECIES = {
     0: "live",
@@ -43,7 +44,7 @@ LABEL_FILES = {"train": "metas/intra_test/train_label.json", "test": "metas/intr
 #: Boxes are given in a frame of this size, whatever the image's.
 BOX_FRAME = (224, 224)
 
-_PATH = re.compile(r"Data/(train|test)/([^/]+)/(live|spoof)/([^/]+)\.(?:jpe?g|png)", re.IGNORECASE)
+_PATH = re.compile(r"Data/(train|test)/([^/]+)/(live|spoof)/([^/]+)\.(?:jpe?g|png)", re.IGNORECASE | re.ASCII)
 _EXPECTED = "expected Data/<train|test>/<subject>/<live|spoof>/<image>.{jpg|png} and metas/intra_test/*_label.json"
 
 
@@ -157,8 +158,10 @@ def _box(file: Path) -> tuple[float, float, float, float] | None:
 def _unlisted(root: Path, listed: set[str]) -> Iterator[str]:
     """Files below Data/ that no label file lists, boxes apart."""
     for folder, folders, files in os.walk(root / "Data"):
-        folders.sort()
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in sorted(files):
+            if name.startswith("."):
+                continue
             source = (Path(folder) / name).relative_to(root).as_posix()
             if source not in listed and not name.endswith("_BB.txt"):
-                yield source
+                yield printable(source)

@@ -19,6 +19,7 @@ from typing import Any
 from ifas.core.errors import DataError
 from ifas.core.taxonomy import PAI_SPECIES, SPLITS, spoof_type_of
 from ifas.data.readers.sample import IMAGE_SUFFIXES, RawSample, Refusal, Scan, split_of
+from ifas.data.readers.tree import NOT_TEXT, is_text, printable
 
 DATASET_JSON = "dataset.json"
 SAMPLES_JSONL = "samples.jsonl"
@@ -50,7 +51,8 @@ class Folder:
             for found in _listed(root, licence, synthetic):
                 (samples if isinstance(found, RawSample) else refused).append(found)  # type: ignore[arg-type]
         else:
-            samples = [s for f in files if (s := _from_path(root, f, licence, synthetic))]
+            refused = [Refusal(printable(f), NOT_TEXT) for f in files if not is_text(f)]
+            samples = [s for f in files if is_text(f) and (s := _from_path(root, f, licence, synthetic))]
         if not samples and not refused:
             first = f"; first path that did not fit: {files[0]}" if files else "; it holds no files"
             raise DataError(f"{root}: no image found: {_EXPECTED}{first}", "point to the folder above the domains")
@@ -59,7 +61,7 @@ class Folder:
             name=str(about.get("name", root.resolve().name)),
             samples=tuple(samples),
             refused=tuple(refused),
-            unrecognised=tuple(sorted(f for f in files if f not in known)),
+            unrecognised=tuple(sorted(p for f in files if (p := printable(f)) not in known)),
             licence=licence,
             notes=tuple(str(note) for note in about.get("notes", ())),
             description=str(about.get("description", "")),
@@ -83,8 +85,8 @@ def _about(root: Path) -> dict[str, Any]:
 def _files(root: Path) -> Iterator[str]:
     """Relative POSIX paths of all files but the two that describe the dataset."""
     for folder, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for name in sorted(n for n in names if not n.startswith(".")):
             source = (Path(folder) / name).relative_to(root).as_posix()
             if source not in (DATASET_JSON, SAMPLES_JSONL):
                 yield source

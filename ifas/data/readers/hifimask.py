@@ -29,7 +29,7 @@ SCENE = {"1": "white", "2": "green", "3": "tricolour", "4": "sunshine", "5": "sh
 LIGHT = {"0": None, "1": "normal", "2": "dim", "3": "bright", "4": "back", "5": "side", "6": "top"}
 SENSOR = ("SpO2", "iPhone 11", "iPhone X", "MI 10", "P40", "S20", "Vivo", "D435", "HJIM")
 _VIDEO = re.compile(r"([1-3])_(\d\d)_([0-3])_([1-6])_([0-6])_([0-8])")
-_PATH = re.compile(r"(?:.*/)?(" + _VIDEO.pattern + r")/(\d{4})\.(?:png|jpg)", re.IGNORECASE)
+_PATH = re.compile(r"(?:.*/)?(" + _VIDEO.pattern + r")/(\d{4})\.(?:png|jpg)", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class HiFiMask:
     """Reader of the distributed layout."""
 
     def scan(self, root: Path) -> Scan:
-        """All frames below `root`. Raises DataError where the layout is another one, or two lists share a subject."""
+        """All frames below `root`. Raises DataError where the layout is another one."""
         splits, refused, notes = _protocol(root)
 
         def parse(source: str) -> Parsed:
@@ -71,7 +71,13 @@ def _protocol(root: Path) -> tuple[dict[str, Split], dict[str, Refusal], list[st
     splits: dict[str, Split] = {}
     refused: dict[str, Refusal] = {}
     notes: list[str] = []
-    kinds: tuple[tuple[str, Split], ...] = (("train", "train"), ("dev", "dev"), ("val", "dev"), ("test", "test"))
+    kinds: tuple[tuple[str, Split], ...] = (
+        ("train", "train"),
+        ("dev", "dev"),
+        ("test", "test"),
+        ("eval", "test"),
+        ("val", "dev"),
+    )
     for file in sorted(root.rglob("*.txt")) if root.is_dir() else []:
         split = next((split for word, split in kinds if word in file.stem.lower()), None)
         listed: dict[str, bool | None] = {}

@@ -23,7 +23,9 @@ LAYOUT = Layout(
     description="HKBU-MARs V2; splits cut by subject",
     side_files=r".*\.(txt|pdf|md)",
 )
-_PATH = re.compile(r"(?:.*/)?(real|attack)/(\d{1,2})/(0?[1-7])_(0?[1-6])_(\d{1,2})\.(?:avi|mp4|mov)", re.IGNORECASE)
+_PATH = re.compile(
+    r"(?:.*/)?(real|attack)/(\d{1,2})/(0?[1-7])_(0?[1-6])_(\d{1,2})\.(?:avi|mp4|mov)", re.IGNORECASE | re.ASCII
+)
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,23 @@ def label_lists(root: Path, *, live: str, attack: str) -> tuple[dict[str, Refusa
     """
     if not root.is_dir():
         return {}, []
-    is_live, is_attack = re.compile(live, re.IGNORECASE), re.compile(attack, re.IGNORECASE)
+    is_live, is_attack = re.compile(live, re.IGNORECASE | re.ASCII), re.compile(attack, re.IGNORECASE | re.ASCII)
     found = {s: bool(is_live.search(s)) for s in paths(root) if is_live.search(s) or is_attack.search(s)}
-    by_stem = {_stem(source): source for source in found}
+
+    def key(path: str) -> str:
+        """The part of a path that begins with the dataset's own folders: lists put other folders before it."""
+        stem = _stem(path)
+        match = is_live.search(stem) or is_attack.search(stem)
+        return stem[match.start() :].lstrip("/") if match else stem
+
+    by_key = {key(source): source for source in found}
     refused: dict[str, Refusal] = {}
     notes: list[str] = []
     for file in sorted({*root.glob("*.txt"), *root.glob("*/*.txt")}):
         rows = [row for row in read_list(file) if len(row) >= 2 and row[-1] in ("0", "1")]
         listed: dict[str, bool | None] = {}
         for row in rows:
-            source = by_stem.get(_stem(row[0]))
+            source = by_key.get(key(row[0]))
             if source:
                 listed[source] = row[-1] == "1"
         wrong, said = checked_against(listed, found, file.relative_to(root).as_posix())
@@ -39,6 +46,6 @@ def label_lists(root: Path, *, live: str, attack: str) -> tuple[dict[str, Refusa
 
 
 def _stem(path: str) -> str:
-    """A path without its ending and without what comes before the dataset's own folders."""
+    """A path without its ending, with forward slashes."""
     pure = PurePosixPath(path.replace("\\", "/").removeprefix("./"))
-    return pure.with_suffix("").as_posix().lstrip("/")
+    return (pure.with_suffix("") if pure.name else pure).as_posix().lstrip("/")

@@ -31,7 +31,7 @@ LISTS: dict[Split, str] = {"train": "train_sub_list.txt", "test": "test_sub_list
 _PATH = re.compile(
     r"(?:.*/)?scene01/(?:real/real|attack/attack)_client(\d{3})_(android|laptop)_SD_"
     r"(?:(ipad_video|iphone_video|printed_photo)_)?scene01\.(mp4|mov)",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 
 
@@ -53,7 +53,7 @@ class MsuMfsd:
                     f"{root / name} is not there; expected {LAYOUT.expected}", "unpack the lists beside scene01"
                 )
             for row in read_list(found[0]):
-                if not row[0].isdigit() or splits.get(int(row[0]), split) != split:
+                if not (row[0].isascii() and row[0].isdigit()) or splits.get(int(row[0]), split) != split:
                     raise DataError(
                         f"{found[0]}: {row[0]!r} is no subject number, or both lists have it",
                         "download it again",

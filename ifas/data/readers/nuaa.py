@@ -27,7 +27,8 @@ LAYOUT = Layout(
     side_files=r".*\.(txt|pdf|md|db)|(.*/)?(Client|Imposter)(Face|Normalized)/.*",
 )
 _PATH = re.compile(
-    r"(?:.*/)?(Client|Imposter)(Raw|Face)/(\d{4})/(\d{4})_(\d\d)_(\d\d)_(\d\d)_(\d+)\.(?:jpg|bmp|png)", re.IGNORECASE
+    r"(?:.*/)?(Client|Imposter)(Raw|Face)/(\d{4})/(\d{4})_(\d\d)_(\d\d)_(\d\d)_(\d+)\.(?:jpg|bmp|png)",
+    re.IGNORECASE | re.ASCII,
 )
 
 

@@ -25,7 +25,7 @@ LAYOUT = Layout(
 SPLITS: dict[str, Split] = {"train": "train", "dev": "dev", "test": "test"}
 SPECIES = {"1": "live", "2": "print", "3": "print", "4": "replay", "5": "replay"}
 INSTRUMENT = {"2": "printer 1", "3": "printer 2", "4": "display 1", "5": "display 2"}
-_PATH = re.compile(r"(?:.*/)?(Train|Dev|Test)_files/([1-6])_([1-3])_(\d\d?)_([1-5])\.avi", re.IGNORECASE)
+_PATH = re.compile(r"(?:.*/)?(Train|Dev|Test)_files/([1-6])_([1-3])_(\d\d?)_([1-5])\.avi", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ LAYOUT = Layout(
 )
 SPECIES = {"1": "live", "2": "print", "3": "replay"}
 _PATH = re.compile(
-    r"(?:.*/)?(Train|Test)/(live|spoof)/(\d+)/(\d+)-([12])-([123])-([1-4])-([12])\.(?:mov|mp4|avi)", re.IGNORECASE
+    r"(?:.*/)?(Train|Test)/(live|spoof)/(\d+)/(\d+)-([12])-([123])-([1-4])-([12])\.(?:mov|mp4|avi)",
+    re.IGNORECASE | re.ASCII,
 )
 
 

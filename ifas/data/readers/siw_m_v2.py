@@ -42,7 +42,7 @@ TYPES = {
     "Mask_TransparentMask": ("mask.transparent", "Mask_Trans"),
 }
 _SPECIES = {word.lower(): species for folder, (species, prefix) in TYPES.items() for word in (folder, prefix)}
-_PATH = re.compile(r"(?:.*/)?(?:Live|Spoof/([^/]+))/([A-Za-z_]+?)_?(\d+)\.(\w+)", re.IGNORECASE)
+_PATH = re.compile(r"(?:.*/)?(?:Live|Spoof/([^/]+))/([A-Za-z_]+?)_?(\d+)\.(\w+)", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class SiwMV2:
                 source=source,
                 domain=LAYOUT.name,
                 subject_id=subject,
-                media_id=subject,
+                # Print_12 and Paper_12 of one folder are two videos.
+                media_id=source.rpartition(".")[0],
                 split=split_of(subject),
                 pai_species=species,
                 container="video",

@@ -14,6 +14,8 @@ from ifas.data.readers.sample import HDF5_SUFFIXES, VIDEO_SUFFIXES, Container, R
 #: What a reader makes of one path: a sample, a refusal, or None where the path does not fit its layout.
 Parsed = RawSample | Refusal | None
 
+NOT_TEXT = "its name is not UTF-8: rename it"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
@@ -42,15 +44,19 @@ def scan_tree(
     """Calls `parse` with every path below `root`, relative and with forward slashes.
 
     Raises:
-        DataError: nothing fits the layout; names the first path that did not, and what was expected.
+        DataError: nothing fits the layout; names the first path that did not, and what was expected. Or every file that
+            fits is refused; names the first.
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder", f"point to the root of {layout.name}: {layout.expected}")
-    side = re.compile(layout.side_files, re.IGNORECASE)
+    side = re.compile(layout.side_files, re.IGNORECASE | re.ASCII)
     samples: list[RawSample] = []
     bad: list[Refusal] = []
     unrecognised: list[str] = []
     for source in paths(root):
+        if not is_text(source):
+            bad.append(Refusal(printable(source), NOT_TEXT))
+            continue
         found = parse(source)
         if isinstance(found, RawSample):
             samples.append(found)
@@ -58,6 +64,11 @@ def scan_tree(
             bad.append(found)
         elif not side.fullmatch(source):
             unrecognised.append(source)
+    if bad and not samples:
+        raise DataError(
+            f"{root}: all {len(bad)} files of {layout.name} are refused; first: {bad[0].source}: {bad[0].reason}",
+            "see whether the lists beside the files belong to them",
+        )
     if not samples:
         first = f"first path that did not fit: {unrecognised[0]}" if unrecognised else "it holds no such file"
         raise DataError(
@@ -84,6 +95,16 @@ def paths(root: Path) -> Iterator[str]:
                 yield (Path(folder) / name).relative_to(root).as_posix()
 
 
+def is_text(source: str) -> bool:
+    """Whether a path is UTF-8: others reach Python as lone surrogates, which no manifest or hash can hold."""
+    return not any("\ud800" <= c <= "\udfff" for c in source)
+
+
+def printable(source: str) -> str:
+    """A path with what is not UTF-8 written as escapes."""
+    return source.encode("utf-8", "backslashreplace").decode()
+
+
 def container_of(source: str) -> Container:
     """What a file holds, by the ending of its name."""
     suffix = PurePosixPath(source).suffix.lower()
@@ -108,9 +129,9 @@ def checked_against(
     compared = {s: attack for s, attack in listed.items() if attack is not None and s in found}
     if not compared:
         return {}, []
-    agreeing = [s for s, attack in compared.items() if attack != found[s]]
+    agreeing = {s for s, attack in compared.items() if attack != found[s]}
     turned = len(agreeing) * 2 < len(compared)
-    wrong = [s for s in compared if (s in set(agreeing)) == turned] if 0 < len(agreeing) < len(compared) else []
+    wrong = [s for s in compared if (s in agreeing) == turned] if 0 < len(agreeing) < len(compared) else []
     notes = [f"{called} writes 1 for bona fide; its labels were turned round"] if turned else []
     words = {True: "bona fide", False: "an attack"}
     refusals = {s: Refusal(s, f"{called} says {words[not found[s]]}, the path says {words[found[s]]}") for s in wrong}

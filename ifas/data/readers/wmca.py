@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from ifas.core.errors import DataError
 from ifas.core.taxonomy import Split
 from ifas.data.readers.sample import RawSample, Refusal, Scan, split_of
-from ifas.data.readers.tree import Layout, Parsed, scan_tree
+from ifas.data.readers.tree import Layout, Parsed, checked_against, paths, scan_tree
 
 LAYOUT = Layout(
     name="wmca",
@@ -46,7 +46,7 @@ RULES: tuple[tuple[int, int, int, str], ...] = (
     (4, 0, 999, "replay"),
 )
 GROUPS: dict[str, Split] = {"train": "train", "dev": "dev", "eval": "test", "test": "test"}
-_PATH = re.compile(r"(?:.*/)?\d\d\.\d\d\.\d\d/((\d+)_(\d+)_(\d+)_([0-4])_(\d+))\.(?:hdf5|h5)", re.IGNORECASE)
+_PATH = re.compile(r"(?:.*/)?\d\d\.\d\d\.\d\d/((\d+)_(\d+)_(\d+)_([0-4])_(\d+))\.(?:hdf5|h5)", re.IGNORECASE | re.ASCII)
 
 
 def species_of(type_: int, pai: int) -> str | None:
@@ -64,7 +64,11 @@ class Wmca:
         Raises:
             DataError: the layout is another one, or the CSV is unusable.
         """
-        listed, notes = _grandtest(root)
+        listed, coded, notes = _grandtest(root)
+        here = (match for source in paths(root) if (match := _PATH.fullmatch(source))) if coded else ()
+        live = {match[1]: species_of(int(match[5]), int(match[6])) == "live" for match in here}
+        wrong, said = checked_against(coded, live, "the grandtest CSV")
+        notes += said
 
         def parse(source: str) -> Parsed:
             match = _PATH.fullmatch(source)
@@ -74,6 +78,8 @@ class Wmca:
             species = species_of(int(type_), int(pai))
             if species is None:
                 return Refusal(source, f"type {type_} with PAI {pai} is no species of the public lists")
+            if stem in wrong:
+                return Refusal(source, wrong[stem].reason)
             split = split_of(client)
             if listed:
                 if stem not in listed:
@@ -98,11 +104,13 @@ class Wmca:
         return scan_tree(root, LAYOUT, parse, notes=notes)
 
 
-def _grandtest(root: Path) -> tuple[dict[str, tuple[Split, bool | None]], list[str]]:
-    """Stem -> split and bona fide or not, of the grandtest CSV; nothing where there is none."""
+def _grandtest(root: Path) -> tuple[dict[str, tuple[Split, bool | None]], dict[str, bool | None], list[str]]:
+    """Of the grandtest CSV: stem -> split and bona fide or not; stem -> label 1, where labels are 0 and 1; notes."""
     files = sorted(root.rglob("*grandtest*.csv")) if root.is_dir() else []
     if not files:
-        return {}, ["no grandtest CSV found: splits are cut by client"]
+        return {}, {}, ["no grandtest CSV found: splits are cut by client"]
+    coded: dict[str, bool | None] = {}
+    unread = 0
     rows: dict[str, tuple[Split, bool | None]] = {}
     try:
         with files[0].open(encoding="utf-8-sig", newline="") as text:
@@ -112,8 +120,12 @@ def _grandtest(root: Path) -> tuple[dict[str, tuple[Split, bool | None]], list[s
                     raise DataError(f"{files[0]}, line {number}: no filepath, or group {group!r}", "train, dev or eval")
                 label = (row.get("label") or "").strip().lower()
                 live = True if "bona" in label or label in ("real", "live") else False if "attack" in label else None
-                stem = PurePosixPath(path).name
-                rows[stem.removesuffix(".hdf5").removesuffix(".h5")] = (GROUPS[group], live)
+                stem = PurePosixPath(path).name.removesuffix(".hdf5").removesuffix(".h5")
+                rows[stem] = (GROUPS[group], live)
+                if label in ("0", "1"):
+                    coded[stem] = label == "1"
+                elif live is None:
+                    unread += 1
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{files[0]} can't be read: {error}", "download it again") from error
-    return rows, []
+    return rows, coded, [f"{files[0].name}: {unread} labels are not understood, so not compared"] if unread else []
