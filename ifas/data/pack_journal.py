@@ -3,7 +3,7 @@
 .<out>.packing/key.json                     what is packed and how; another key starts from zero
 .<out>.packing/shards/shard-00000.parquet   finished shards
 .<out>.packing/shard-00000.jsonl            their rows, and what was refused or left out on the way
-.<out>.packing/journal.jsonl                a line per finished shard: name, hash, rows, bytes, samples consumed
+.<out>.packing/journal.jsonl                a line per finished shard: name, hash of each, rows, bytes, samples consumed
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Part:
 
     shard: ShardFile
     consumed: int
+    rows_sha256: str
 
 
 class Journal:
@@ -48,7 +49,7 @@ class Journal:
     def open(self, key: dict[str, Any]) -> None:
         """Takes up what an interrupted run with the same key left; everything else is removed."""
         there = self.folder / KEY_FILE
-        if not there.is_file() or json.loads(there.read_text(encoding="utf-8")) != key:
+        if not _holds(there, key):
             for path in self.folder.iterdir():
                 if path.name != "lock":
                     remove(path)
@@ -58,11 +59,15 @@ class Journal:
         for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []:
             try:
                 record = json.loads(line)
-                part = Part(shard=ShardFile(**record["shard"]), consumed=record["consumed"])
+                shard = ShardFile(**record["shard"])
+                part = Part(shard=shard, consumed=record["consumed"], rows_sha256=record["rows_sha256"])
             except (ValueError, KeyError, TypeError):
                 break  # the line that was being written when the run was killed
-            file = self.folder / SHARDS_DIR / part.shard.name
-            if not file.is_file() or sha256_file(file) != part.shard.sha256 or not self._rows(part).is_file():
+            wanted = {
+                self.folder / SHARDS_DIR / part.shard.name: part.shard.sha256,
+                self._rows(shard): part.rows_sha256,
+            }
+            if not all(file.is_file() and sha256_file(file) == sha256 for file, sha256 in wanted.items()):
                 break
             self.parts.append(part)
         known = {part.shard.name for part in self.parts}
@@ -74,10 +79,10 @@ class Journal:
 
     def add(self, shard: ShardFile, consumed: int, rows: list[dict[str, Any]]) -> None:
         """Records a finished shard: first its rows, then the line that vouches for both."""
-        part = Part(shard=shard, consumed=consumed)
-        with replacing(self._rows(part)) as beside, beside.open("w", encoding="utf-8") as file:
+        with replacing(self._rows(shard)) as beside, beside.open("w", encoding="utf-8") as file:
             for row in rows:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        part = Part(shard=shard, consumed=consumed, rows_sha256=sha256_file(self._rows(shard)))
         with (self.folder / JOURNAL_FILE).open("a", encoding="utf-8") as file:
             file.write(_line(part))
             file.flush()
@@ -86,16 +91,24 @@ class Journal:
 
     def rows(self, part: Part) -> Iterator[dict[str, Any]]:
         """What was recorded for a shard."""
-        with self._rows(part).open(encoding="utf-8") as file:
+        with self._rows(part.shard).open(encoding="utf-8") as file:
             for line in file:
                 yield json.loads(line)
 
-    def _rows(self, part: Part) -> Path:
-        return self.folder / f"{Path(part.shard.name).stem}.jsonl"
+    def _rows(self, shard: ShardFile) -> Path:
+        return self.folder / f"{Path(shard.name).stem}.jsonl"
+
+
+def _holds(file: Path, key: dict[str, Any]) -> bool:
+    """Whether a key file says `key`; a damaged one says nothing."""
+    try:
+        return bool(json.loads(file.read_text(encoding="utf-8")) == key)
+    except (OSError, ValueError):
+        return False
 
 
 def _line(part: Part) -> str:
-    return json.dumps({"shard": asdict(part.shard), "consumed": part.consumed}) + "\n"
+    return json.dumps(asdict(part)) + "\n"
 
 
 @contextmanager

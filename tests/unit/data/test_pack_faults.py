@@ -175,7 +175,7 @@ def test_a_damaged_journal_costs_time_and_nothing_else(tmp_path: Path, monkeypat
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for damage in ("line", "shard", "rows"):
+    for damage in ("line", "shard", "rows gone", "rows cut", "key"):
         monkeypatch.setattr("ifas.data.pack._assemble", stop)
         with pytest.raises(KeyboardInterrupt):
             pack("folder", raw, tmp_path / "out", **OPTIONS)  # type: ignore[arg-type]
@@ -185,10 +185,16 @@ def test_a_damaged_journal_costs_time_and_nothing_else(tmp_path: Path, monkeypat
             (journal / "journal.jsonl").write_text(text[:-40])
         elif damage == "shard":
             (journal / "shards" / "shard-00002.parquet").write_bytes(b"half a shard")
-        else:
+        elif damage == "rows gone":
             (journal / "shard-00001.jsonl").unlink()
+        elif damage == "rows cut":  # at the end of a line: every line that is left can be read
+            rows = journal / "shard-00001.jsonl"
+            rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))
+        else:
+            (journal / "key.json").write_text('{"sam')
         report = pack("folder", raw, tmp_path / "out", **OPTIONS)  # type: ignore[arg-type]
-        assert 0 < report.resumed < 12 * 3 * 3 * 2 + 9  # all files of the raw dataset
+        assert (report.resumed > 0) == (damage != "key")
+        assert report.resumed < 12 * 3 * 3 * 2 + 9  # all files of the raw dataset
         assert sha256_tree(tmp_path / "out") == sha256_tree(tmp_path / "fresh")
 
 
