@@ -33,6 +33,7 @@ def demo_data(
     seed: Annotated[int, typer.Option()] = 7,
     subjects: Annotated[int, typer.Option(help="Identities to render.")] = 44,
     workers: Annotated[int, typer.Option()] = 2,
+    sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet, .jpg or .png.")] = None,
 ) -> None:
     """Make the synthetic demo data set: people, prints, replays and masks before simulated cameras."""
     prepare()
@@ -43,6 +44,10 @@ def demo_data(
         summary = make_demo(
             out, seed=seed, faces=faces, subjects=subjects, workers=workers, progress=progress_of("data")
         )
+    if sheet is not None:
+        from ifas.data.simulator.contact import contact_sheet
+
+        contact_sheet(out, sheet)
     typer.echo(f"{summary.images} images of {summary.subjects} subjects in {out}: {dict(summary.kinds)}")
     for file, reason in summary.skipped:
         typer.echo(f"skipped {file}: {reason}", err=True)

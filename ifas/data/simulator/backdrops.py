@@ -1,114 +1,249 @@
-"""What is behind the subject: an office wall, a street, a hall with a bright window. Linear radiance, no people."""
+"""What is behind the subject: an office, a home, a street, a hall with a bright window. Linear radiance, no people."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 
 from ifas.data.simulator.arrays import F32
+from ifas.data.simulator.canvas import Canvas, muted
 
 Backdrop = Callable[[np.random.Generator, int], F32]
+WARM, COOL = np.array([1.08, 1.0, 0.88], np.float32), np.array([0.92, 1.03, 1.0], np.float32)
+WOOD, GREEN = np.array([0.16, 0.095, 0.05], np.float32), np.array([0.09, 0.16, 0.05], np.float32)
 
 
-def _blank(rng: np.random.Generator, n: int, top: F32, bottom: F32) -> F32:
-    lean = rng.uniform(-0.3, 0.3)
-    axis = np.linspace(0, 1, n, dtype=np.float32)
-    t = np.clip(axis[:, None] + np.float32(lean) * (axis - 0.5), 0, 1)[..., None]
-    return np.asarray(top * (1 - t) + bottom * t, dtype=np.float32)
+def _shelves(rng: np.random.Generator, c: Canvas, x: float, w: float) -> None:
+    """Books and boxes on boards."""
+    wood = WOOD * np.float32(rng.uniform(0.5, 2.5))
+    c.box(x, 0, w, 1, wood * 0.4)
+    y = float(rng.uniform(-0.1, 0.1))
+    while y < 1:
+        height, at = float(rng.uniform(0.16, 0.27)), x + 0.01
+        while at < x + w - 0.02:
+            width = float(rng.uniform(0.014, 0.05))
+            if rng.random() < 0.12:
+                at += width * 2
+                continue
+            tall = height * float(rng.uniform(0.55, 0.93))
+            colour = muted(rng, 0.02, 0.5, 0.6)
+            lean = float(rng.normal(0, 0.006))
+            top, foot = y + height - tall, y + height
+            corners = [(at + lean, top), (at + width + lean, top), (at + width, foot), (at, foot)]
+            c.polygon(corners, colour, 0.05)
+            if rng.random() < 0.6:
+                band = top + tall * float(rng.uniform(0.1, 0.6))
+                c.box(at + lean / 2, band, width, tall * 0.1, muted(rng, 0.1, 0.6), 0.02)
+            at += width + float(rng.exponential(0.003))
+        c.box(x, y + height, w, 0.018, wood, 0.15)
+        y += height + 0.018
 
 
-def _box(image: F32, x: float, y: float, w: float, h: float, colour: F32) -> None:
-    """Fills a rectangle; place and size as shares of the picture."""
-    n = len(image)
-    a, b = int(x * n), int(y * n)
-    image[max(b, 0) : max(int((y + h) * n), 0), max(a, 0) : max(int((x + w) * n), 0)] = colour
+def _picture(rng: np.random.Generator, c: Canvas, x: float, y: float, w: float, h: float) -> None:
+    """A framed picture, poster or pin board."""
+    c.box(x, y, w, h, muted(rng, 0.01, 0.45))
+    inset = min(float(rng.uniform(0.008, 0.02)), 0.15 * min(w, h))
+    c.box(x + inset, y + inset, w - 2 * inset, h - 2 * inset, muted(rng, 0.1, 0.7))
+    c.clutter(x + 2 * inset, y + 2 * inset, w - 4 * inset, h - 4 * inset, int(rng.integers(4, 22)), 0.03, 0.7)
 
 
-def _muted(rng: np.random.Generator, low: float, high: float, colourful: float = 0.35) -> F32:
-    c = rng.uniform(low, high, 3)
-    return np.asarray(c * colourful + (1 - colourful) * c.mean(), dtype=np.float32)
+def _window(rng: np.random.Generator, c: Canvas, x: float, y: float, w: float, h: float, glow: float) -> None:
+    """A window with bars or a blind; what is outside is bright."""
+    frame = muted(rng, 0.15, 0.7, 0.1)
+    c.box(x - 0.015, y - 0.015, w + 0.03, h + 0.03, frame)
+    c.box(x, y, w, h, np.array([0.9, 1.0, 1.08], np.float32) * np.float32(glow), 0.1)
+    c.clutter(x, y + h * 0.5, w, h * 0.5, 14, 0.2 * glow, 0.8 * glow)
+    if rng.random() < 0.4:
+        step = float(rng.uniform(0.02, 0.04))
+        for at in np.arange(y, y + h, step):
+            c.box(x, float(at), w, step * 0.6, frame * np.float32(rng.uniform(0.8, 1.1)), 0.03)
+    else:
+        c.box(x + w / 2 - 0.008, y, 0.016, h, frame)
+        c.box(x, y + h * float(rng.uniform(0.3, 0.6)), w, 0.014, frame)
 
 
-def _grain(rng: np.random.Generator, image: F32, cells: int, amount: float) -> None:
-    g = rng.uniform(1 - amount, 1 + amount, (cells, cells, 1)).astype(np.float32)
-    image *= cv2.resize(g, image.shape[:2], interpolation=cv2.INTER_CUBIC)[..., None]
+def _wall_things(rng: np.random.Generator, c: Canvas, count: int) -> None:
+    for _ in range(count):
+        x, y = float(rng.uniform(-0.15, 0.9)), float(rng.uniform(-0.1, 0.55))
+        _picture(rng, c, x, y, float(rng.uniform(0.12, 0.4)), float(rng.uniform(0.12, 0.4)))
 
 
-def _defocus(rng: np.random.Generator, image: F32, sharpest: float, softest: float) -> F32:
-    sigma = np.exp(rng.uniform(np.log(sharpest), np.log(softest))) * len(image) / 512
-    return np.asarray(cv2.GaussianBlur(np.clip(image, 0, 4), (0, 0), sigma), dtype=np.float32)
+def _plant(rng: np.random.Generator, c: Canvas) -> None:
+    x, y, r = float(rng.choice((rng.uniform(0, 0.25), rng.uniform(0.75, 1)))), float(rng.uniform(0.3, 0.7)), 0.2
+    c.polygon([(x - 0.08, y + 0.15), (x + 0.08, y + 0.15), (x + 0.06, 1), (x - 0.06, 1)], muted(rng, 0.1, 0.5))
+    c.leaves(x, y, r * float(rng.uniform(0.7, 1.2)), 90, GREEN * np.float32(rng.uniform(0.6, 1.8)))
+
+
+def _post(rng: np.random.Generator, c: Canvas) -> None:
+    """Often, something upright at the side of the frame: a door frame, a pillar, the edge of a cupboard."""
+    for side in (0, 1):
+        if rng.random() < 0.3:
+            w = float(rng.uniform(0.03, 0.16))
+            x = -0.02 if side == 0 else 1.02 - w
+            lean = float(rng.normal(0, 0.02))
+            corners = [(x + lean, -0.05), (x + w + lean, -0.05), (x + w - lean, 1.05), (x - lean, 1.05)]
+            c.polygon(corners, muted(rng, 0.01, 0.35, 0.3), 0.08)
 
 
 def office(rng: np.random.Generator, n: int) -> F32:
-    """A wall with frames, or shelves with files and books."""
-    wall = _muted(rng, 0.12, 0.5, 0.25) * np.array([1.08, 1.0, 0.88], np.float32)
-    image = _blank(rng, n, wall * 1.1, wall * 0.7)
-    if rng.random() < 0.55:
-        y = float(rng.uniform(-0.1, 0.15))
-        while y < 1:
-            height = float(rng.uniform(0.16, 0.26))
-            x = float(rng.uniform(-0.05, 0.1))
-            while x < 1:
-                width = float(rng.uniform(0.015, 0.06))
-                if rng.random() < 0.8:
-                    tall = height * float(rng.uniform(0.55, 0.92))
-                    _box(image, x, y + height - tall, width, tall, _muted(rng, 0.02, 0.45, 0.55))
-                x += width + float(rng.exponential(0.006))
-            _box(image, 0, y + height, 1, 0.018, np.array([0.12, 0.075, 0.04], np.float32))
-            y += height + 0.018
-    else:
-        for _ in range(int(rng.integers(1, 5))):
-            x, y = rng.uniform(-0.1, 0.9), rng.uniform(-0.1, 0.6)
-            w, h = rng.uniform(0.12, 0.4, 2)
-            _box(image, x, y, w, h, _muted(rng, 0.02, 0.25))
-            _box(image, x + 0.02, y + 0.02, w - 0.04, h - 0.04, _muted(rng, 0.05, 0.6, 0.6))
-    _grain(rng, image, 96, 0.06)
-    return _defocus(rng, image, 1.0, 9.0)
+    """Shelves, pictures, a window with a blind, a door, a plant before a wall."""
+    c = Canvas(rng, n, muted(rng, 0.08, 0.7, 0.2) * WARM)
+    kind = rng.random()
+    if kind < 0.45:
+        x = float(rng.uniform(-0.5, 0.6))
+        _shelves(rng, c, x, float(rng.uniform(0.5, 1.2)))
+    elif kind < 0.7:
+        _window(
+            rng,
+            c,
+            float(rng.uniform(-0.2, 0.7)),
+            float(rng.uniform(-0.3, 0.1)),
+            0.5,
+            0.6,
+            float(rng.uniform(0.35, 0.95)),
+        )
+    if rng.random() < 0.25:
+        x = float(rng.uniform(-0.1, 0.8))
+        c.box(x - 0.02, 0.0, 0.44, 1, muted(rng, 0.03, 0.5, 0.2))
+        c.box(x, 0.02, 0.4, 1, muted(rng, 0.03, 0.6, 0.3), 0.1)
+    _wall_things(rng, c, int(rng.integers(0, 4)))
+    if rng.random() < 0.5:
+        c.clutter(0.0, 0.62, 1.0, 0.38, int(rng.integers(10, 40)), 0.02, 0.5)
+    if rng.random() < 0.4:
+        _plant(rng, c)
+    _post(rng, c)
+    return c.paint((0.3, 2.8))
+
+
+def home(rng: np.random.Generator, n: int) -> F32:
+    """A living room or kitchen: patterned wall or tiles, curtain, lamp, sofa, shelves, pictures."""
+    wall = muted(rng, 0.08, 0.7, 0.4) * WARM
+    c = Canvas(rng, n, wall)
+    pattern = rng.random()
+    if pattern < 0.3:  # striped wallpaper
+        step = float(rng.uniform(0.03, 0.09))
+        for x in np.arange(0, 1, step):
+            c.box(float(x), 0, step * 0.5, 1, wall * np.float32(rng.uniform(0.7, 0.85)), 0.04)
+    elif pattern < 0.5:  # tiles
+        step = float(rng.uniform(0.07, 0.14))
+        for x in np.arange(0, 1, step):
+            for y in np.arange(0, 0.7, step):
+                c.box(
+                    float(x) + 0.003,
+                    float(y) + 0.003,
+                    step - 0.006,
+                    step - 0.006,
+                    wall * np.float32(rng.uniform(1.0, 1.3)),
+                    0.04,
+                )
+    if rng.random() < 0.45:  # curtain beside a window
+        left = rng.random() < 0.5
+        x0 = float(rng.uniform(-0.1, 0.1)) if left else float(rng.uniform(0.6, 0.8))
+        _window(rng, c, x0 - 0.1, -0.1, 0.45, 0.8, float(rng.uniform(0.35, 0.95)))
+        cloth = muted(rng, 0.05, 0.6, 0.6)
+        for k in range(11):
+            fold = cloth * np.float32(0.65 + 0.5 * (k % 2) + 0.15 * rng.random())
+            c.box(x0 + 0.027 * k, -0.02, 0.028, 1.1, fold, 0.05)
+    _wall_things(rng, c, int(rng.integers(0, 4)))
+    if rng.random() < 0.35:
+        _shelves(rng, c, float(rng.choice((-0.25, 0.7))), 0.55)
+    if rng.random() < 0.4:  # lamp
+        x, y = float(rng.uniform(0, 1)), float(rng.uniform(0.02, 0.4))
+        c.box(x - 0.008, y, 0.016, 1, muted(rng, 0.02, 0.3))
+        shade = [(x - 0.07, y), (x + 0.07, y), (x + 0.11, y + 0.16), (x - 0.11, y + 0.16)]
+        c.polygon(shade, np.array([1.4, 1.1, 0.7], np.float32) * np.float32(rng.uniform(0.35, 0.95)), 0.05)
+    if rng.random() < 0.6:  # sofa or worktop
+        y = float(rng.uniform(0.6, 0.8))
+        c.box(-0.1, y, 1.2, 0.5, muted(rng, 0.03, 0.5, 0.5), 0.15)
+        c.clutter(0.0, y - 0.12, 1.0, 0.2, int(rng.integers(3, 16)), 0.03, 0.6)
+    if rng.random() < 0.4:
+        _plant(rng, c)
+    _post(rng, c)
+    return c.paint((0.3, 2.8))
 
 
 def street(rng: np.random.Generator, n: int) -> F32:
-    """Sky, house fronts with windows, trees."""
-    sky = np.array([0.55, 0.75, 1.05], np.float32) * np.float32(rng.uniform(0.7, 1.3))
-    image = _blank(rng, n, sky, sky * 0.8 + 0.15)
+    """Sky, house fronts with windows and signs, trees, poles, parked cars, a wall of brick."""
+    sky = np.array([0.62, 0.78, 1.0], np.float32) * np.float32(rng.uniform(0.5, 1.4))
+    c = Canvas(rng, n, sky * rng.uniform(0.8, 1.05, 3).astype(np.float32))
     x = float(rng.uniform(-0.3, 0))
     while x < 1:
-        width, roof = float(rng.uniform(0.2, 0.5)), float(rng.uniform(-0.2, 0.45))
-        front = _muted(rng, 0.12, 0.6, 0.5)
-        _box(image, x, roof, width, 1.5, front)
-        step_x, step_y = rng.uniform(0.07, 0.12, 2)
-        pane = _muted(rng, 0.02, 0.15)
-        for i in np.arange(x + 0.03, x + width - 0.05, step_x):
-            for j in np.arange(max(roof, 0) + 0.04, 1, step_y):
-                _box(image, i, j, step_x * 0.55, step_y * 0.6, pane * np.float32(rng.uniform(0.5, 3)))
+        width, roof = float(rng.uniform(0.2, 0.5)), float(rng.uniform(-0.3, 0.5))
+        front = muted(rng, 0.06, 0.65, 0.5)
+        c.box(x, roof, width, 1.5, front, 0.12)
+        c.box(x - 0.01, roof, width + 0.02, 0.02, front * 0.6)
+        step_x, step_y = rng.uniform(0.07, 0.13, 2)
+        tall = float(rng.uniform(0.45, 0.75))
+        pane, sill = muted(rng, 0.02, 0.2), front * np.float32(rng.uniform(0.5, 1.6))
+        for i in np.arange(x + 0.03, x + width - 0.06, step_x):
+            for j in np.arange(max(roof, -0.05) + 0.05, 1, step_y):
+                w, h = step_x * 0.58, step_y * tall
+                c.box(float(i) - 0.005, float(j) - 0.005, w + 0.01, h + 0.013, sill)
+                c.box(float(i), float(j), w, h, pane * np.float32(rng.uniform(0.4, 3)), 0.3, 0.5)
+                c.box(float(i) + w / 2 - 0.002, float(j), 0.004, h, sill)
         x += width + float(rng.choice((0.0, 0.0, 0.1)))
-    for _ in range(int(rng.integers(0, 4))):
-        leaf = rng.random((40, 40)).astype(np.float32)
-        leaves = cv2.resize(leaf, (n, n), interpolation=cv2.INTER_CUBIC)
-        axis = np.linspace(0, 1, n, dtype=np.float32)
-        across, down = axis - np.float32(rng.uniform(0, 1)), (axis - np.float32(rng.uniform(0.2, 0.9))) * 1.2
-        r = np.hypot(across, down[:, None]) / np.float32(rng.uniform(0.12, 0.3))
-        tree = (r + 0.5 * (leaves - 0.5) < 1)[..., None]
-        green = np.array([0.10, 0.17, 0.05], np.float32) * (0.3 + 1.4 * leaves[..., None])
-        image = np.where(tree, green, image).astype(np.float32)
-    _grain(rng, image, 128, 0.10)
-    return _defocus(rng, image, 1.2, 12.0)
+    for _ in range(int(rng.integers(0, 3))):
+        x, y = float(rng.uniform(-0.1, 0.9)), float(rng.uniform(0.1, 0.7))
+        _picture(rng, c, x, y, float(rng.uniform(0.1, 0.3)), float(rng.uniform(0.05, 0.14)))
+    for _ in range(int(rng.integers(0, 3))):
+        x, y, r = float(rng.uniform(0, 1)), float(rng.uniform(-0.05, 0.6)), float(rng.uniform(0.12, 0.3))
+        c.polygon([(x - 0.02, y), (x + 0.02, y), (x + 0.03, 1.1), (x - 0.03, 1.1)], WOOD)
+        c.leaves(x, y, r, 150, GREEN * np.float32(rng.uniform(0.6, 2.0)))
+    if rng.random() < 0.4:
+        x = float(rng.uniform(0, 1))
+        c.box(x, -0.1, float(rng.uniform(0.01, 0.05)), 1.2, muted(rng, 0.02, 0.4))
+    if rng.random() < 0.5:
+        c.clutter(0.0, 0.7, 1.0, 0.3, int(rng.integers(8, 30)), 0.02, 0.6)
+    _post(rng, c)
+    return c.paint((0.3, 2.8))
 
 
 def hall(rng: np.random.Generator, n: int) -> F32:
-    """A dim tiled hall with a bright window or a lit panel behind the subject."""
-    wall = _muted(rng, 0.04, 0.14, 0.3) * np.array([0.92, 1.05, 0.98], np.float32)
-    image = _blank(rng, n, wall * 1.2, wall * 0.6)
-    pitch = int(rng.uniform(0.07, 0.15) * n)
-    image[int(rng.integers(pitch)) :: pitch] *= 0.6
-    image[:, int(rng.integers(pitch)) :: pitch] *= 0.6
-    for _ in range(int(rng.integers(1, 3))):
-        w, h = rng.uniform(0.2, 0.5), rng.uniform(0.25, 0.7)
-        x, y = rng.uniform(-0.15, 0.95), rng.uniform(-0.15, 0.3)
-        glow = np.array([0.85, 1.0, 1.08], np.float32) * np.float32(rng.uniform(0.5, 1.5))
-        _box(image, x, y, w, h, glow)
-        _box(image, x + w / 2 - 0.008, y, 0.016, h, wall)
-        _box(image, x, y + h / 2 - 0.008, w, 0.016, wall)
-    _grain(rng, image, 64, 0.12)
-    return _defocus(rng, image, 0.8, 5.0)
+    """A tiled hall with a bright window or lit panels, a pillar, signs, a barrier."""
+    wall = muted(rng, 0.06, 0.4, 0.3) * COOL
+    c = Canvas(rng, n, wall * 0.6)
+    wide, tall = float(rng.uniform(0.08, 0.2)), float(rng.uniform(0.06, 0.16))
+    left, top = float(rng.uniform(-wide, 0)), float(rng.uniform(-tall, 0))
+    for x in np.arange(left, 1, wide):
+        for y in np.arange(top, 1, tall):
+            c.box(
+                float(x) + 0.002,
+                float(y) + 0.002,
+                wide - 0.004,
+                tall - 0.004,
+                wall * np.float32(rng.uniform(0.85, 1.15)),
+                0.05,
+                0.1,
+            )
+    for _ in range(int(rng.integers(0, 3))):
+        w, h = float(rng.uniform(0.2, 0.45)), float(rng.uniform(0.2, 0.6))
+        _window(
+            rng, c, float(rng.uniform(-0.15, 0.95)), float(rng.uniform(-0.15, 0.3)), w, h, float(rng.uniform(0.25, 0.8))
+        )
+    for _ in range(int(rng.integers(0, 3))):
+        x, y, w = float(rng.uniform(-0.05, 0.8)), float(rng.uniform(0, 0.4)), float(rng.uniform(0.12, 0.3))
+        c.box(x, y, w, 0.1, muted(rng, 0.03, 0.5, 0.9), 0.03)
+        for k in range(3):
+            c.box(
+                x + 0.02,
+                y + 0.02 + 0.025 * k,
+                (w - 0.04) * float(rng.uniform(0.4, 1)),
+                0.012,
+                muted(rng, 0.5, 0.9, 0.1),
+            )
+    if rng.random() < 0.4:
+        c.box(
+            float(rng.uniform(-0.1, 0.9)),
+            -0.1,
+            float(rng.uniform(0.08, 0.2)),
+            1.2,
+            wall * np.float32(rng.uniform(0.5, 1.8)),
+            0.1,
+        )
+    if rng.random() < 0.4:
+        y = float(rng.uniform(0.6, 0.8))
+        for k in range(3):
+            c.box(0, y + 0.07 * k, 1, 0.015, muted(rng, 0.1, 0.6, 0.1))
+    _post(rng, c)
+    return c.paint((0.3, 2.8))

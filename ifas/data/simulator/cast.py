@@ -12,16 +12,17 @@ import numpy as np
 from ifas.core.errors import DataError, ImageRefused
 from ifas.core.imaging import ImageLimits, decode
 from ifas.data.simulator.arrays import F32, U8, srgb_decode
-from ifas.data.simulator.backdrops import office, street
+from ifas.data.simulator.backdrops import home, office, street
 from ifas.data.simulator.camera import SENSOR, digital_photo
 from ifas.data.simulator.domains import PHOTO_LIGHT
-from ifas.data.simulator.figure import Box, Figure, draw, face_box
+from ifas.data.simulator.figure import Box, Figure, draw, draw_layers, face_box
 from ifas.data.simulator.framing import ABOVE_MIDDLE, Framing, draw_framing, view_of_head
 from ifas.data.simulator.heads import Head, build_head
 from ifas.data.simulator.light import Light, draw_light
-from ifas.data.simulator.masks import draw_shell, wear
+from ifas.data.simulator.masks import draw_shell, rim_share, wear
 from ifas.data.simulator.plan import KINDS, MIN_SUBJECTS
 from ifas.data.simulator.sheet import Photo
+from ifas.data.simulator.visible import Scene
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 #: Where a face is in a portrait, as shares of it: head and shoulders, looking at the camera.
@@ -48,8 +49,8 @@ class Cast(Protocol):
 
     def masked(
         self, wearer: int, face: int, framing: Framing, light: Light, backdrop: F32, rng: np.random.Generator
-    ) -> tuple[F32, Box, dict[str, object]]:
-        """A mask of `face` on `wearer`: radiance, box, ground truth."""
+    ) -> Scene:
+        """A mask of `face` on `wearer`."""
         ...
 
 
@@ -77,11 +78,14 @@ class RenderedCast:
     def photo(self, subject: int, rng: np.random.Generator) -> Photo:
         """See `Cast`. The photo has its own light, place and pose, and may be cropped to portrait format."""
         light = draw_light(rng, PHOTO_LIGHT)
-        backdrop = (office, street)[int(rng.integers(2))](rng, PHOTO_SIDE)
-        framing = draw_framing(rng, share=(0.46, 0.64), yaw=0.25, pitch=(-0.08, 0.10))
+        backdrop = (office, street, home)[int(rng.integers(3))](rng, PHOTO_SIDE)
+        # Portraits are often taken with a wide aperture; all that a sheet shows is in the camera's focus.
+        backdrop = np.asarray(cv2.GaussianBlur(backdrop, (0, 0), float(rng.uniform(0.5, 5))), dtype=np.float32)
+        backdrop *= np.float32(rng.uniform(0.4, 1.0))
+        framing = draw_framing(rng, share=(0.34, 0.60), yaw=0.25, pitch=(-0.08, 0.10))
         radiance, (x, y, w, h) = self.live(subject, framing, light, backdrop)
-        pixels = digital_photo(radiance)
-        keep = float(rng.uniform(0.78, 1.0))
+        pixels = digital_photo(radiance, float(rng.uniform(-0.9, 0.1)), float(rng.uniform(0.4, 1.6)))
+        keep = float(rng.uniform(0.8, 1.0))
         left = float(np.clip(x + w / 2 - keep / 2, 0, 1 - keep))
         a = int(left * PHOTO_SIDE)
         crop = pixels[:, a : a + int(keep * PHOTO_SIDE)]
@@ -89,12 +93,14 @@ class RenderedCast:
 
     def masked(
         self, wearer: int, face: int, framing: Framing, light: Light, backdrop: F32, rng: np.random.Generator
-    ) -> tuple[F32, Box, dict[str, object]]:
+    ) -> Scene:
         """See `Cast`."""
         shell = draw_shell(rng, self.head(face))
         view = view_of_head(framing, SENSOR)
-        radiance = draw(wear(self.head(wearer), shell), view, light, backdrop)
-        return radiance, face_box(shell.face, view), shell.truth()
+        drawn = draw_layers(wear(self.head(wearer), shell), view, light, backdrop)
+        rim = rim_share(self.head(wearer), shell, view)
+        box = face_box(shell.face, view)
+        return Scene(drawn.radiance, box, drawn.shell, drawn.specular, rim=rim, truth=shell.truth())
 
 
 def _window(image: U8, left: float, top: float, side: float) -> U8:
@@ -154,7 +160,7 @@ class PortraitCast:
         """See `Cast`."""
         return Photo(self._portraits[subject], PORTRAIT_FACE)
 
-    def masked(self, *_: object) -> tuple[F32, Box, dict[str, object]]:
+    def masked(self, *_: object) -> Scene:
         """Not possible: see the class."""
         raise DataError("a mask can't be made from a flat portrait", "use the rendered people for mask attacks")
 

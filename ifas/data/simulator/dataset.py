@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ifas.data.simulator.plan import Job
 
 #: Raised whenever the same seed would give other pixels.
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 MADE_BY = "ifas.data.simulator"
 SAMPLES_FILE = "samples.jsonl"
 DATASET_FILE = "dataset.json"

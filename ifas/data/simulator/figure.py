@@ -49,8 +49,22 @@ def face_box(head: Head, view: View) -> Box:
     return bounding_box(view.project(head.body.points[_face_region()]), view.size)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A drawn figure: `radiance` (size, size, 3), its `specular` part's mean (size, size), and where the shell is."""
+
+    radiance: F32
+    specular: F32
+    shell: Bool
+
+
 def draw(figure: Figure, view: View, light: Light, backdrop: F32) -> F32:
     """Linear radiance (size, size, 3) of the figure before `backdrop` (size, size, 3)."""
+    return draw_layers(figure, view, light, backdrop).radiance
+
+
+def draw_layers(figure: Figure, view: View, light: Light, backdrop: F32) -> Drawn:
+    """As `draw`, with what a mask's ground truth needs."""
     head, mesh = figure.head, figure.mesh
     seen = rasterise(view, mesh.points, mesh.triangles, mesh.cut)
     ambient_at_vertices = light.ambient(mesh.openness)
@@ -91,5 +105,7 @@ def draw(figure: Figure, view: View, light: Light, backdrop: F32) -> F32:
     specular = ((broad + 0.35 * tight) * lit)[:, None] * light.key + from_sky
 
     out = backdrop.astype(np.float32, copy=True)
-    out[seen.pixels[:, 0], seen.pixels[:, 1]] = diffuse + specular * surface.gloss[:, None]
-    return out
+    shine = specular * surface.gloss[:, None]
+    out[seen.pixels[:, 0], seen.pixels[:, 1]] = diffuse + shine
+    worn_at = seen.image((material == Material.SHELL).astype(np.float32)) > 0
+    return Drawn(out, seen.image(shine.mean(1)), worn_at)

@@ -152,10 +152,11 @@ def _hair(person: Person, body: Part, noise: Noise) -> Part:
     used, triangles = compact(body.triangles[grows[body.triangles].all(axis=1)])
     rest, above = body.rest[used], above[used]
     around = np.arctan2(rest[:, 0], rest[:, 2] + 0.1)
-    strands = noise(np.stack([around * 7.5, rest[:, 1] * 1.8, rest[:, 2] * 1.8], 1), 1.0, 3)
-    fray = noise(np.stack([around * 30, rest[:, 1] * 4, rest[:, 2] * 4], 1), 1.0, 2)
-    lift = HAIR_DEPTH[person.hair] * smoothstep(-0.02, 0.3, above) * (1 + 0.8 * strands)
-    lift = 0.006 + lift + 0.03 * smoothstep(0.2, 0.8, above) * noise(rest, 3.0, 2)
+    strands = noise(np.stack([around * 11, rest[:, 1] * 2.6, rest[:, 2] * 2.6], 1), 1.0, 3)
+    fray = noise(np.stack([around * 46, rest[:, 1] * 6, rest[:, 2] * 6], 1), 1.0, 2)
+    # Thin at the hairline, so that the hair grows out of the scalp instead of sitting on it like a cap.
+    lift = HAIR_DEPTH[person.hair] * smoothstep(-0.04, 0.55, above) * (1 + 0.4 * strands)
+    lift = 0.004 + lift + 0.05 * smoothstep(0.2, 0.8, above) * noise(rest, 2.2, 3)
     points = (body.points[used] + body.normals[used] * lift[:, None]).astype(np.float32)
     return Part(
         points,
@@ -163,22 +164,22 @@ def _hair(person: Person, body: Part, noise: Noise) -> Part:
         rest,
         np.zeros((len(used), 5), np.float32),
         body.openness[used],
-        (above + 0.09 * fray - 0.01).astype(np.float32),
+        (above + 0.14 * fray - 0.01).astype(np.float32),
         triangles,
         Material.HAIR,
     )
 
 
 def _curtain(coarse: F32, noise: Noise, light: F32) -> Part:
-    """Long hair that falls behind the ears: the same sheet twice, as its strips leave slits between them."""
+    """Long hair that falls behind the ears: three nested sheets, as the strips of one leave slits between them."""
     surface = surfaces()["curtain"]
     sheet = surface.smooth(coarse)
-    inner = sheet * np.array([0.84, 1, 0.92], np.float32)
-    rest, points = np.tile(surface.rest, (2, 1)), np.concatenate([sheet, inner])
-    triangles = np.concatenate([surface.triangles, surface.triangles + len(sheet)]).astype(np.int32)
+    nested = [sheet * np.array([k, 1, (1 + k) / 2], np.float32) for k in (1.0, 0.86, 0.72)]
+    rest, points = np.tile(surface.rest, (3, 1)), np.concatenate(nested)
+    triangles = np.concatenate([surface.triangles + k * len(sheet) for k in range(3)]).astype(np.int32)
     normals = vertex_normals(points, triangles)
     around = np.arctan2(rest[:, 0], rest[:, 2])
-    strands = noise(np.stack([around * 9, rest[:, 1] * 0.9, rest[:, 2] * 1.5], 1), 1.0, 3)
+    strands = noise(np.stack([around * 12, rest[:, 1] * 0.9, rest[:, 2] * 1.5], 1), 1.0, 3)
     points = (points + normals * (0.06 * strands - 0.02)[:, None]).astype(np.float32)
     ends = rest[:, 1] - 4.75 + 0.3 * noise(np.stack([around * 22, around, around], 1), 1.0, 2)
     n = len(rest)

@@ -9,10 +9,12 @@ from ifas.core.errors import ConfigError
 from ifas.core.taxonomy import SPLITS
 
 KINDS = ("live", "print", "replay", "mask")
+#: Bona fide first, then the PAI species.
+SPECIES = ("live", "print.flat", "print.bent", "replay.phone", "replay.tablet", "mask.rigid3d")
 LIVE_SHARE = 0.36
 #: Pictures per subject and domain. The unseen domain has test subjects only, so it takes more of each.
-RATE = {"train": 3.4, "dev": 3.2, "test": 2.0}
-TARGET_RATE = 5.0
+RATE = {"train": 2.5, "dev": 2.4, "test": 1.6}
+TARGET_RATE = 5.2
 DEV_SHARE, TEST_SHARE = 0.16, 0.34
 #: Two subjects in each split, so that a mask always has a wearer and someone else's face.
 MIN_SUBJECTS = 6
@@ -24,17 +26,22 @@ class Job:
 
     Attributes:
         subject: who is before the camera, from 0. For a mask: who wears it.
-        kind: live, print, replay or mask.
+        species: one of SPECIES.
         index: running number within (subject, kind).
         impersonates: subject whose face a mask shows; -1 otherwise. Always of the same split.
     """
 
     subject: int
-    kind: str
+    species: str
     index: int
     domain: str
     split: str
     impersonates: int = -1
+
+    @property
+    def kind(self) -> str:
+        """live, print, replay or mask."""
+        return self.species.partition(".")[0]
 
 
 def split_subjects(subjects: int, seed: int) -> dict[str, list[int]]:
@@ -65,35 +72,38 @@ def make_plan(
 ) -> list[Job]:
     """All pictures of a data set, sorted.
 
-    Every kind is there in every split of every source domain, and in the test split of every target domain.
+    Every species is there in every split of every source domain, and in the test split of every target domain.
     """
     splits = split_subjects(subjects, seed)
+    species = [s for s in SPECIES if s.partition(".")[0] in kinds]
     counters: dict[tuple[int, str], int] = {}
     jobs: list[Job] = []
     cells = [(d, s, RATE[s]) for s in SPLITS for d in sources] + [(d, "test", TARGET_RATE) for d in targets]
     turn = 0
     for domain, split, rate in cells:
         pool = splits[split]
-        for kind in kinds:
-            share = LIVE_SHARE if kind == "live" else (1 - LIVE_SHARE) / (len(kinds) - 1)
+        for one in species:
+            kind = one.partition(".")[0]
+            share = LIVE_SHARE if kind == "live" else (1 - LIVE_SHARE) / (len(species) - 1)
             count = max(1, round(rate * len(pool) * share))
             for k in range(count):
                 subject = pool[(turn + k) % len(pool)]
                 index = counters.get((subject, kind), 0)
                 counters[subject, kind] = index + 1
                 other = pool[(turn + k + 1 + index % (len(pool) - 1)) % len(pool)] if kind == "mask" else -1
-                jobs.append(Job(subject, kind, index, domain, split, other))
+                jobs.append(Job(subject, one, index, domain, split, other))
             turn += count
     return sorted(jobs)
 
 
 def thin_out(jobs: list[Job], limit: int) -> list[Job]:
-    """At most `limit` jobs, the kinds in turn, evenly over each kind: for quick looks and tests."""
+    """At most `limit` jobs, kinds in turn, and species in turn within a kind: for quick looks and tests."""
     kinds = sorted({j.kind for j in jobs}, key=KINDS.index)
-    by_kind = {k: [j for j in jobs if j.kind == k] for k in kinds}
     out: list[Job] = []
     for n, kind in enumerate(kinds):
-        some = by_kind[kind]
-        wanted = min(len(some), limit // len(kinds) + (n < limit % len(kinds)))
-        out += [some[i * len(some) // wanted] for i in range(wanted)]
+        wanted = limit // len(kinds) + (n < limit % len(kinds))
+        of = [[j for j in jobs if j.species == s] for s in SPECIES if s.partition(".")[0] == kind]
+        for k, some in enumerate(of):
+            few = min(len(some), wanted // len(of) + (k < wanted % len(of)))
+            out += [some[i * len(some) // few] for i in range(few)]
     return sorted(out)

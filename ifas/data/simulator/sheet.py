@@ -15,6 +15,10 @@ from ifas.data.simulator.raster import Fragments, View, rasterise
 from ifas.data.simulator.topology import vertex_normals
 
 GRID = 48  # vertices along each side of the sheet
+ALONG = 32  # points along each side of the picture's outline
+#: A head's box is a little smaller than `share` and lies lower, as it turns; sheets are held so that theirs is alike.
+AS_A_HEAD, LOWER = 0.985, 0.024
+SQUARE_ON = 0.75  # a flat face narrows more with the angle than a head does
 OUTSIDE = -9.0  # value of `Placed.uv` where the sheet is not
 
 
@@ -41,6 +45,9 @@ class Placed:
         points, normals, views: (m, 3), decimetres and unit vectors.
         face: box of the face in the taken picture, shares of it.
         rim_visible: the edge of the picture lies within the frame.
+        border: share of the picture's outline within the frame.
+        outline: (n, 2) places in the frame of points along that outline, clockwise from the top left, in photosites.
+        view: the camera. shape: width, height and bend of the sheet, decimetres.
     """
 
     uv: F32
@@ -50,6 +57,22 @@ class Placed:
     views: F32
     face: Box
     rim_visible: bool
+    border: float
+    outline: F32
+    view: View
+    shape: tuple[float, float, float]
+
+    def project(self, u: F32, v: F32) -> F32:
+        """Where points of the picture are in the frame: (n, 2), x and y in photosites."""
+        return np.asarray(self.view.project(_surface(u, v, *self.shape))[:, :2], dtype=np.float32)
+
+    def edges(self, picture: int, bars: tuple[float, ...] = ()) -> list[list[float]]:
+        """Straight lines that the medium shows: the sides of the picture on it, and level lines at heights `bars` of
+        that picture. Each x0, y0, x1, y1 in pixels of a frame `picture` wide, also where they lie outside it."""
+        sides = [(0.0, 0.0, 1.0, 0.0), (1.0, 0.0, 1.0, 1.0), (1.0, 1.0, 0.0, 1.0), (0.0, 1.0, 0.0, 0.0)]
+        uv = np.array(sides + [(0.0, v, 1.0, v) for v in bars], np.float32).reshape(-1, 2)
+        places = self.project(uv[:, 0], uv[:, 1]).reshape(-1, 4) * picture / self.view.size
+        return [[round(float(v), 1) for v in line] for line in places]
 
 
 def _surface(u: F32, v: F32, width: float, height: float, bend: float) -> F32:
@@ -62,6 +85,12 @@ def _grid(margin: tuple[float, float]) -> tuple[F32, F32, I32]:
     i = np.arange(GRID * GRID).reshape(GRID, GRID)[:-1, :-1].ravel()
     cells = np.concatenate([np.stack([i, i + GRID, i + 1], 1), np.stack([i + 1, i + GRID, i + GRID + 1], 1)])
     return u.ravel().astype(np.float32), v.ravel().astype(np.float32), cells.astype(np.int32)
+
+
+def _around(n: int) -> tuple[F32, F32]:
+    """u and v of 4 `n` points along the picture's outline, clockwise from the top left corner."""
+    t, zero, one = np.linspace(0, 1, n, endpoint=False), np.zeros(n), np.ones(n)
+    return np.concatenate([t, one, 1 - t, zero]), np.concatenate([zero, t, one, 1 - t])
 
 
 def place(photo: Photo, framing: Framing, height: float, margin: float, bend: float, size: int) -> Placed:
@@ -80,9 +109,9 @@ def place(photo: Photo, framing: Framing, height: float, margin: float, bend: fl
     x, y, w, h = photo.face
     centre = _surface(np.array([x + w / 2]), np.array([y + h / 2]), width, height, 0.0)[0]
     face = h * height
-    eye = centre + framing.distance * direction(framing.yaw, framing.pitch)
-    at = centre + np.array([framing.shift[0], framing.shift[1] - ABOVE_MIDDLE, 0]) * face
-    focal = framing.share * size / face * framing.distance
+    eye = centre + framing.distance * direction(SQUARE_ON * framing.yaw, framing.pitch)
+    at = centre + np.array([framing.shift[0], framing.shift[1] - ABOVE_MIDDLE + LOWER, 0]) * face
+    focal = framing.share * AS_A_HEAD * size / face * framing.distance
     view = View.looking(eye, at, focal, size, framing.roll)
 
     fragments = rasterise(view, points, cells)
@@ -98,6 +127,8 @@ def place(photo: Photo, framing: Framing, height: float, margin: float, bend: fl
         height,
         bend,
     )
+    outline = view.project(_surface(*_around(ALONG), width, height, bend))[:, :2]
+    within = ((outline > 1) & (outline < size - 1)).all(axis=1)
     covered = len(uv) < size * size or bool(((uv < 0) | (uv > 1)).any())
     return Placed(
         fragments.image(uv, OUTSIDE),
@@ -107,6 +138,10 @@ def place(photo: Photo, framing: Framing, height: float, margin: float, bend: fl
         unit(view.eye - columns[:, :3]),
         bounding_box(view.project(border), size),
         covered,
+        float(within.mean()),
+        outline,
+        view,
+        (width, height, bend),
     )
 
 

@@ -60,7 +60,7 @@ def _blob(x: F32, y: F32, x0: float, y0: float, rx: float, ry: float) -> F32:
 def _brows(head: Head, x: F32, y: F32, z: F32) -> F32:
     male = head.person.male > 0.5
     arc = 7.495 + 0.075 * np.sin(np.clip((x - 0.10) / 0.50, 0, 1) * 2.6) - 0.03 * smoothstep(0.45, 0.62, x)
-    thickness = 0.068 * (1 - 0.6 * smoothstep(0.35, 0.62, x)) * (1.15 if male else 0.8)
+    thickness = 0.055 * (1 - 0.6 * smoothstep(0.35, 0.62, x)) * (1.15 if male else 0.8)
     inside = np.clip(1.25 - np.abs(y - arc) / thickness, 0, 1)
     inside = inside * smoothstep(0.07, 0.14, x) * smoothstep(0.64, 0.5, x) * (z > 0.6)
     strands = head.noise(np.stack([x * 26 - y * 10, y * 5, z * 3], axis=1), 1.0, 2)
@@ -69,8 +69,9 @@ def _brows(head: Head, x: F32, y: F32, z: F32) -> F32:
 
 def _cloth(head: Head, rest: F32, fine: F32) -> F32:
     """Albedo of the shirt: weave, folds, and stripes or checks."""
-    base = head.person.shirt * (0.9 + 0.2 * head.noise(rest, 40.0))[:, None]
-    base = base * (1 + 0.25 * head.noise(rest, (2.2, 0.9, 2.2), 2))[:, None]
+    weave = 0.16 * np.sin(rest[:, 0] * 150) * np.sin(rest[:, 1] * 150) + 0.14 * head.noise(rest, 45.0, 2)
+    folds = 0.35 * head.noise(rest, (3.0, 0.9, 2.2), 3)
+    base = head.person.shirt * np.clip(1 + weave + folds, 0.3, 1.8)[:, None]
     if head.person.pattern == "plain":
         return np.asarray(base, dtype=np.float32)
     bars = np.sin(rest[:, 1] * 24 + 0.4 * fine) > 0.2
@@ -96,13 +97,13 @@ def paint_skin(head: Head, rest: F32, marks: F32) -> Paint:
     albedo = _mix(albedo, person.lips * (1 + 0.2 * fine)[:, None], lips)
     spots = np.clip((noise(rest, 9.0) - 0.62) * 6, 0, 0.6) * (0.25 + person.age)
     albedo *= 1 - np.clip(spots, 0, 0.6)[:, None] * rgb(0.35, 0.5, 0.55)
-    albedo = _mix(albedo, np.minimum(person.hair_colour * 0.7, 0.16), 0.92 * _brows(head, x, y, z))
+    albedo = _mix(albedo, np.minimum(person.hair_colour * 0.7, 0.16), 0.8 * _brows(head, x, y, z))
     albedo *= 1 - 0.85 * marks[:, LASHES : LASHES + 1]
     roughness = 0.54 - 0.14 * lips
 
     if person.beard:
-        jaw = smoothstep(7.0, 6.75, y - 0.4 * smoothstep(0.5, 0.9, x)) * (z > 0) * smoothstep(5.95, 6.15, y)
-        stubble = jaw * (1 - lips) * np.clip(0.55 + 0.9 * noise(rest, 30.0, 2), 0, 1) * person.beard
+        jaw = smoothstep(7.05, 6.6, y - 0.4 * smoothstep(0.5, 0.9, x)) * (z > 0) * smoothstep(5.95, 6.15, y)
+        stubble = jaw * (1 - lips) * np.clip(0.6 + 0.55 * noise(rest, 70.0, 2) + 0.25 * blotches, 0, 1) * person.beard
         albedo = _mix(albedo, person.hair_colour * 1.2, stubble)
         roughness += 0.2 * stubble
 
@@ -114,11 +115,10 @@ def paint_skin(head: Head, rest: F32, marks: F32) -> Paint:
 
     shirt = smoothstep(0, 0.03, shirt_line(rest))
     albedo = _mix(albedo, _cloth(head, rest, fine), shirt)
-    forehead = _blob(x, x, 0, 0, 0.35, 0.35) * (z > 1.0)
     return Paint(
         np.asarray(albedo, dtype=np.float32),
-        np.asarray(roughness + 0.4 * shirt - 0.04 * forehead, dtype=np.float32),
-        np.asarray(person.oil * (1 - 0.95 * shirt) * (1 - 0.6 * scalp), dtype=np.float32),
+        np.asarray(roughness + 0.4 * shirt, dtype=np.float32),
+        np.asarray(person.oil * 0.85 * (1 - 0.95 * shirt) * (1 - 0.6 * scalp), dtype=np.float32),
         np.full(len(rest), 0.0022 * (1 + 1.2 * person.age), np.float32),
         (shirt_line(rest) < 0).astype(np.float32),
     )
@@ -146,9 +146,10 @@ def _paint_eyes(head: Head, points: F32) -> Paint:
 
 def _paint_hair(head: Head, rest: F32) -> Paint:
     around = np.arctan2(rest[:, 0], rest[:, 2] + 0.1)
-    strands = head.noise(np.stack([around * 12, rest[:, 1] * 1.3, rest[:, 2] * 1.0], 1), 1.0, 4)
-    albedo = head.person.hair_colour * np.clip(1 + 1.3 * strands, 0.15, 3)[:, None]
-    return _flat(len(rest), albedo, 0.45, 0.3, 0.007)
+    locks = head.noise(np.stack([around * 9, rest[:, 1] * 1.1, rest[:, 2] * 0.9], 1), 1.0, 2)
+    strands = head.noise(np.stack([around * 55 + 2 * locks, rest[:, 1] * 2.5, rest[:, 2] * 2.5], 1), 1.0, 3)
+    albedo = head.person.hair_colour * np.clip(1 + 0.5 * locks + 1.1 * strands, 0.15, 3)[:, None]
+    return _flat(len(rest), albedo, 0.5, 0.22, 0.006)
 
 
 def _paint_mouth(rest: F32) -> Paint:

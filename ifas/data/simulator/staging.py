@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ifas.data.simulator.camera import PICTURE, SENSOR, take
+from ifas.data.simulator.camera import PICTURE, SENSOR, develop, draw_shot, encode
 from ifas.data.simulator.cast import Cast
 from ifas.data.simulator.displays import draw_display, show_display
 from ifas.data.simulator.domains import DOMAINS
@@ -14,6 +14,7 @@ from ifas.data.simulator.framing import draw_framing
 from ifas.data.simulator.light import draw_light
 from ifas.data.simulator.plan import KINDS, Job
 from ifas.data.simulator.prints import draw_print, show_print
+from ifas.data.simulator.visible import Scene, visible
 
 #: Stream number of a kind's generator. Not small: SeedSequence reads [s, 0, 1] and [s, 0, 1, 0] as the same seed.
 STREAM = {kind: 101 + n for n, kind in enumerate(KINDS)}
@@ -41,29 +42,29 @@ def stage(cast: Cast, job: Job, seed: int) -> tuple[bytes, dict[str, Any]]:
     light = draw_light(rng, domain.light)
     framing = draw_framing(rng)
     backdrop = domain.backdrop(rng, SENSOR)
-    species = "live"
-    truth: dict[str, object] = {}
     if job.kind == "live":
-        radiance, box = cast.live(job.subject, framing, light, backdrop)
+        scene = Scene(*cast.live(job.subject, framing, light, backdrop))
     elif job.kind == "mask":
-        species = "mask.rigid3d"
-        radiance, box, truth = cast.masked(job.subject, job.impersonates, framing, light, backdrop, rng)
-        truth["impersonates"] = subject_id(cast, job.impersonates)
+        scene = cast.masked(job.subject, job.impersonates, framing, light, backdrop, rng)
     else:
         photo = cast.photo(job.subject, rng)
         if job.kind == "print":
-            sheet = draw_print(rng)
-            species = sheet.species
-            radiance, placed, truth = show_print(sheet, photo, framing, light, backdrop, rng)
+            sheet = draw_print(rng, bent=job.species == "print.bent")
+            scene = show_print(sheet, photo, framing, light, backdrop, rng)
         else:
-            display = draw_display(rng)
-            species = display.species
-            radiance, placed, truth = show_display(display, photo, framing, light, backdrop, domain.backdrop, rng)
-        box = placed.face
-    jpeg = take(radiance, domain.camera, rng)
+            display = draw_display(rng, job.species.partition(".")[2])
+            scene = show_display(display, photo, framing, light, backdrop, domain.backdrop, rng)
+    camera = domain.camera
+    shot = draw_shot(scene.radiance, camera, rng)
+    jpeg = encode(develop(scene.radiance, camera, shot, rng), shot.quality)
     live = job.kind == "live"
-    if not (live or cast.rendered):
-        truth["staged"] = True
+    truth: dict[str, object] | None = None
+    if not live:
+        truth = dict(scene.truth, visible=visible(scene, camera, shot))
+        if job.kind == "mask":
+            truth["impersonates"] = subject_id(cast, job.impersonates)
+        if not cast.rendered:
+            truth["staged"] = True
     record = {
         "path": sample_path(cast, job),
         "domain": job.domain,
@@ -72,11 +73,11 @@ def stage(cast: Cast, job: Job, seed: int) -> tuple[bytes, dict[str, Any]]:
         "split": job.split,
         "label": "live" if live else "spoof",
         "spoof_type": job.kind,
-        "pai_species": species,
-        "device": domain.camera.name,
+        "pai_species": job.species,
+        "device": camera.name,
         "environment": domain.environment,
         "illumination": domain.illumination,
-        "face_box": [round(float(v) * PICTURE, 1) for v in box],
+        "face_box": [round(float(v) * PICTURE, 1) for v in scene.box],
         "width": PICTURE,
         "height": PICTURE,
         "licence": cast.licence,
