@@ -6,15 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ifas.captioning import edges as lines
 from ifas.captioning import tones
-from ifas.captioning.borders import straight_borders
-from ifas.captioning.spectrum import DOTS, WAVES, peak, radial_profile, tile_spectra
+from ifas.captioning.spectrum import DOTS, WAVES, fine_over_coarse, peak, radial_profile, tile_spectra
 from ifas.captioning.view import View
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from ifas.captioning.edges import Edge
     from ifas.captioning.protocol import Box, Picture
 
 #: Measurements that look at the tones of the picture alone. To add one, add a line.
@@ -34,14 +35,23 @@ TONES: dict[str, Callable[[View], float]] = {
 }
 
 #: Names of all measurements, in the order in which the captioner network takes them.
-MEASUREMENTS: tuple[str, ...] = (*TONES, "wave_peak", "dot_peak", "bright_border", "dark_border")
+MEASUREMENTS: tuple[str, ...] = (
+    *TONES,
+    "wave_peak",
+    "dot_peak",
+    "fine_over_coarse",
+    "bright_border",
+    "dark_border",
+    "border",
+)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One picture, measured: named floats, and the radial power spectrum (PROFILE_BINS,)."""
+    """One picture, measured: named floats, straight edges, and the radial power spectrum (PROFILE_BINS,)."""
 
     view: View
+    edges: list[Edge]
     values: dict[str, float]
     profile: npt.NDArray[np.float32]
 
@@ -51,11 +61,15 @@ def measure(picture: Picture, box: Box = None) -> Measured:
     view = View.of(picture, box)
     values = {name: function(view) for name, function in TONES.items()}
     spectra = tile_spectra(view)
-    borders = straight_borders(view)
+    found = lines.edges(view)
     values |= {
         "wave_peak": peak(spectra, WAVES),
         "dot_peak": peak(spectra, DOTS),
-        "bright_border": borders.bright,
-        "dark_border": borders.dark,
+        "fine_over_coarse": fine_over_coarse(spectra),
+        "bright_border": lines.bright(found),
+        "dark_border": lines.dark(found),
+        "border": found[0].chance if found else 0.0,
     }
-    return Measured(view=view, values={name: values[name] for name in MEASUREMENTS}, profile=radial_profile(spectra))
+    return Measured(
+        view=view, edges=found, values={name: values[name] for name in MEASUREMENTS}, profile=radial_profile(spectra)
+    )

@@ -57,6 +57,18 @@ def peak(spectra: Floats, ring: tuple[float, float]) -> float:
     return float(np.median(ratios))
 
 
+def fine_over_coarse(spectra: Floats) -> float:
+    """Log of the peak among the finest frequencies over the mean of coarser ones, medians over the tiles.
+
+    Textures of cloth and walls are strong in both; a pixel grid or halftone in the finest alone.
+    """
+    import numpy as np
+
+    fine = np.median(spectra[:, _ring(*DOTS)].max(axis=1))
+    coarse = np.median(np.sqrt((spectra[:, _ring(*WAVES)] ** 2).mean(axis=1)))
+    return float(np.log(fine + 1e-3) - np.log(coarse + 1e-3))
+
+
 def radial_profile(spectra: Floats) -> Floats:
     """Log10 of the mean power in rings of equal width from 0 to the Nyquist frequency, (PROFILE_BINS,)."""
     import numpy as np

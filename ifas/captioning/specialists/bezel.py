@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Bezel:
-    """Longest dark border, as a share of the picture's shorter side."""
+    """Chance of the likeliest edge with a nearly black side."""
 
     name = "bezel"
     clause = "a straight dark frame runs beside the head"
@@ -21,9 +21,9 @@ class Bezel:
     refutes = frozenset({"live", "mask", "mannequin"})
 
     def measure(self, seen: Measured) -> Measurement:
-        """Sure from 0.75 of the side on, and only where no bright border is longer: door frames are shorter."""
+        """Said from a chance of 0.57 on, sure from 0.97 on, and only where no bright edge is likelier."""
         dark, bright = seen.values["dark_border"], seen.values["bright_border"]
-        return Measurement(dark, ramp(dark, 0.25, 0.75) if dark > bright else 0.0)
+        return Measurement(dark, ramp(dark, 0.17, 0.97) if dark > bright else 0.0)
 
 
 SPECIALIST = Bezel()

@@ -1,10 +1,9 @@
-"""Straight edges on several sides of the face: it lies inside a rectangle, as on a sheet or a screen."""
+"""Straight edges on several sides of the face: it lies inside a rectangle, as on a sheet or a screen (2-D)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ifas.captioning.borders import sides
 from ifas.captioning.cues import ramp
 from ifas.captioning.specialists import Measurement
 
@@ -13,19 +12,21 @@ if TYPE_CHECKING:
 
 
 class Enclosure:
-    """Sides of the face with a straight edge beside them: how face and medium lie to each other in the picture."""
+    """Sides of the face with the edge of a medium beside them: how face and medium lie to each other."""
 
     name = "enclosure"
     clause = "straight edges enclose the face"
     words = ("enclose",)
     supports = frozenset({"print", "replay"})
-    refutes = frozenset[str]()
+    refutes = frozenset({"live", "mask", "mannequin"})
 
     def measure(self, seen: Measured) -> Measurement:
-        """Sure from three sides on, of which one is plainly a rim; rooms have edges on one or two."""
-        count = sides(seen.view)
-        rim = max(seen.values["dark_border"], seen.values["bright_border"])
-        return Measurement(float(count), min(ramp(count, 1.0, 3.0), ramp(rim, 0.3, 0.7)))
+        """Sum over the four sides of the best chance there; said from 1.5 on, sure from 2.5 on."""
+        best: dict[str, float] = {}
+        for edge in seen.edges:
+            best[edge.side] = max(best.get(edge.side, 0.0), edge.chance)
+        total = sum(best.values())
+        return Measurement(total, ramp(total, 0.5, 2.5))
 
 
 SPECIALIST = Enclosure()

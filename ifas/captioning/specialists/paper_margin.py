@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class PaperMargin:
-    """Longest bright border, as a share of the picture's shorter side."""
+    """Chance of the likeliest edge with a nearly white side."""
 
     name = "paper margin"
     clause = "a straight bright edge runs beside the head"
@@ -21,9 +21,11 @@ class PaperMargin:
     refutes = frozenset[str]()
 
     def measure(self, seen: Measured) -> Measurement:
-        """Sure from 1.0 of the side on, and only where no dark border is longer. Bright walls have such edges, too."""
+        """Said from 0.43 on, where the edge itself is likely and no dark one is likelier."""
         dark, bright = seen.values["dark_border"], seen.values["bright_border"]
-        return Measurement(bright, ramp(bright, 0.35, 1.0) if bright >= dark else 0.0)
+        return Measurement(
+            bright, min(ramp(bright, 0.1, 0.75), ramp(seen.values["border"], 0.5, 0.9)) if bright >= dark else 0.0
+        )
 
 
 SPECIALIST = PaperMargin()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Recapture:
-    """Peak over floor of the tiles' spectra, the stronger of two rings relative to where its clause begins."""
+    """Log of the peak among the finest frequencies over the mean of coarser ones, medians over small tiles."""
 
     name = "recapture"
     clause = "a fine regular pattern covers the picture"
@@ -21,9 +21,10 @@ class Recapture:
     refutes = frozenset({"live", "mask", "mannequin"})
 
     def measure(self, seen: Measured) -> Measurement:
-        """Noise alone gives 4 to 6; clothes and walls reach 24 in the waves and 11 in the dots, hence what is sure."""
-        waves, dots = seen.values["wave_peak"], seen.values["dot_peak"]
-        return Measurement(max(waves, dots), max(ramp(waves, 13.0, 26.0), ramp(dots, 7.5, 12.0)))
+        """Fine dots that stand above noise (4 to 6) and above coarser texture, or waves beyond those of any cloth."""
+        waves, dots, fine = (seen.values[name] for name in ("wave_peak", "dot_peak", "fine_over_coarse"))
+        grid = min(ramp(fine, -0.15, 0.9), ramp(dots, 5.0, 7.0))
+        return Measurement(fine, max(grid, ramp(waves, 18.0, 32.0)))
 
 
 SPECIALIST = Recapture()

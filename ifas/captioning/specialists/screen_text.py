@@ -43,10 +43,10 @@ class ScreenText:
     refutes = frozenset[str]()
 
     def measure(self, seen: Measured) -> Measurement:
-        """Sure from six characters on."""
+        """Said from three characters on."""
         import numpy as np
 
-        if max(seen.values["dark_border"], seen.values["bright_border"]) < LEAST_BORDER:
+        if seen.values["border"] < LEAST_BORDER:
             return Measurement(0.0, 0.0)
         view = seen.view
         picture = np.rint(view.rgb * 255).astype(np.uint8)
@@ -57,7 +57,7 @@ class ScreenText:
         pairs = zip(read.txts or (), read.scores or (), strict=True)
         found = [text for text, score in pairs if score >= SUREST and len(text) >= SHORTEST and text.isascii()]
         count = float(sum(len(text) for text in found))
-        return Measurement(count, ramp(count, 2.0, 6.0))
+        return Measurement(count, ramp(count, 1.0, 5.0))
 
 
 SPECIALIST = ScreenText()

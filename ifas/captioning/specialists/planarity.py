@@ -1,0 +1,33 @@
+"""Face and surroundings equally sharp, as on one flat sheet. A small lens shows a living scene so, too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ifas.captioning.cues import ramp
+from ifas.captioning.specialists import Measurement
+
+if TYPE_CHECKING:
+    from ifas.captioning.measure import Measured
+
+
+class Planarity:
+    """Sharpness of the face above that of its surround, log10 of the Laplacian's variance; 0 is one focus."""
+
+    name = "planarity"
+    clause = "face and background lie in one flat plane of focus"
+    words = ("one flat plane", "one plane", "flat as")
+    supports = frozenset({"print", "replay"})
+    refutes = frozenset[str]()
+
+    def measure(self, seen: Measured) -> Measurement:
+        """Said where both differ by less than a third of a decade, and neither is blank."""
+        face, surround = seen.values["face_sharpness"], seen.values["surround_sharpness"]
+        return Measurement(
+            face - surround, ramp(abs(face - surround), 0.65, 0.05) if min(face, surround) > BLANK else 0.0
+        )
+
+
+#: A region without any detail.
+BLANK = -5.5
+SPECIALIST = Planarity()
