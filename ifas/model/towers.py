@@ -63,8 +63,13 @@ class EfficientNetLite0Tower(nn.Module):
     """EfficientNet-Lite0. X_V: the last map, 7x7x1280 at 224 px.
 
     A convolutional network has no class token, and GAC needs one global token per level: the pooled (spatial mean)
-    output of each of the seven stages stands in for the class token of each layer.
+    output of each of the seven stages stands in for the class token of each layer. Stages end without an activation or
+    a norm, and their channels differ in mean and spread a hundredfold, so each is brought to one scale by what the
+    last BatchNorms of its blocks say of it; a picture's mean varies less than its pixels do, hence `POOLED`.
     """
+
+    #: Spread of a channel's pixels over that of its mean over a picture; close to what photos show.
+    POOLED = 3.0
 
     mean = (127.0, 127.0, 127.0)
     std = (128.0, 128.0, 128.0)
@@ -101,13 +106,22 @@ class EfficientNetLite0Tower(nn.Module):
         pixels_BCHW = normalise(pixel_values, self, net._conv_stem.weight.dtype)
         # Channels last: on a CPU the 1x1 convolutions are then plain matrix products.
         x = net._swish(net._bn0(net._conv_stem(pixels_BCHW.contiguous(memory_format=torch.channels_last))))
-        levels = []
+        levels: list[Tensor] = []
         for index, block in enumerate(net._blocks):
             x = block(x)
             if index in self.ends:
-                levels.append(x.mean(dim=(2, 3)))
+                shift, scale = self._moments(len(levels))
+                levels.append((x.mean(dim=(2, 3)) - shift) / scale)
         patches_BDHW = net._swish(net._bn1(net._conv_head(x)))
         return patches_BDHW.flatten(2).transpose(1, 2), levels
+
+    def _moments(self, level: int) -> tuple[Tensor, Tensor]:
+        """Mean and spread of the pooled channels of a stage: its blocks are added up, so their moments are, too."""
+        first = self.ends[level - 1] + 1 if level else 0
+        norms = [self.net._blocks[i]._bn2 for i in range(first, self.ends[level] + 1)]
+        shift = torch.stack([n.bias.detach() for n in norms]).sum(0)
+        spread = torch.stack([n.weight.detach() ** 2 for n in norms]).sum(0).sqrt()
+        return shift, spread / self.POOLED + 1e-3
 
 
 TOWERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
