@@ -8,7 +8,7 @@ Pictures of three seeds on which nothing was set by hand. For every specialist:
   of 2 % contrast; half a line of text; a hand; gloss on 2 % of a mask; a blur of 0.9 pixels. Planarity is true of every
   print and replay, layering of every mask;
 
-then the label audit: a tenth of the labels is changed, live against attack or to another attack; of the pictures listed,
+then the label audit: a tenth of the labels is changed, live against attack or to another attack; of those listed,
 the share whose label was changed, and of the changed ones the share listed; and *wrong medium*: clauses that belong to
 another spoof type than the picture's, with and without the conditional rule.
 """

@@ -90,7 +90,7 @@ def fit() -> None:
         "shares": shares,
     }
     TABLE.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    module._table.cache_clear()  # noqa: SLF001
+    module._table.cache_clear()
 
 
 def main() -> int:

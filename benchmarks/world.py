@@ -12,25 +12,27 @@ from benchmarks.figure import figure
 
 
 def main() -> int:
-    """Renders the demo data set (or reads one) and probes it; 1 when a species is told apart better than the bar."""
+    """Renders demo data sets and probes them; 1 when a species is told apart better than the bar."""
     from ifas.data.simulator import make_demo
     from ifas.data.simulator.leak_probe import BAR, cues, leaks
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--demo", type=Path, help="a demo data set that is there already")
-    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[7], help="several are probed together")
     parser.add_argument("--single", action="store_true", help="each cue alone as well")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = args.demo or Path(scratch) / "demo"
-        if args.demo is None:
-            made = make_demo(folder, seed=args.seed, workers=2)
-            figure("world.seconds", made.seconds, "s")
-            figure("world.images", made.images, "images")
-        records = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-        values = np.stack([cues((folder / r["path"]).read_bytes(), r["face_box"]) for r in records])
+    values, species, subjects = [], [], []
+    for seed in args.seeds:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "demo"
+            made = make_demo(folder, seed=seed, workers=2)
+            figure(f"world.seconds.{seed}", made.seconds, f"s, {made.images} images")
+            for line in (folder / "samples.jsonl").read_text().splitlines():
+                record = json.loads(line)
+                values.append(cues((folder / record["path"]).read_bytes(), record["face_box"]))
+                species.append(record["pai_species"])
+                subjects.append(f"{seed} {record['subject_id']}")
     ok = True
-    found = leaks(values, [r["pai_species"] for r in records], [r["subject_id"] for r in records], single=args.single)
+    found = leaks(np.stack(values), species, subjects, single=args.single)
     for one in found:
         bar = BAR if one.cues == "all" else None
         name = f"world.leak.{one.species}.{one.cues}"

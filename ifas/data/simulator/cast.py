@@ -84,7 +84,7 @@ class RenderedCast:
         backdrop *= np.float32(rng.uniform(0.4, 1.0))
         framing = draw_framing(rng, share=(0.34, 0.60), yaw=0.25, pitch=(-0.08, 0.10))
         radiance, (x, y, w, h) = self.live(subject, framing, light, backdrop)
-        pixels = digital_photo(radiance, float(rng.uniform(-0.9, 0.1)), float(rng.uniform(0.4, 1.6)))
+        pixels = digital_photo(radiance, float(rng.uniform(-0.9, 0.1)), float(rng.uniform(0.2, 0.9)))
         keep = float(rng.uniform(0.8, 1.0))
         left = float(np.clip(x + w / 2 - keep / 2, 0, 1 - keep))
         a = int(left * PHOTO_SIDE)

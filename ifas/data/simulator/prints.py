@@ -156,7 +156,7 @@ def draw_print(rng: np.random.Generator, *, bent: bool) -> Print:
         height=float(rng.uniform(1.6, 4.2)),
         border=float(rng.choice((0.0, 0.0, 0.02, 0.05))),
         bend=float(rng.choice((-1, 1)) * rng.uniform(0.05, 0.14)) if bent else 0.0,
-        lines=float(np.exp(rng.uniform(np.log(300), np.log(1200)))),
+        lines=float(np.exp(rng.uniform(np.log(380), np.log(1200)))),
         black=float(rng.uniform(0.93, 1.0)),
         soft=float(rng.uniform(0.7, 1.8) if rng.random() < 0.25 else 0.0),
         contrast=float(rng.uniform(0.95, 1.3) if glossy else rng.uniform(0.85, 1.15)),
