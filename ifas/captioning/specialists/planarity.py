@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from ifas.captioning.measure import Measured
 
 
+#: Sharpness of a region without any detail.
+BLANK = -5.5
+
+
 class Planarity:
     """Sharpness of the face above that of its surround, log10 of the Laplacian's variance; 0 is one focus."""
 
@@ -28,6 +32,4 @@ class Planarity:
         )
 
 
-#: A region without any detail.
-BLANK = -5.5
 SPECIALIST = Planarity()

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from ifas.captioning import specialists as package
 from ifas.captioning.clauses import LONGEST, MOST_CLAUSES, Clause, compose, describe
+from ifas.captioning.edges import FEATURES, edges
 from ifas.captioning.identity import identifies
 from ifas.captioning.measure import measure
 from ifas.captioning.scf import run_scf
 from ifas.captioning.specialists import Measurement, look, specialists
+from ifas.captioning.view import View
 from ifas.core.config import CaptionConfig
 from ifas.core.manifest import read_manifest
 from ifas.core.taxonomy import SPOOF_TYPES, media_named
@@ -71,6 +73,21 @@ def test_borders_are_told_by_their_colour() -> None:
         assert bright["paper margin"].confidence > 0.5
         assert bright["bezel"].confidence == 0
         assert max(none[n].confidence for n in ("bezel", "paper margin")) < 0.5
+
+
+def test_edges_know_their_side_and_levels() -> None:
+    picture = draw("live", 3).copy()
+    picture[:, -16:] = 250
+    found = [e for e in edges(View.of(picture, BOX)) if e.side == "right" and e.brighter > 0.9]
+    assert found
+    x0, y0, x1, y1 = found[0].ends
+    assert abs(x0 - 144) < 3
+    assert abs(x1 - 144) < 3
+    assert abs(y1 - y0) > 60
+    assert found[0].features[FEATURES.index("step")] > 0
+    assert found[0].features[FEATURES.index("tilt")] < 3
+    assert all(0 <= e.chance <= 1 for e in edges(View.of(picture, BOX)))
+    assert edges(View.of(np.full_like(picture, 90), BOX)) == []
 
 
 def test_patterns_and_highlights() -> None:
