@@ -101,6 +101,31 @@ def test_a_dataset_that_breaks_a_rule_is_not_registered(tmp_path: Path, monkeypa
     assert not (tmp_path / "registry" / "datasets").exists()
 
 
+def test_a_mended_dataset_is_imported_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IFAS_HOME", str(tmp_path / "home"))
+    raw = tmp_path / "raw"
+    splits = ["train"] * 4 + ["test"] * 4 + ["dev"] * 4
+
+    def listed(subject_of: dict[str, str]) -> None:
+        rows = [
+            {"path": f"{n}.jpg", "domain": "d", "subject_id": subject_of[split], "media_id": str(n), "split": split,
+             "pai_species": "live" if n % 2 else "replay"}
+            for n, split in enumerate(splits)
+        ]  # fmt: skip
+        put(raw / "samples.jsonl", "".join(json.dumps(r) + "\n" for r in rows).encode())
+
+    for n in range(len(splits)):
+        put(raw / f"{n}.jpg", picture(n))
+    listed(dict.fromkeys(splits, "one"))
+    command = ("folder", raw, "--name", "mine", "--licence", "ours", "--accept-licence", "Ada",
+               "--registry", tmp_path / "registry")  # fmt: skip
+    assert isinstance(run(*command)[2], ValidationFailed)
+    listed({"train": "one", "test": "two", "dev": "three"})
+    code, out, error = run(*command)
+    assert code == 0, (out, error)
+    assert "mine/v1" in out
+
+
 def test_acceptance_is_for_these_terms_only(tmp_path: Path) -> None:
     registry = Registry.init(tmp_path / "registry")
     first = accept(registry, "siw", "terms of 2018", "Ada")
