@@ -58,4 +58,5 @@ def test_a_jpeg_decoded_small_looks_the_same(seed: int, side: int) -> None:
     assert (height, width) == rgb.shape[:2]
     assert min(grey.shape) >= min(64, *rgb.shape[:2])
     whole = np.asarray(Image.fromarray(rgb).convert("L"))
-    assert distance(phash(grey), phash(whole)) <= 8
+    # Bits whose coefficient lies at the median may fall either way; 32 of 64 differ between strangers.
+    assert distance(phash(grey), phash(whole)) <= 12

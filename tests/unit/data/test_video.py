@@ -158,7 +158,8 @@ def test_tracked_boxes_are_right_with_few_looks(tracker: str, clip: Clip, portra
     assert success_auc(overlaps) >= 0.7
     assert follower.calls * 5 <= len(clip.frames)
     assert {one.track for one in seen if one} == {0}
-    assert [one.frame for one in seen if one and one.detected] == list(range(0, 40, 10))
+    # Beside every tenth frame only where a tracker says that it lost the face.
+    assert {one.frame for one in seen if one and one.detected} >= set(range(0, 40, 10))
 
 
 class Scripted:
