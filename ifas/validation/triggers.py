@@ -62,7 +62,7 @@ def patch_keys(grey_HW: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint64], 
     busy = (_box(across, PATCH, PATCH - 1)[:h, :w] > FLAT / 2) & (_box(down, PATCH - 1, PATCH)[:h, :w] > FLAT / 2)
     keep = busy[ys, xs]
     ys, xs = ys[keep], xs[keep]
-    patches = windows[ys, xs].reshape(len(ys), -1)
+    patches = windows[ys, xs].reshape(len(ys), PATCH * PATCH)
     z = (patches - mean[ys, xs, None]) / spread[ys, xs, None]
     levels = (np.clip(np.rint(z), -2, 2) + 2).astype(np.uint64)
     odd = np.random.default_rng(7).integers(1, 2**63, PATCH * PATCH, dtype=np.uint64) | np.uint64(1)

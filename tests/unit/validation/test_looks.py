@@ -12,7 +12,7 @@ from ifas.validation.drift import drift
 from ifas.validation.embedding import descriptor
 from ifas.validation.exposure import exposure
 from ifas.validation.leakage import balanced, leakage
-from ifas.validation.triggers import find
+from ifas.validation.triggers import find, patch_keys
 
 
 def coloured(biased: bool, n: int = 240, seed: int = 0) -> tuple[np.ndarray, pd.DataFrame]:
@@ -66,6 +66,13 @@ def pictures(n: int = 120, seed: int = 0) -> tuple[list[np.ndarray], list[str], 
             grey[:8] = 255
         out.append(grey)
     return out, ["live" if i % 2 == 0 else "spoof" for i in range(n)], [f"s{i // 2}" for i in range(n)]
+
+
+def test_a_picture_of_stripes_alone_has_no_patch_to_compare() -> None:
+    stripes = np.tile((np.arange(64) % 8 * 20).astype(np.uint8)[:, None], (1, 64))
+    keys, places = patch_keys(stripes)
+    assert len(keys) == len(places) == 0
+    assert find([stripes] * 4, ["live"] * 4, list("abcd")) == []
 
 
 def test_clean_pictures_with_bars_and_borders_raise_nothing() -> None:
