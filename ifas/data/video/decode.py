@@ -35,6 +35,8 @@ def video_frames(path: Path, limits: ImageLimits) -> Iterator[tuple[Frame, float
             if not container.streams.video:
                 raise ImageRefused("file holds no video stream")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise ImageRefused("video's codec is not known")
             width, height = stream.codec_context.width, stream.codec_context.height
             if width * height > limits.max_pixels:
                 raise ImageRefused(f"video has {width}x{height} pixels, the limit is {limits.max_pixels}")

@@ -387,6 +387,14 @@ def test_damaged_bytes_never_crash(data: st.DataObject, video: Path, tmp_path_fa
             assert one.reason
 
 
+def test_an_unknown_codec_is_a_refusal(video: Path, tmp_path: Path) -> None:
+    damaged = bytearray(video.read_bytes())
+    damaged[185:189] = bytes(4)  # within the codec's four letters
+    (found,) = stills(sample(put(tmp_path / "d.avi", bytes(damaged))), LIMITS, FramePlan())
+    assert isinstance(found, Refusal)
+    assert "codec" in found.reason
+
+
 def test_packing_a_video_dataset(clip: Clip, tmp_path: Path) -> None:
     """From the official layout to rows with media, track, frame, box and quality; rejections are counted per class."""
     root = tmp_path / "Replay"
