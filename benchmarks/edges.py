@@ -17,8 +17,7 @@ import cv2
 import numpy as np
 
 from benchmarks.figure import figure
-from ifas.captioning import edges as module
-from ifas.captioning.edges import FEATURES, TABLE, Edge, edges
+from ifas.captioning.edges import FEATURES, TABLE, Edge, edges, odds_table
 from ifas.captioning.view import View
 from ifas.data.simulator import make_demo
 from ifas.data.simulator.camera import PICTURE
@@ -90,7 +89,7 @@ def fit() -> None:
         "shares": shares,
     }
     TABLE.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    module._table.cache_clear()
+    odds_table.cache_clear()
 
 
 def main() -> int:

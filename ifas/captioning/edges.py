@@ -139,7 +139,7 @@ def chance(features: tuple[float, ...]) -> float:
     """Of a line with these `FEATURES` to be the edge of a medium: the logistic function of the summed shares."""
     import numpy as np
 
-    table = _table()
+    table = odds_table()
     odds = table["offset"] + sum(
         float(np.interp(value, *table["shares"][name])) for name, value in zip(FEATURES, features, strict=True)
     )
@@ -147,7 +147,8 @@ def chance(features: tuple[float, ...]) -> float:
 
 
 @cache
-def _table() -> Any:
+def odds_table() -> Any:
+    """The fitted table: `offset`, and per feature its knots and log-odds there."""
     return json.loads(TABLE.read_text(encoding="utf-8"))
 
 

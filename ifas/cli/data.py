@@ -39,14 +39,15 @@ def demo_data(
     prepare()
     from ifas.cli.show import following
     from ifas.data.simulator import make_demo
+    from ifas.data.simulator.contact import check_sheet, contact_sheet
 
+    if sheet is not None:
+        check_sheet(sheet)
     with following(home() / "events" / "data-demo.jsonl"):
         summary = make_demo(
             out, seed=seed, faces=faces, subjects=subjects, workers=workers, progress=progress_of("data")
         )
     if sheet is not None:
-        from ifas.data.simulator.contact import contact_sheet
-
         contact_sheet(out, sheet)
     typer.echo(f"{summary.images} images of {summary.subjects} subjects in {out}: {dict(summary.kinds)}")
     for file, reason in summary.skipped:

@@ -6,10 +6,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ifas.core.errors import DataError
-from ifas.data.readers.sample import HDF5_SUFFIXES, VIDEO_SUFFIXES, Container, RawSample, Refusal, Scan
+from ifas.data.readers.sample import RawSample, Refusal, Scan
 
 #: What a reader makes of one path: a sample, a refusal, or None where the path does not fit its layout.
 Parsed = RawSample | Refusal | None
@@ -103,12 +103,6 @@ def is_text(source: str) -> bool:
 def printable(source: str) -> str:
     """A path with what is not UTF-8 written as escapes."""
     return source.encode("utf-8", "backslashreplace").decode()
-
-
-def container_of(source: str) -> Container:
-    """What a file holds, by the ending of its name."""
-    suffix = PurePosixPath(source).suffix.lower()
-    return "video" if suffix in VIDEO_SUFFIXES else "hdf5" if suffix in HDF5_SUFFIXES else "image"
 
 
 def checked_against(

@@ -81,6 +81,7 @@ class RenderedCast:
         backdrop = (office, street, home)[int(rng.integers(3))](rng, PHOTO_SIDE)
         # Portraits are often taken with a wide aperture; all that a sheet shows is in the camera's focus.
         backdrop = np.asarray(cv2.GaussianBlur(backdrop, (0, 0), float(rng.uniform(0.5, 5))), dtype=np.float32)
+        # A portrait is lit for the face; with brighter backgrounds prints would be paler than any bona fide picture.
         backdrop *= np.float32(rng.uniform(0.4, 1.0))
         framing = draw_framing(rng, share=(0.34, 0.60), yaw=0.25, pitch=(-0.08, 0.10))
         radiance, (x, y, w, h) = self.live(subject, framing, light, backdrop)

@@ -13,6 +13,12 @@ CELL = 256  # pixels
 STRIP = 18  # height of the line that names the species
 
 
+def check_sheet(out: Path) -> None:
+    """Raises ConfigError where `out` is neither a .jpg nor a .png: rendering first would take a minute."""
+    if out.suffix.lower() not in (".jpg", ".png"):
+        raise ConfigError(f"{out} can't be a contact sheet", "name a .jpg or a .png file")
+
+
 def contact_sheet(folder: Path, out: Path, *, per_species: int = 12) -> None:
     """Writes `out`: at most `per_species` pictures of each species of the data set in `folder`, evenly over it.
 
@@ -22,8 +28,7 @@ def contact_sheet(folder: Path, out: Path, *, per_species: int = 12) -> None:
     import cv2
     import numpy as np
 
-    if out.suffix.lower() not in (".jpg", ".png"):
-        raise ConfigError(f"{out} can't be a contact sheet", "name a .jpg or a .png file")
+    check_sheet(out)
     records = [json.loads(line) for line in (folder / SAMPLES_FILE).read_text(encoding="utf-8").splitlines()]
     bands = []
     for species in sorted({str(r["pai_species"]) for r in records}, key=lambda s: (s != "live", s)):

@@ -216,7 +216,6 @@ def show_display(
         "luminance": round(display.luminance, 3),
         "defocus": round(display.blur, 3),
         "softbox": round(display.softbox, 2),
-        "rim_visible": placed.rim_visible,
         "edges": placed.edges(PICTURE, bars),
     }
     return Scene(

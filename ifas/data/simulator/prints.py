@@ -204,7 +204,6 @@ def show_print(
         "gloss": round(sheet.gloss, 3),
         "roughness": round(sheet.roughness, 3),
         "contrast": round(sheet.contrast, 3),
-        "rim_visible": placed.rim_visible,
         "edges": placed.edges(PICTURE),
     }
     return Scene(

@@ -44,7 +44,6 @@ class Placed:
         fragments: the covered pixels.
         points, normals, views: (m, 3), decimetres and unit vectors.
         face: box of the face in the taken picture, shares of it.
-        rim_visible: the edge of the picture lies within the frame.
         border: share of the picture's outline within the frame.
         outline: (n, 2) places in the frame of points along that outline, clockwise from the top left, in photosites.
         view: the camera. shape: width, height and bend of the sheet, decimetres.
@@ -56,7 +55,6 @@ class Placed:
     normals: F32
     views: F32
     face: Box
-    rim_visible: bool
     border: float
     outline: F32
     view: View
@@ -129,7 +127,6 @@ def place(photo: Photo, framing: Framing, height: float, margin: float, bend: fl
     )
     outline = view.project(_surface(*_around(ALONG), width, height, bend))[:, :2]
     within = ((outline > 1) & (outline < size - 1)).all(axis=1)
-    covered = len(uv) < size * size or bool(((uv < 0) | (uv > 1)).any())
     return Placed(
         fragments.image(uv, OUTSIDE),
         fragments,
@@ -137,7 +134,6 @@ def place(photo: Photo, framing: Framing, height: float, margin: float, bend: fl
         unit(columns[:, 3:6]),
         unit(view.eye - columns[:, :3]),
         bounding_box(view.project(border), size),
-        covered,
         float(within.mean()),
         outline,
         view,

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from ifas.cli.main import app
 from ifas.core.errors import ConfigError, DataError
 from ifas.core.taxonomy import spoof_type_of
 from ifas.data.simulator import make_demo
@@ -236,6 +238,14 @@ def test_contact_sheet_has_a_row_per_species(demo: Path, tmp_path: Path) -> None
     assert cv2.imread(str(tmp_path / "sheet.png")).shape[:2] == (rows * (256 + 18), 2 * 256)
     with pytest.raises(ConfigError, match="contact sheet"):
         contact_sheet(demo, tmp_path / "sheet.txt")
+
+
+def test_a_sheet_of_no_known_kind_is_refused_before_anything_is_rendered(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        app, ["data", "demo", "--out", str(tmp_path / "demo"), "--sheet", str(tmp_path / "sheet.gif")]
+    )
+    assert isinstance(done.exception, ConfigError)
+    assert not (tmp_path / "demo").exists()
 
 
 def test_face_box_is_where_the_skin_is() -> None:

@@ -160,6 +160,34 @@ def test_unknown_lora_target() -> None:
         tuning.prepare(model, config)
 
 
+def test_efficientnet_levels_do_not_depend_on_the_scale_of_a_stage() -> None:
+    """Mean and spread that the last BatchNorms of a stage give its channels are taken out again."""
+    model, _ = build(tiny(*EFFICIENTNET))
+    tower = model.vision.eval()
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    with torch.no_grad():
+        _, before = tower(pixels)
+        last = tower.net._blocks[tower.ends[-1]]._bn2
+        last.bias.add_(5)
+        _, shifted = tower(pixels)
+        torch.testing.assert_close(shifted[-1], before[-1], rtol=1e-4, atol=1e-4)
+        only = tower.net._blocks[tower.ends[0]]._bn2  # stage 0 has one block, so nothing is added to its output
+        assert tower.ends[0] == 0
+        only.weight.mul_(7)
+        only.bias.mul_(7)
+        _, after = tower(pixels)
+    torch.testing.assert_close(after[0], before[0], rtol=2e-2, atol=2e-2)  # a thousandth keeps the division finite
+    blocks = [tower.net._blocks[i]._bn2 for i in range(tower.ends[1] + 1, tower.ends[2] + 1)]
+    shift = sum(b.bias for b in blocks)
+    scale = sum(b.weight**2 for b in blocks) ** 0.5 / tower.POOLED + 1e-3
+    pooled: list[torch.Tensor] = []
+    hook = tower.net._blocks[tower.ends[2]].register_forward_hook(lambda *a: pooled.append(a[2].mean((2, 3))))
+    with torch.no_grad():
+        _, levels = tower(pixels)
+    hook.remove()
+    torch.testing.assert_close(levels[2], (pooled[0] - shift) / scale)
+
+
 def test_efficientnet_batchnorm_never_sees_the_batch() -> None:
     """Its result for a picture may not depend on the others in the batch, even when it is trained."""
     config = tiny(*EFFICIENTNET)
