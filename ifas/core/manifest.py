@@ -101,14 +101,17 @@ def read_manifest(
     Raises:
         DataError: no such file, not Parquet, or a column is missing.
     """
-    import pandas as pd
+    import pyarrow.parquet as pq
 
     file = path / MANIFEST_FILE if path.is_dir() else path
     if not file.is_file():
         raise DataError(f"no manifest at {file}", "point to a dataset folder, or to its manifest.parquet")
     try:
         wanted = [(column, "in", list(values)) for column, values in (("domain", domains), ("split", splits)) if values]
-        frame = pd.read_parquet(file, filters=wanted or None)
+        table = pq.read_table(file, filters=wanted or None)
+        # Without this, damaged text is an error only where someone looks at it.
+        table.validate(full=True)
+        frame: pd.DataFrame = table.to_pandas()
     except (OSError, ValueError) as error:
         raise DataError(f"{file} can't be read as Parquet: {error}", "fetch the dataset again") from error
     check_columns(list(frame.columns), captioned, str(file))

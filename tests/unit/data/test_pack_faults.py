@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -234,6 +236,16 @@ def test_any_bytes_and_listings_end_in_documented_errors(data: st.DataObject, tm
     else:
         assert report.rows == len(read_manifest(root / "out"))
         assert report.rows + len(report.refused) + len(report.duplicates) >= 6
+
+
+def test_a_manifest_whose_text_is_damaged_is_refused(tmp_path: Path) -> None:
+    pack("folder", folder_dataset(tmp_path / "raw", subjects=1), tmp_path / "out", name="t", licence="x")
+    file = tmp_path / "out" / "manifest.parquet"
+    table = pq.read_table(file)
+    names = pa.array([b"\x80"] * len(table), pa.binary()).view(pa.string())  # no valid UTF-8
+    pq.write_table(table.set_column(table.column_names.index("shard"), "shard", names), file)
+    with pytest.raises(DataError, match="can't be read as Parquet"):
+        read_manifest(tmp_path / "out")
 
 
 @settings(max_examples=40, deadline=None)
