@@ -21,12 +21,12 @@ class Enclosure:
     refutes = frozenset({"live", "mask", "mannequin"})
 
     def measure(self, seen: Measured) -> Measurement:
-        """Sum over the four sides of the best chance there; said from 1.5 on, sure from 2.5 on."""
+        """Sum over the four sides of the best chance there; said from 1.3 on, sure from 2.5 on."""
         best: dict[str, float] = {}
         for edge in seen.edges:
             best[edge.side] = max(best.get(edge.side, 0.0), edge.chance)
         total = sum(best.values())
-        return Measurement(total, ramp(total, 0.5, 2.5))
+        return Measurement(total, ramp(total, 0.1, 2.5))
 
 
 SPECIALIST = Enclosure()

@@ -21,9 +21,9 @@ class Layering:
     refutes = frozenset[str]()
 
     def measure(self, seen: Measured) -> Measurement:
-        """Said from 0.05 on. Collars and beards make steps as well, so it refutes nothing."""
+        """Said from 0.015 on. Collars and beards make steps as well, so it refutes nothing."""
         step = seen.values["neck_step"]
-        return Measurement(step, ramp(step, 0.02, 0.08))
+        return Measurement(step, ramp(step, 0.005, 0.025))
 
 
 SPECIALIST = Layering()

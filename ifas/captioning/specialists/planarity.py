@@ -25,10 +25,10 @@ class Planarity:
     refutes = frozenset[str]()
 
     def measure(self, seen: Measured) -> Measurement:
-        """Said where both differ by less than a third of a decade, and neither is blank."""
+        """Said where both differ by less than 0.55 of a decade, and neither is blank."""
         face, surround = seen.values["face_sharpness"], seen.values["surround_sharpness"]
         return Measurement(
-            face - surround, ramp(abs(face - surround), 0.65, 0.05) if min(face, surround) > BLANK else 0.0
+            face - surround, ramp(abs(face - surround), 1.0, 0.1) if min(face, surround) > BLANK else 0.0
         )
 
 

@@ -22,9 +22,9 @@ class Sharpness:
     refutes = frozenset[str]()
 
     def measure(self, seen: Measured) -> Measurement:
-        """Said below -2.6, which is a blur of some 0.7 pixels of 256; noise keeps dim pictures above it."""
+        """Said below -2.53, which is a blur of some 0.7 pixels of 256; noise keeps dim pictures above it."""
         value = seen.values["face_sharpness"] - 2 * math.log10(max(seen.values["contrast"], 0.05))
-        return Measurement(value, ramp(value, -2.5, -2.7))
+        return Measurement(value, ramp(value, -2.43, -2.63))
 
 
 SPECIALIST = Sharpness()

@@ -21,8 +21,8 @@ class Specular:
     refutes = frozenset[str]()
 
     def measure(self, seen: Measured) -> Measurement:
-        """Said from 0.12 on. Oily foreheads reach it as well, so it refutes nothing."""
-        return Measurement(seen.values["gloss"], ramp(seen.values["gloss"], 0.08, 0.16))
+        """Said from 0.10 on. Oily foreheads reach it as well, so it refutes nothing."""
+        return Measurement(seen.values["gloss"], ramp(seen.values["gloss"], 0.06, 0.14))
 
 
 SPECIALIST = Specular()
