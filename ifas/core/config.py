@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ifas.core.errors import ConfigError, unknown_key
 from ifas.core.imaging import ImageLimits
@@ -122,14 +122,29 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     """Fine-tuning with the lopsided loss under Ray Train and DeepSpeed."""
 
+    loss: Literal["lopsided", "plain"] = Field(
+        default="lopsided", description="plain: one mean over all tokens of the answer, for comparison"
+    )
     alpha: float = Field(default=0.7, ge=0, le=1, description="weight of the judgment (paper: about 0.7)")
-    steps: int = 120
-    batch: int = Field(default=8, description="samples per worker and micro-batch")
-    accumulate: int = 1
-    workers: int = 2
+    class_balance: bool = Field(
+        default=False, description="bona fide and attacks weigh the same in the loss, however often they are drawn"
+    )
+    species_weights: dict[str, float] = Field(
+        default_factory=dict, description="weight in the loss of samples of a spoof type, or of `live`; 1 by default"
+    )
+    steps: int = Field(default=120, ge=1)
+    batch: int = Field(default=8, ge=1, description="samples per worker and micro-batch")
+    accumulate: int = Field(default=1, ge=1)
+    workers: int = Field(default=2, ge=1)
     zero_stage: Literal[0, 1, 2, 3] = 2
-    precision: Literal["fp32", "bf16"] = "fp32"
-    warmup: float = 0.1
+    offload: Literal["none", "optimizer"] = Field(
+        default="none", description="optimizer: its states and its step on the CPU (ZeRO stage 1 and up)"
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    schedule: Literal["cosine", "one-cycle"] = Field(
+        default="cosine", description="of the learning rate. Not stated in the paper"
+    )
+    warmup: float = Field(default=0.1, ge=0, le=1, description="part of the steps in which the learning rate rises")
     weight_decay: float = 0.01
     clip: float = 1.0
     balance: bool = Field(default=True, description="draw live and each spoof type equally often")
@@ -139,14 +154,40 @@ class TrainConfig(Section):
     max_source_share: float = Field(
         default=0.2, gt=0, le=1, description="largest share of the training rows that one source of added batches has"
     )
+    length_window: int = Field(
+        default=1, ge=1, description="steps whose samples are put together by length of their answers: less padding"
+    )
     augment: bool = True
-    checkpoint_every: int = 50
-    max_failures: int = 2
-    gpus_per_worker: float = 0
+    loaders: int = Field(default=1, ge=1, description="threads per worker that read, decode and resize")
+    checkpoint_every: int = Field(default=50, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    storage: str = Field(
+        default="", description="where checkpoints go: an fsspec URI such as s3://bucket/prefix; empty: the work folder"
+    )
+    max_failures: int = Field(default=2, ge=0, description="restarts after a worker died")
+    max_preemptions: int = Field(default=-1, ge=-1, description="restarts after a preemption; -1: no limit")
+    skip_batches: int = Field(
+        default=0, ge=0, description="batches with a loss that is not finite that are left out before training stops"
+    )
+    mlflow: str = Field(default="", description="URL of an MLflow server that gets the losses, too; empty: none")
+    gpus_per_worker: float = Field(default=0, ge=0)
     where: Literal["local", "rayjob"] = Field(
         default="local", description="local: a Ray of this machine; rayjob: the Ray cluster this process is a job of"
     )
     seed: int = 0
+
+    @property
+    def global_batch(self) -> int:
+        """Samples per optimizer step, over all workers and micro-batches."""
+        return self.batch * self.workers * self.accumulate
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainConfig:
+        if self.offload == "optimizer" and self.zero_stage == 0:
+            raise ValueError("train.offload needs train.zero_stage 1, 2 or 3")
+        if any(weight < 0 for weight in self.species_weights.values()):
+            raise ValueError("train.species_weights must not be negative")
+        return self
 
 
 class ProtocolConfig(Section):

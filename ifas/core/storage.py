@@ -1,22 +1,24 @@
-"""Storage URIs: a step reads and writes local paths; this brings them from and to an object store.
+"""Storage URIs: a step reads and writes local paths; this brings them from and to another file system.
 
-`s3://bucket/key` goes through s3fs (endpoint and credentials from AWS_* environment variables); anything else is a
-local path and is used in place.
+`s3://bucket/key` goes through s3fs (endpoint and credentials from AWS_* environment variables); any other `scheme://`
+through fsspec, which has to know it; anything else is a local path and is used in place.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ifas.core.errors import DataError
+from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import replacing
 
 
 def is_remote(uri: str) -> bool:
-    """Whether `uri` names an object store."""
-    return uri.startswith("s3://")
+    """Whether `uri` names a file system other than the local one."""
+    return "://" in uri
 
 
 def fetch(uri: str, into: Path) -> Path:
@@ -30,50 +32,104 @@ def fetch(uri: str, into: Path) -> Path:
         if not path.exists():
             raise DataError(f"input {uri} does not exist", "check the path, or run the step that makes it")
         return path
-    fs = _s3()
-    try:
+    with _reached(uri) as fs:
         fs.invalidate_cache()
         if not fs.exists(uri):
             raise DataError(f"nothing at {uri}", "check bucket and key, or run the step that makes it")
         with replacing(into) as beside:
-            fs.get(uri, str(beside), recursive=bool(fs.isdir(uri)))
-    except (OSError, _client_error()) as error:
-        raise _unreachable(uri, error) from error
+            if fs.isdir(uri):
+                # One by one: s3fs creates and lists folders differently from local and memory file systems.
+                root = fs._strip_protocol(uri).rstrip("/")
+                for file in fs.find(uri):
+                    target = beside / file.removeprefix(root).lstrip("/")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    fs.get_file(file, str(target))
+            else:
+                fs.get_file(uri, str(beside))
     return into
 
 
 def store(path: Path, uri: str) -> None:
-    """Uploads a file or a folder to `uri` (`s3://...`).
+    """Uploads a file or a folder to `uri`.
 
     Raises:
         DataError: the store can't be reached or refuses.
     """
-    fs = _s3()
-    try:
+    with _reached(uri) as fs:
         if path.is_file():
-            fs.put_file(str(path), uri)
+            _put(fs, path, uri)
         else:
             for file in sorted(p for p in path.rglob("*") if p.is_file()):
-                fs.put_file(str(file), f"{uri.rstrip('/')}/{file.relative_to(path).as_posix()}")
-    except (OSError, _client_error()) as error:
-        raise _unreachable(uri, error) from error
+                _put(fs, file, f"{uri.rstrip('/')}/{file.relative_to(path).as_posix()}")
 
 
-def _s3() -> Any:
-    import s3fs
+def listing(uri: str) -> list[str]:
+    """Names of what lies directly below a prefix, sorted; none where nothing is there.
 
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return s3fs.S3FileSystem(endpoint_url=endpoint, use_listings_cache=False)
+    Raises:
+        DataError: the store can't be reached.
+    """
+    with _reached(uri) as fs:
+        fs.invalidate_cache()
+        try:
+            return sorted(entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(uri, detail=False))
+        except FileNotFoundError:
+            return []
 
 
-def _client_error() -> type[Exception]:
+def exists(uri: str) -> bool:
+    """Whether something is at `uri`. Raises DataError where the store can't be reached."""
+    with _reached(uri) as fs:
+        fs.invalidate_cache()
+        return bool(fs.exists(uri))
+
+
+def delete(uri: str) -> None:
+    """Removes an object, or all below a prefix; nothing happens where there is none.
+
+    Raises:
+        DataError: the store can't be reached or refuses.
+    """
+    with _reached(uri) as fs:
+        fs.invalidate_cache()
+        if fs.exists(uri):
+            fs.rm(uri, recursive=True)
+
+
+def _put(fs: Any, file: Path, uri: str) -> None:
+    if not uri.startswith("s3://"):  # there, it would make a missing bucket
+        fs.makedirs(fs._parent(uri), exist_ok=True)
+    fs.put_file(str(file), uri)
+
+
+@contextmanager
+def _reached(uri: str) -> Iterator[Any]:
+    """The file system of `uri`; what goes wrong with it becomes DataError."""
     from botocore.exceptions import BotoCoreError
 
-    return BotoCoreError  # type: ignore[no-any-return]
+    try:
+        yield filesystem(uri)
+    except (OSError, BotoCoreError) as error:
+        raise DataError(
+            f"store behind {uri} can't be used: {type(error).__name__}: {error}",
+            "check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that the store runs"
+            if uri.startswith("s3://")
+            else "check that it is there and that you may write to it",
+        ) from error
 
 
-def _unreachable(uri: str, error: Exception) -> DataError:
-    return DataError(
-        f"object store behind {uri} can't be used: {type(error).__name__}: {error}",
-        "check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that the store runs",
-    )
+def filesystem(uri: str) -> Any:
+    """The fsspec file system of `uri`. Raises ConfigError where its scheme is unknown."""
+    if uri.startswith("s3://"):
+        import s3fs
+
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        return s3fs.S3FileSystem(endpoint_url=endpoint, use_listings_cache=False)
+    from fsspec.core import url_to_fs
+
+    try:
+        return url_to_fs(uri)[0]
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"{uri}: {error}", "use s3://, file:// or another scheme that fsspec has installed") from (
+            error
+        )

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from ifas.model.connector import GloballyAwareConnector
-from ifas.model.loss import PROMPT, LossSums, lopsided_sums
+from ifas.model.loss import PROMPT, LossSums, answer_nll, part_sums
 from ifas.model.towers import new_tower
 
 
@@ -97,8 +97,11 @@ class IfasModel(PreTrainedModel):
         hidden_BTW = decoder(inputs_embeds=self.embed(pixel_values, input_ids), use_cache=False).last_hidden_state
         # The token at a position is predicted one position before.
         answer_BT = parts[:, 1:] != PROMPT
-        logits_NV = head(hidden_BTW[:, :-1][answer_BT])
-        return lopsided_sums(logits_NV, input_ids[:, 1:][answer_BT], parts[:, 1:][answer_BT])
+        nll_N = answer_nll(
+            hidden_BTW[:, :-1][answer_BT], head.weight, getattr(head, "bias", None), input_ids[:, 1:][answer_BT]
+        )
+        samples_N = answer_BT.nonzero()[:, 0]
+        return part_sums(nll_N, parts[:, 1:][answer_BT], samples_N, len(input_ids))
 
     @torch.no_grad()
     def prefill(self, pixel_values: Tensor, input_ids: Tensor) -> tuple[Tensor, Any]:

@@ -4,14 +4,15 @@
 ordinary mean over all tokens would drown the verdict. Each part is a mean over its own tokens, the only reading under
 which alpha does not depend on the captions' length (the reduction is not stated in the paper).
 
-The means go over the global batch. A micro-batch or a rank only knows its own tokens, so it gives sums and counts
-(`lopsided_sums`), and `lopsided` combines them with the global counts: adding up the results of all micro-batches and
-ranks gives the loss of the whole batch, however it was split and padded.
+The means go over the global batch. A micro-batch or a rank only knows its own tokens, so it gives sums and counts per
+sample (`part_sums`), and `lopsided` combines them with the global counts: adding up the results of all micro-batches
+and ranks gives the loss of the whole batch, however it was split and padded. A sample's weight multiplies both its sums
+and its counts, so a weighted loss is a weighted mean.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,31 +21,124 @@ from torch.nn import functional as F
 #: What a token of the sequence is. Only the last two kinds carry loss.
 PROMPT, JUDGMENT, INTERPRETATION = 0, 1, 2
 
+#: Logits that are in memory at once; see `answer_nll`.
+CHUNK_ELEMENTS = 2**22
 
-@dataclass(frozen=True)
-class LossSums:
-    """Negative log-likelihoods of a (micro-)batch, summed per part: index 0 the judgment, 1 the interpretation.
+
+class LossSums(NamedTuple):
+    """Negative log-likelihoods of a (micro-)batch, summed per sample and part: index 0 the judgment, 1 the
+    interpretation.
 
     Attributes:
-        sums: (2,) float32, in nats.
-        counts: (2,) float32, numbers of tokens.
+        sums_B2: in nats, float32 or wider.
+        counts_B2: numbers of tokens, in the same type.
     """
 
-    sums: Tensor
-    counts: Tensor
+    sums_B2: Tensor
+    counts_B2: Tensor
+
+    @property
+    def sums(self) -> Tensor:
+        """(2,), over the samples."""
+        return self.sums_B2.sum(dim=0)
+
+    @property
+    def counts(self) -> Tensor:
+        """(2,), over the samples."""
+        return self.counts_B2.sum(dim=0)
+
+    def weighted(self, weights_B: Tensor) -> Tensor:
+        """Sums (2,) over the samples, each times its weight."""
+        return weights_B.to(self.sums_B2.dtype) @ self.sums_B2
 
 
-def lopsided_sums(logits_NV: Tensor, targets_N: Tensor, parts_N: Tensor) -> LossSums:
-    """Per-part sums over N positions. Positions whose part is PROMPT (padding included) count for nothing.
+def answer_nll(
+    hidden_NW: Tensor, head_VW: Tensor, bias_V: Tensor | None, targets_N: Tensor, chunk_elements: int = CHUNK_ELEMENTS
+) -> Tensor:
+    """Negative log-likelihoods (N,) of `targets_N` under `softmax(hidden @ head^T + bias)`, in float32 or wider.
+
+    A language model's logits are its largest tensor, N x V. They are made and used a chunk of rows at a time, and never
+    kept: where the head is frozen, a row's gradient is made together with its loss, since it depends on nothing else;
+    where it is trained, the logits are made again in the backward pass.
 
     Args:
-        logits_NV: logits at the position before each target.
+        hidden_NW: hidden states at the position before each target.
+        head_VW, bias_V: of the language model's head.
         targets_N: token ids.
-        parts_N: PROMPT, JUDGMENT or INTERPRETATION of each target.
+        chunk_elements: logits in memory at once, at least one row.
     """
-    nll_N = F.cross_entropy(logits_NV.float(), targets_N, reduction="none")
-    masks_2N = torch.stack([parts_N == JUDGMENT, parts_N == INTERPRETATION]).to(nll_N.dtype)
-    return LossSums(sums=masks_2N @ nll_N, counts=masks_2N.sum(dim=1))
+    rows = max(1, chunk_elements // head_VW.shape[0])
+    nll_N: Tensor = _AnswerNll.apply(hidden_NW, head_VW, bias_V, targets_N, rows)  # type: ignore[no-untyped-call]
+    return nll_N
+
+
+class _AnswerNll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, bias: Tensor | None, targets: Tensor, rows: int) -> Tensor:
+        nll = torch.empty(hidden.shape[0], dtype=_wide(hidden), device=hidden.device)
+        lse = torch.empty_like(nll)
+        trained = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+        slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] and not trained else None
+        for s in _slices(hidden, rows):
+            logits = F.linear(hidden[s], head, bias).to(nll.dtype)
+            lse[s] = logits.logsumexp(dim=-1)
+            nll[s] = lse[s] - logits.gather(1, targets[s, None])[:, 0]
+            if slope is not None:
+                slope[s] = _excess(logits, lse[s], targets[s]).to(head.dtype) @ head
+        ctx.rows, ctx.trained = rows, trained
+        ctx.save_for_backward(*((hidden, head, bias, targets, lse) if trained else (slope,)))
+        return nll
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        grad_N = grads[0][:, None]
+        if not ctx.trained:
+            (slope,) = ctx.saved_tensors
+            return None if slope is None else (grad_N * slope).to(slope.dtype), None, None, None, None
+        hidden, head, bias, targets, lse = ctx.saved_tensors
+        to_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        to_head = torch.zeros_like(head) if ctx.needs_input_grad[1] else None
+        to_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
+        for s in _slices(hidden, ctx.rows):
+            logits = F.linear(hidden[s], head, bias).to(lse.dtype)
+            excess = (grad_N[s] * _excess(logits, lse[s], targets[s])).to(head.dtype)
+            if to_hidden is not None:
+                to_hidden[s] = excess @ head
+            if to_head is not None:
+                to_head.addmm_(excess.t(), hidden[s])
+            if to_bias is not None:
+                to_bias += excess.sum(dim=0)
+        return to_hidden, to_head, to_bias, None, None
+
+
+def _slices(hidden: Tensor, rows: int) -> list[slice]:
+    return [slice(start, start + rows) for start in range(0, hidden.shape[0], rows)]
+
+
+def _excess(logits_NV: Tensor, lse_N: Tensor, targets_N: Tensor) -> Tensor:
+    """d nll / d logits = softmax - one-hot; overwrites the logits."""
+    excess_NV = logits_NV.sub_(lse_N[:, None]).exp_()
+    excess_NV.scatter_add_(1, targets_N[:, None], excess_NV.new_full((len(targets_N), 1), -1.0))
+    return excess_NV
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def part_sums(nll_N: Tensor, parts_N: Tensor, samples_N: Tensor, batch: int) -> LossSums:
+    """Sums per sample and part. Positions whose part is PROMPT (padding included) count for nothing.
+
+    Args:
+        nll_N: of each target.
+        parts_N: PROMPT, JUDGMENT or INTERPRETATION of each target.
+        samples_N: index in the batch of the sample that each target belongs to.
+        batch: number of samples B.
+    """
+    masks_N2 = torch.stack([parts_N == JUDGMENT, parts_N == INTERPRETATION], dim=1).to(nll_N.dtype)
+    # A matrix product instead of index_add, whose order of addition is not fixed on a GPU.
+    members_BN = (samples_N == torch.arange(batch, device=samples_N.device)[:, None]).to(nll_N.dtype)
+    return LossSums(sums_B2=members_BN @ (nll_N[:, None] * masks_N2), counts_B2=members_BN @ masks_N2)
 
 
 def lopsided(sums_2: Tensor, counts_2: Tensor, alpha: float) -> Tensor:
@@ -52,8 +146,18 @@ def lopsided(sums_2: Tensor, counts_2: Tensor, alpha: float) -> Tensor:
 
     Args:
         sums_2: sums of one share of the batch.
-        counts_2: counts of the WHOLE batch: summed over micro-batches and ranks.
+        counts_2: counts of the WHOLE batch: summed over micro-batches and ranks. Weighted where the sums are.
         alpha: weight of the judgment, 0 to 1.
     """
     weights_2 = sums_2.new_tensor([alpha, 1.0 - alpha])
-    return (weights_2 * sums_2 / counts_2.clamp(min=1)).sum()
+    # Counts of weighted samples may be below one: only an empty part must not divide by zero.
+    return (weights_2 * sums_2 / torch.where(counts_2 > 0, counts_2, 1)).sum()
+
+
+def plain(sums_2: Tensor, counts_2: Tensor, _alpha: float) -> Tensor:
+    """The ordinary language model loss, for comparison: one mean over all tokens of the answer; else as `lopsided`."""
+    return sums_2.sum() / counts_2.sum()
+
+
+#: `train.loss` -> (sums of a share, counts of the whole batch, alpha) -> the share's part of the loss.
+LOSSES = {"lopsided": lopsided, "plain": plain}

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import torch
 
 from ifas.core.errors import DataError, ImageRefused
 from ifas.core.imaging import decode
 from ifas.model.processor import IfasProcessor, Pixels
 from ifas.training.augment import augmentation
 from ifas.training.job import Job
-from ifas.training.sampling import Sampler, positions
+from ifas.training.sampling import Draws, Sampler
+from ifas.training.weights import sample_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Inputs of `IfasModel.forward`: pixel_values, input_ids, parts.
-Batch = dict[str, "Tensor"]
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What a rank puts through the model at once, B samples.
+
+    Attributes:
+        inputs: of `IfasModel.forward`: pixel_values (uint8 until they are on the device), input_ids, parts.
+        sample_ids: for errors that name samples.
+        species_B: index of each sample's spoof type in `Job.species`.
+        weights_B: of each sample in the loss.
+    """
+
+    inputs: dict[str, Tensor]
+    sample_ids: tuple[str, ...]
+    species_B: Tensor
+    weights_B: Tensor
 
 
 class Batches:
@@ -25,45 +44,73 @@ class Batches:
 
     Args:
         job, processor: see there.
-        rank: whose share.
+        rank, world_size: whose share, of how many.
+
+    Attributes:
+        seconds: spent on making batches so far, by one thread that does nothing else.
+        waited: seconds that the model waited for a batch.
     """
 
-    def __init__(self, job: Job, processor: IfasProcessor, rank: int) -> None:
+    def __init__(self, job: Job, processor: IfasProcessor, rank: int, world_size: int = 1) -> None:
         self.job = job
         self.processor = processor
         self.rank = rank
-        self.sampler = Sampler(
+        self.accumulate = job.accumulate(world_size)
+        train = job.train
+        sampler = Sampler(
             [row.spoof_type for row in job.rows],
-            seed=job.train.seed,
-            balance=job.train.balance,
-            weights=[row.weight for row in job.rows] if job.train.domain_balance else None,
+            seed=train.seed,
+            balance=train.balance,
+            weights=[row.weight for row in job.rows] if train.domain_balance else None,
         )
+        lengths = None
+        if train.length_window > 1:
+            lengths = [len(processor.answer(row.live, row.caption)[0]) for row in job.rows]
+        self.draws = Draws(sampler, job.global_batch, lengths=lengths, window=train.length_window, seed=train.seed)
+        self.world_size = world_size
+        self.weights = sample_weights(job.rows, train)
+        self.species = {name: index for index, name in enumerate(job.species)}
+        self.seconds = self.waited = 0.0
 
-    def steps(self, start: int, stop: int) -> Iterator[list[Batch]]:
+    def steps(self, start: int, stop: int) -> Iterator[list[MicroBatch]]:
         """The micro-batches of each step; the next step's are made in a thread while this step's are used.
 
         Raises:
             DataError: a picture can't be read or decoded.
         """
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            ahead = pool.submit(self.step, start)
+        with ThreadPoolExecutor(1) as maker, ThreadPoolExecutor(self.job.train.loaders) as decoders:
+            ahead = maker.submit(self._timed, start, decoders)
             for step in range(start, stop):
+                began = time.monotonic()
                 ready = ahead.result()
+                self.waited += time.monotonic() - began
                 if step + 1 < stop:
-                    ahead = pool.submit(self.step, step + 1)
+                    ahead = maker.submit(self._timed, step + 1, decoders)
                 yield ready
 
-    def step(self, step: int) -> list[Batch]:
-        """The `accumulate` micro-batches of one optimizer step."""
-        return [self.micro(step, k) for k in range(self.job.train.accumulate)]
+    def _timed(self, step: int, decoders: Executor) -> list[MicroBatch]:
+        began = time.monotonic()
+        made = [self.micro(step, k, decoders) for k in range(self.accumulate)]
+        self.seconds += time.monotonic() - began
+        return made
 
-    def micro(self, step: int, micro: int) -> Batch:
-        """One micro-batch, inputs of `IfasModel.forward`."""
-        train = self.job.train
-        draws = positions(step, micro, self.rank, batch=train.batch, workers=train.workers, accumulate=train.accumulate)
-        rows = [self.job.rows[self.sampler.draw(position)] for position in draws]
-        pictures = [self._picture(position, self.sampler.draw(position)) for position in draws]
-        return self.processor.batch(pictures, [row.live for row in rows], [row.caption for row in rows])
+    def micro(self, step: int, micro: int, decoders: Executor | None = None) -> MicroBatch:
+        """A rank's `micro`-th micro-batch of a step; pictures are decoded by `decoders` where there are any."""
+        share = slice(*self._share(micro))
+        positions, indices = self.draws.step(step)
+        pictures = (decoders.map if decoders else map)(self._picture, positions[share], indices[share])
+        rows = [self.job.rows[index] for index in indices[share]]
+        return MicroBatch(
+            inputs=self.processor.batch(list(pictures), [row.live for row in rows], [row.caption for row in rows]),
+            sample_ids=tuple(row.sample_id for row in rows),
+            species_B=torch.tensor([self.species[row.spoof_type] for row in rows]),
+            weights_B=torch.tensor([self.weights[index] for index in indices[share]]),
+        )
+
+    def _share(self, micro: int) -> tuple[int, int]:
+        """All ranks and micro-batches of a step together tile the step's draws."""
+        start = (micro * self.world_size + self.rank) * self.job.train.batch
+        return start, start + self.job.train.batch
 
     def _picture(self, position: int, index: int) -> Pixels:
         row = self.job.rows[index]

@@ -1,19 +1,31 @@
-"""Checkpoints: written by all ranks together, whole or not at all, and never onto a full disk unawares."""
+"""Checkpoints: written by all ranks together, whole or not at all, and never onto a full disk unawares.
+
+    checkpoint_00000050/state/      DeepSpeed's files, of all ranks
+    checkpoint_00000050/progress.json
+
+They lie in the run's folder, which all ranks share, or below `train.storage`, which needs no shared disk: each rank
+then puts up its own files, and rank 0 puts up progress.json once all have. A folder without it is no checkpoint.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import distributed as dist
 
+from ifas.core import storage
 from ifas.core.errors import TrainingError
 from ifas.core.files import read_json, remove, write_json
-from ifas.training.engine import Engine
+from ifas.training.engine import TAG, Engine
+from ifas.training.universal import UNIVERSAL, convert
 
+PREFIX = "checkpoint_"
 PROGRESS_FILE = "progress.json"
 #: What the operating system says when nothing more can be written: disk, quota, or a limit on file sizes.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -79,34 +91,149 @@ def written_by_all(target: Path, needed: int, free: FreeBytes = free_bytes) -> I
     dist.barrier()
 
 
-def save(engine: Engine, run: Path, step: int, free: FreeBytes = free_bytes) -> Path:
-    """Saves the state after `step` steps, from all ranks; returns the checkpoint's folder.
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint on this machine's disk.
 
-    Raises:
-        TrainingError: no space.
+    Attributes:
+        universal: it is to be read in the form that fits any number of ranks.
+        skipped: batches left out so far.
     """
-    target = run / f"checkpoint_{step:08d}"
-    with written_by_all(target, engine.checkpoint_bytes(), free) as folder:
-        engine.save(folder)
-        if dist.get_rank() == 0:
-            write_json(folder / PROGRESS_FILE, {"step": step, "workers": dist.get_world_size()})
-    return target
+
+    folder: Path
+    step: int
+    universal: bool
+    skipped: int
 
 
-def restore(engine: Engine, folder: Path) -> int:
-    """Puts the state of a checkpoint into the engine; returns the number of steps done.
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run. Every method is called by all ranks together.
 
-    Raises:
-        TrainingError: it was written by another number of workers.
+    Attributes:
+        run: the run's folder; with `uri` it need not be shared between machines.
+        uri: where checkpoints go instead, any fsspec URI; empty: into `run`.
+        keep: newest ones that are kept.
+        free: bytes left on a disk.
     """
-    state = read_json(folder / PROGRESS_FILE)
-    if state["workers"] != dist.get_world_size():
-        raise TrainingError(
-            f"checkpoint {folder} was written by {state['workers']} workers, now there are {dist.get_world_size()}",
-            f"set train.workers={state['workers']} to resume, or remove the checkpoint to begin anew",
-        )
-    engine.restore(folder)
-    return int(state["step"])
+
+    run: Path
+    uri: str = ""
+    keep: int = 2
+    free: FreeBytes = free_bytes
+
+    def save(self, engine: Engine, step: int, *, skipped: int = 0) -> Path:
+        """Saves the state after `step` steps, and drops those that are not kept; returns where it is (or was, before
+        it was put up).
+
+        Raises:
+            TrainingError: no space.
+            DataError: the store can't be reached.
+        """
+        name = f"{PREFIX}{step:08d}"
+        target = self.run / name
+        progress = {
+            "step": step,
+            "workers": dist.get_world_size(),
+            "zero_stage": engine.config.zero_stage,
+            "skipped": skipped,
+        }
+        first = dist.get_rank() == 0
+        if self.uri:
+            # A folder per rank: ranks of one machine must not put up each other's half-written files.
+            with written_by_one(target.with_name(f".{name}.{dist.get_rank()}"), engine, self.free) as folder:
+                storage.store(folder, f"{self.uri}/{name}")
+                dist.barrier()
+                if first:
+                    write_json(folder / PROGRESS_FILE, progress)
+                    storage.store(folder / PROGRESS_FILE, f"{self.uri}/{name}/{PROGRESS_FILE}")
+        else:
+            with written_by_all(target, engine.checkpoint_bytes(), self.free) as folder:
+                engine.save(folder)
+                if first:
+                    write_json(folder / PROGRESS_FILE, progress)
+        if first:
+            for old in self._names()[: -self.keep]:
+                self._drop(old)
+        dist.barrier()
+        return target
+
+    def newest(self) -> Found | None:
+        """The newest whole checkpoint, brought to this machine, in the form that this number of ranks can read.
+
+        Raises:
+            TrainingError: it can't be converted.
+            DataError: the store can't be reached.
+        """
+        names = self._names() if dist.get_rank() == 0 else []
+        names = [n for n in names if self._whole(n)]
+        box = [names[-1] if names else None]
+        dist.broadcast_object_list(box, src=0)
+        name = box[0]
+        if name is None:
+            return None
+        folder = self.run / name
+        if self.uri:
+            folder = self.run / "fetched" / name
+            with one_per_machine() as mine:
+                if mine:
+                    storage.fetch(f"{self.uri}/{name}", folder)
+        state = read_json(folder / PROGRESS_FILE)
+        # Without ZeRO every rank holds everything, and DeepSpeed reads the file of rank 0.
+        universal = state["workers"] != dist.get_world_size() and state["zero_stage"] > 0
+        if universal:
+            with one_per_machine() as mine:
+                if mine:
+                    convert(folder, state["zero_stage"])
+        return Found(folder, int(state["step"]), universal, int(state["skipped"]))
+
+    def restore(self, engine: Engine, found: Found) -> None:
+        """Puts the state of a checkpoint into the engine, which was made for `found.universal`."""
+        engine.restore(found.folder, UNIVERSAL if found.universal else TAG)
+        remove(self.run / "fetched")
+
+    def _names(self) -> list[str]:
+        names = storage.listing(self.uri) if self.uri else [p.name for p in self.run.glob(f"{PREFIX}*")]
+        return sorted(n for n in names if n.startswith(PREFIX))
+
+    def _whole(self, name: str) -> bool:
+        if self.uri:
+            return storage.exists(f"{self.uri}/{name}/{PROGRESS_FILE}")
+        return (self.run / name / PROGRESS_FILE).is_file()
+
+    def _drop(self, name: str) -> None:
+        if self.uri:
+            # Its mark first: what is left when this is interrupted is no checkpoint.
+            storage.delete(f"{self.uri}/{name}/{PROGRESS_FILE}")
+            storage.delete(f"{self.uri}/{name}")
+        else:
+            remove(self.run / name / PROGRESS_FILE)
+            remove(self.run / name)
+
+
+@contextmanager
+def written_by_one(folder: Path, engine: Engine, free: FreeBytes) -> Iterator[Path]:
+    """A folder with what this rank writes of a checkpoint; removed at the end."""
+    try:
+        require_space(folder.parent, engine.checkpoint_bytes(), free)
+        remove(folder)
+        folder.mkdir(parents=True)
+        try:
+            engine.save(folder)
+        except (OSError, RuntimeError) as error:
+            if _full(error):
+                raise no_space(folder.parent, engine.checkpoint_bytes(), free(folder.parent)) from error
+            raise
+        yield folder
+    finally:
+        remove(folder)
+
+
+@contextmanager
+def one_per_machine() -> Iterator[bool]:
+    """True for one rank of each machine; all ranks leave together."""
+    yield os.environ.get("LOCAL_RANK", "0") == "0"
+    dist.barrier()
 
 
 def _full(error: BaseException) -> bool:

@@ -1,13 +1,16 @@
-"""The loss curve: one JSON line per step, judgment and interpretation apart."""
+"""The loss curve: one JSON line per step, judgment, interpretation and spoof types apart."""
 
 from __future__ import annotations
 
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ifas.core.errors import TrainingError
+
+if TYPE_CHECKING:
+    from ifas.training.step import StepLosses
 
 CURVE_FILE = "curve.jsonl"
 
@@ -28,16 +31,19 @@ class Curve:
         self.path = path
         self._began = time.monotonic()
 
-    def add(self, step: int, judgment: float, interpretation: float, alpha: float, **extra: float) -> None:
-        """One line: `step` (1-based), the two parts' mean losses in nats per token, and their lopsided sum."""
-        line = {
-            "step": step,
-            "loss": alpha * judgment + (1 - alpha) * interpretation,
-            "judgment": judgment,
-            "interpretation": interpretation,
-            **extra,
-            "seconds": round(time.monotonic() - self._began, 3),
-        }
+    def add(self, step: int, losses: StepLosses) -> None:
+        """One line: `step` (1-based), losses in nats per token as in `StepLosses`, and seconds since this start."""
+        line: dict[str, Any] = {"step": step}
+        if losses.skipped:  # JSON has no NaN
+            line["skipped"] = list(losses.skipped)
+        else:
+            line |= {
+                "loss": losses.loss,
+                "judgment": losses.judgment,
+                "interpretation": losses.interpretation,
+                "species": {name: list(means) for name, means in losses.by_species.items()},
+            }
+        line["seconds"] = round(time.monotonic() - self._began, 3)
         with self.path.open("a", encoding="utf-8") as f:
             f.write(json.dumps(line) + "\n")
 

@@ -8,13 +8,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ifas.core import storage
 from ifas.core.config import ModelConfig, TrainConfig
 from ifas.core.errors import TrainingError
 from ifas.core.files import read_json, remove, replacing, write_json
 from ifas.core.manifest import ImageSource
 from ifas.training.curve import CURVE_FILE, read
-from ifas.training.job import FACTS_FILE, FINAL, STARTS_FILE, Job, fingerprint, rows_of
+from ifas.training.job import FACTS_FILE, FINAL, Job, fingerprint, rows_of
 from ifas.training.record import TRAINING_FILE, TrainingRecord
+from ifas.training.starts import Starts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,14 +51,15 @@ def train(
         run_name: of the run.
 
     Raises:
-        DataError: no rows, a class or a caption is missing, or a picture can't be read.
+        DataError: no rows, a class or a caption is missing, a picture can't be read, or the store of checkpoints fails.
         ConfigError: the model's sources are not there.
-        TrainingError: no disk space, workers failed too often, or the loss is not finite.
+        TrainingError: no disk space, no memory, workers failed too often, or the loss is not finite.
     """
     began = time.time()
     rows = rows_of(manifest)
     name = f"{run_name}-{fingerprint(model_config, config, rows)}"
     run = work.absolute() / name
+    job = Job(model=model_config, train=config, rows=rows, images=images, run=run)
     run.mkdir(parents=True, exist_ok=True)
     for unfinished in run.glob(".*.part"):
         remove(unfinished)
@@ -65,12 +68,15 @@ def train(
         _prepare_sources(model_config)
         from ifas.training.ray_trainer import fit
 
-        fit(Job(model=model_config, train=config, rows=rows, images=images, run=run))
+        fit(job, began)
     if not (run / FINAL).is_dir():
         raise TrainingError(f"training ended without a model in {run}", "remove that folder and train again")
     facts = read_json(run / FINAL / FACTS_FILE)
-    starts = [int(line) for line in (run / STARTS_FILE).read_text().split()]
-    last = read(run / CURVE_FILE)[-1]
+    starts = Starts(job).lines()
+    curve = read(run / CURVE_FILE)
+    last = next((line for line in reversed(curve) if "loss" in line), None)
+    if last is None:
+        raise TrainingError(f"training in {run} has no step with a finite loss", "look at the notes above")
     with replacing(out) as beside:
         shutil.copytree(run / FINAL, beside, ignore=shutil.ignore_patterns(FACTS_FILE))
         shutil.copy(run / CURVE_FILE, beside / CURVE_FILE)
@@ -78,16 +84,22 @@ def train(
             run=name,
             steps=config.steps,
             samples=len(rows),
-            batch=config.batch * config.workers * config.accumulate,
+            batch=config.global_batch,
             seconds=round(time.time() - began, 3),
             start_seconds=round(max(0.0, facts["began"] - began), 3),
+            start_up=facts["start_up"],
             samples_per_second=round(facts["samples_per_second"], 3),
-            starts=starts,
-            resumed_from=starts[-1] if len(starts) > 1 else None,
+            loader_samples_per_second=round(facts["loader_samples_per_second"], 3),
+            demand_samples_per_second=round(facts["demand_samples_per_second"], 3),
+            starts=[line["step"] for line in starts],
+            resumed_from=starts[-1]["step"] if len(starts) > 1 else None,
             restarts=len(starts) - 1,
+            lost_steps=sum(line["lost"] for line in starts),
+            skipped_batches=sum("skipped" in line for line in curve),
             loss=last["loss"],
             judgment=last["judgment"],
             interpretation=last["interpretation"],
+            species={name: tuple(means) for name, means in last["species"].items()},
             parameters=facts["parameters"],
             trainable=facts["trainable"],
             alpha=config.alpha,
@@ -97,8 +109,10 @@ def train(
             device=facts["device"],
             versions={package: metadata.version(package) for package in VERSIONS},
         )
-        write_json(beside / TRAINING_FILE, record.model_dump())
+        write_json(beside / TRAINING_FILE, record.model_dump(mode="json"))
     remove(run)
+    if job.uri:
+        storage.delete(job.uri)
     return record
 
 

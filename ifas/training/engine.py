@@ -1,4 +1,4 @@
-"""The door to DeepSpeed: one engine around the model, ZeRO stage 0 to 3, bf16 or fp32."""
+"""The door to DeepSpeed: one engine around the model, ZeRO stage 0 to 3, fp32, bf16 or fp16."""
 
 from __future__ import annotations
 
@@ -15,9 +15,23 @@ from torch import Tensor
 from torch import distributed as dist
 
 from ifas.core.config import TrainConfig
+from ifas.model.loss import LossSums
 from ifas.training.schedule import lr_factor
 
 TAG = "state"
+
+
+class _AdamW(torch.optim.AdamW):
+    """torch's AdamW, whose step can be left out: weights and moments then stay as they are, under any ZeRO stage.
+
+    DeepSpeed's own optimizers are compiled on first use, which takes minutes and a compiler.
+    """
+
+    skip = False
+
+    def step(self, closure: Any = None) -> Any:
+        """As in torch."""
+        return None if self.skip else super().step(closure)
 
 
 class Engine:
@@ -26,21 +40,34 @@ class Engine:
     Args:
         model: with `requires_grad` set.
         groups: parameter groups with their own `lr`, see `tuning.parameter_groups`.
-        config: steps, precision, ZeRO stage, accumulation, clipping.
+        config: steps, precision, ZeRO stage, clipping.
+        accumulate: micro-batches per step.
+        universal: the checkpoint that will be restored is a universal one.
     """
 
-    def __init__(self, model: Any, groups: list[dict[str, Any]], config: TrainConfig) -> None:
+    def __init__(
+        self,
+        model: Any,
+        groups: list[dict[str, Any]],
+        config: TrainConfig,
+        accumulate: int = 1,
+        *,
+        universal: bool = False,
+    ) -> None:
         deepspeed = _deepspeed()
         self.config = config
+        self.accumulate = accumulate
         self.peaks = [group["lr"] for group in groups]
-        # torch's optimizer: DeepSpeed's own ones are compiled on first use, which takes minutes and a compiler.
-        optimizer = torch.optim.AdamW(groups)
+        self._adamw = _AdamW(groups)
         self.deep, *_ = deepspeed.initialize(
             model=model,
-            optimizer=optimizer,
+            optimizer=self._adamw,
             model_parameters=[p for group in groups for p in group["params"]],
-            config=settings(config),
+            config=settings(config, accumulate, universal=universal),
         )
+        if config.zero_stage == 3:
+            # The loss reads the head's weight itself, not through the module that ZeRO-3 gathers it for.
+            deepspeed.zero.register_external_parameter(model, model.language.get_output_embeddings().weight)
         self.model = model
 
     @property
@@ -50,44 +77,57 @@ class Engine:
 
     def begin(self, step: int) -> None:
         """Sets the learning rates of a step, and the random state: of dropout, if there is any."""
-        factor = lr_factor(step, steps=self.config.steps, warmup=self.config.warmup)
+        config = self.config
+        factor = lr_factor(step, steps=config.steps, warmup=config.warmup, kind=config.schedule)
         for group, peak in zip(self.deep.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
-        rank = dist.get_rank()
-        torch.manual_seed(((self.config.seed * 1_000_003 + step) * 4099 + rank) % 2**63)
+        torch.manual_seed(((config.seed * 1_000_003 + step) * 4099 + dist.get_rank()) % 2**63)
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Sums and counts (2,) of a micro-batch, see `loss.LossSums`."""
-        out = self.deep(**{name: tensor.to(self.device) for name, tensor in batch.items()})
-        return out.sums, out.counts
+    def forward(self, inputs: dict[str, Tensor]) -> LossSums:
+        """Loss sums of a micro-batch."""
+        out: LossSums = self.deep(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
+        return out
 
-    def backward(self, loss: Tensor) -> None:
-        """Accumulates the gradients of this share of the global loss, and steps after the last micro-batch.
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Accumulates the gradients of this share of the global loss.
 
         DeepSpeed takes the mean over micro-batches and ranks, and the shares are to be added up: hence the factor.
+
+        Args:
+            last: of the step; `step` then follows.
         """
-        self.deep.backward(loss * (dist.get_world_size() * self.config.accumulate))
+        self.deep.backward(loss * (dist.get_world_size() * self.accumulate))
+        if not last:
+            self.deep.step()  # counts the micro-batch
+
+    def step(self, *, skip: bool = False) -> None:
+        """Updates the weights, or throws the gradients away."""
+        self._adamw.skip = skip
         self.deep.step()
+        self._adamw.skip = False
 
     def save(self, folder: Path) -> None:
         """Writes trained weights and optimizer state; every rank calls it and writes its part."""
+        # DeepSpeed makes it on rank 0 only, which is not enough where ranks write to disks of their own.
+        (folder / TAG).mkdir(parents=True, exist_ok=True)
         self.deep.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
 
-    def restore(self, folder: Path) -> None:
+    def restore(self, folder: Path, tag: str = TAG) -> None:
         """Reads what `save` wrote; every rank calls it."""
-        self.deep.load_checkpoint(str(folder), tag=TAG, load_module_strict=False)
+        self.deep.load_checkpoint(str(folder), tag=tag, load_module_strict=False)
 
     def checkpoint_bytes(self) -> int:
         """What `save` will write over all ranks, in bytes, a little over-estimated."""
         trained = sum(_full_size(p) for p in self.model.parameters() if p.requires_grad)
         # Weights in the training precision, a float32 copy of them, and the optimizer's two moments.
-        weights = 2 if self.config.precision == "bf16" else 4
-        return int(1.05 * trained * (weights + 4 + 8)) + 2**20
+        return int(1.05 * trained * (self._weight_bytes() + 4 + 8)) + 2**20
 
     def model_bytes(self) -> int:
         """What the final model will take on disk, in bytes, a little over-estimated."""
-        weights = 2 if self.config.precision == "bf16" else 4
-        return int(1.02 * weights * sum(_full_size(p) for p in self.model.parameters())) + 8 * 2**20
+        return int(1.02 * self._weight_bytes() * sum(_full_size(p) for p in self.model.parameters())) + 8 * 2**20
+
+    def _weight_bytes(self) -> int:
+        return 4 if self.config.precision == "fp32" else 2
 
     @contextmanager
     def whole_model(self) -> Iterator[Any]:
@@ -101,15 +141,21 @@ class Engine:
             yield self.model
 
 
-def settings(config: TrainConfig) -> dict[str, Any]:
+def settings(config: TrainConfig, accumulate: int, *, universal: bool = False) -> dict[str, Any]:
     """The DeepSpeed configuration of a training configuration."""
+    zero: dict[str, Any] = {"stage": config.zero_stage, "overlap_comm": config.gpus_per_worker > 0}
+    if config.offload == "optimizer":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": config.gpus_per_worker > 0}
     return {
         "train_micro_batch_size_per_gpu": config.batch,
-        "gradient_accumulation_steps": config.accumulate,
+        "gradient_accumulation_steps": accumulate,
         "bf16": {"enabled": config.precision == "bf16"},
-        "zero_optimization": {"stage": config.zero_stage, "overlap_comm": config.gpus_per_worker > 0},
+        "fp16": {"enabled": config.precision == "fp16"},
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
         "gradient_clipping": config.clip,
         "zero_allow_untested_optimizer": True,
+        "checkpoint": {"load_universal": universal},
         "steps_per_print": 10**9,
     }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ifas.core.config import ModelConfig, TrainConfig
-from ifas.core.errors import DataError
+from ifas.core.errors import DataError, TrainingError
 from ifas.core.files import sha256_json
 from ifas.core.manifest import ImageSource, check_columns
 from ifas.core.standing import RELEASED
@@ -18,8 +18,14 @@ if TYPE_CHECKING:
 
 #: In the folder of a run: the finished model; the step that each start began at; what rank 0 knows (in FINAL).
 FINAL = "final"
-STARTS_FILE = "starts.txt"
+STARTS_FILE = "starts.jsonl"
 FACTS_FILE = "facts.json"
+
+#: Settings that say how and where the training runs, not what it computes.
+HOW = (
+    *("where", "gpus_per_worker", "workers", "accumulate", "batch", "loaders", "offload", "mlflow", "storage"),
+    *("max_failures", "max_preemptions", "checkpoint_every", "keep_checkpoints"),
+)
 
 
 class Row(NamedTuple):
@@ -56,7 +62,32 @@ class Job:
     @property
     def global_batch(self) -> int:
         """Samples per optimizer step, over all ranks and micro-batches."""
-        return self.train.batch * self.train.workers * self.train.accumulate
+        return self.train.global_batch
+
+    @property
+    def uri(self) -> str:
+        """Where this run's checkpoints and model go besides `run`, which then need not be shared; may be empty."""
+        return f"{self.train.storage.rstrip('/')}/{self.run.name}" if self.train.storage else ""
+
+    @property
+    def species(self) -> tuple[str, ...]:
+        """Spoof types of the rows, `live` among them, sorted."""
+        return tuple(sorted({row.spoof_type for row in self.rows}))
+
+    def accumulate(self, world_size: int) -> int:
+        """Micro-batches of a rank per step, when `world_size` ranks share the global batch.
+
+        Raises:
+            TrainingError: they can't share it evenly.
+        """
+        accumulate, left = divmod(self.global_batch, self.train.batch * world_size)
+        if left or not accumulate:
+            raise TrainingError(
+                f"{world_size} workers with micro-batches of {self.train.batch} can't share a global batch of "
+                f"{self.global_batch}",
+                "set train.batch, train.accumulate and train.workers so that their product stays the same",
+            )
+        return accumulate
 
 
 def rows_of(manifest: pd.DataFrame) -> tuple[Row, ...]:
@@ -95,6 +126,7 @@ def fingerprint(model: ModelConfig, train: TrainConfig, rows: tuple[Row, ...]) -
     """12 hex digits that change with whatever changes the trained weights.
 
     Checkpoints are kept under it, so that a changed configuration or dataset never resumes from another run's state.
+    How the global batch is shared out does not change what is computed, so a run may go on with more or fewer workers.
     """
-    settings = train.model_dump(mode="json", exclude={"where", "max_failures", "checkpoint_every"})
-    return sha256_json([model.model_dump(mode="json"), settings, rows])[:12]
+    settings = train.model_dump(mode="json", exclude=set(HOW))
+    return sha256_json([model.model_dump(mode="json"), settings, train.global_batch, rows])[:12]

@@ -7,25 +7,30 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
+from ifas.core import storage
 from ifas.core.config import TrainConfig
-from ifas.core.errors import TrainingError
+from ifas.core.errors import IfasError, TrainingError
 from ifas.core.home import home
-from ifas.core.progress import EVENTS_ENV
+from ifas.core.progress import EVENTS_ENV, emit
 from ifas.training.engine import backend
-from ifas.training.job import Job
-from ifas.training.ray_worker import ERROR_FILE, told, work
+from ifas.training.job import FINAL, Job
+from ifas.training.ray_worker import ERROR_FILE, PREEMPTED_FILE, told, work
+from ifas.training.starts import Clock, fetch_log
 
 #: Ray's settings in the driver. The poll interval gates every report: the default of 2 s would stall the steps.
 DRIVER_ENV = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    # A notice of preemption may leave no more than half a minute.
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
     # Workers stay in this folder: an image source may hold a relative path.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
@@ -33,40 +38,93 @@ DRIVER_ENV = {
 LOCAL_ENV = {"RAY_AUTH_MODE": "disabled", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
-def fit(job: Job) -> None:
-    """Trains `job`; the model is then in `job.run / loop.FINAL`.
+def fit(job: Job, began: float | None = None) -> None:
+    """Trains `job`; the model is then in `job.run / FINAL`.
 
-    A run that was killed, driver or worker, goes on from its last checkpoint: Ray finds it by the name of `job.run`.
+    A run that was killed, driver or worker, goes on from its last checkpoint. Three budgets: an error that another try
+    can't mend is raised at once; workers that died are started again `max_failures` times; a preemption, of which
+    the workers made a checkpoint when they were told, costs a restart of `max_preemptions`.
+
+    Args:
+        began: when this start began, seconds since the epoch.
 
     Raises:
-        TrainingError: the workers failed more often than `max_failures`.
+        TrainingError: the workers failed or were preempted too often.
         IfasError: what a worker raised.
     """
     config = job.train
-    (job.run / ERROR_FILE).unlink(missing_ok=True)
+    clock = Clock(began)
+    preemptions = 0
     with _cluster(config):
-        trainer = TorchTrainer(
-            work,
-            train_loop_config={"job": job},
-            torch_config=TorchConfig(backend=backend(config)),
-            scaling_config=ScalingConfig(
-                num_workers=config.workers,
-                use_gpu=config.gpus_per_worker > 0,
-                resources_per_worker={"CPU": 1, **({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {})},
+        clock.mark("ray")
+        while True:
+            _forget(job)
+            try:
+                _trainer(job, clock).fit()
+            except TrainingFailedError as error:
+                raise (_told(job) or _failed(error, config)) from error
+            if left := _told(job):
+                raise left
+            if not _preempted(job):
+                break
+            preemptions += 1
+            if 0 <= config.max_preemptions < preemptions:
+                raise TrainingError(
+                    f"training was preempted {preemptions} times, train.max_preemptions is {config.max_preemptions}",
+                    "the same command goes on from the last checkpoint; -1 allows any number of preemptions",
+                )
+            emit("note", "train", text=f"preempted ({preemptions} so far): a checkpoint was made, starting again")
+            clock = Clock()
+    if job.uri and not (job.run / FINAL).is_dir() and storage.exists(f"{job.uri}/{FINAL}.done"):
+        storage.fetch(f"{job.uri}/{FINAL}", job.run / FINAL)
+        fetch_log(job)
+
+
+def _trainer(job: Job, clock: Clock) -> TorchTrainer:
+    config = job.train
+    # Ray's own records; checkpoints are ours, see `checkpoint`.
+    path, filesystem = (f"{job.uri}/ray", _arrow(job.uri)) if job.uri else (str(job.run.absolute()), None)
+    return TorchTrainer(
+        work,
+        train_loop_config={"job": job, "began": clock.began, "seconds": clock.seconds},
+        torch_config=TorchConfig(backend=backend(config)),
+        scaling_config=ScalingConfig(
+            num_workers=config.workers,
+            use_gpu=config.gpus_per_worker > 0,
+            resources_per_worker={"CPU": 1, **({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {})},
+        ),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=path.partition("://")[2] if filesystem else path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(
+                max_failures=config.max_failures, max_preemption_failures=config.max_preemptions
             ),
-            run_config=RunConfig(
-                name=job.run.name,
-                storage_path=str(job.run.parent.absolute()),
-                failure_config=FailureConfig(max_failures=config.max_failures),
-                checkpoint_config=CheckpointConfig(num_to_keep=2),
-            ),
-        )
-        try:
-            trainer.fit()
-        except TrainingFailedError as error:
-            raise (told(job.run / ERROR_FILE) or _failed(error, config)) from error
-    if left := told(job.run / ERROR_FILE):
-        raise left
+        ),
+    )
+
+
+def _arrow(uri: str) -> Any:
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    return PyFileSystem(FSSpecHandler(storage.filesystem(uri)))
+
+
+def _forget(job: Job) -> None:
+    for name in (ERROR_FILE, PREEMPTED_FILE):
+        (job.run / name).unlink(missing_ok=True)
+        if job.uri:
+            storage.delete(f"{job.uri}/{name}")
+
+
+def _told(job: Job) -> IfasError | None:
+    if job.uri and storage.exists(f"{job.uri}/{ERROR_FILE}"):
+        storage.fetch(f"{job.uri}/{ERROR_FILE}", job.run / ERROR_FILE)
+    return told(job.run / ERROR_FILE)
+
+
+def _preempted(job: Job) -> bool:
+    return (job.run / PREEMPTED_FILE).exists() or bool(job.uri and storage.exists(f"{job.uri}/{PREEMPTED_FILE}"))
 
 
 def _failed(error: TrainingFailedError, config: TrainConfig) -> TrainingError:

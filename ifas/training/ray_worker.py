@@ -1,4 +1,4 @@
-"""What runs in each Ray Train worker: the loop, with Ray's checkpoints."""
+"""What runs in each Ray Train worker: the loop, with Ray's reports and notices."""
 
 from __future__ import annotations
 
@@ -8,49 +8,64 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import Checkpoint
-from ray.train.v2.api.report_config import CheckpointUploadMode
 
-from ifas.core import errors
+from ifas.core import errors, storage
 from ifas.core.errors import IfasError
 from ifas.training.job import Job
+from ifas.training.starts import Clock
 
 ERROR_FILE = "error.json"
+#: Left by workers that made a checkpoint since their machine is about to be taken away.
+PREEMPTED_FILE = "preempted"
 
 
 def work(config: dict[str, Any]) -> None:
-    """Trains this rank's share of `config["job"]`.
+    """Trains this rank's share of `config["job"]`; `config["began"]` and `config["seconds"]` are those of the `Clock`.
 
     Ray restarts the workers after any error. One that another try can't mend (a full disk, a bad picture) is left in
     ERROR_FILE; the restarted workers find it and return at once, and the driver raises it.
     """
     job: Job = config["job"]
+    job.run.mkdir(parents=True, exist_ok=True)
     told = job.run / ERROR_FILE
     if told.is_file():
         return
+    clock = Clock(config["began"], config["seconds"])
+    clock.mark("workers")
     # Here, so that Ray's own processes, which only pass this function on, do not import the model's libraries.
     from ifas.training.loop import run
 
-    latest = ray.train.get_checkpoint()
     try:
-        run(job, _report, Path(latest.path) if latest else None)
+        ended = run(job, ray.train.report, _notice, clock)
     except IfasError as error:
-        tell(told, error)
+        tell(job, error)
         raise
+    if ended == "preempted":
+        (job.run / PREEMPTED_FILE).touch()
+        if job.uri:
+            storage.store(job.run / PREEMPTED_FILE, f"{job.uri}/{PREEMPTED_FILE}")
 
 
-def _report(metrics: dict[str, float], folder: Path) -> None:
-    # The checkpoint lies in Ray's storage already, written by all ranks and whole: nothing is left to upload.
-    ray.train.report(metrics, checkpoint=Checkpoint(str(folder)), checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)
+def _notice() -> bool:
+    """Whether Ray has been told that a machine of this training will be drained.
+
+    `ray.train.get_preemption_info` makes all ranks wait for each other; the loop does that anyway, by a sum.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    return get_train_context().preemption_context.preemption_info is not None
 
 
-def tell(path: Path, error: IfasError) -> None:
+def tell(job: Job, error: IfasError) -> None:
     """Leaves an error for the driver. On a full disk this may fail as well; Ray then brings the error's text."""
+    path = job.run / ERROR_FILE
     try:
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         beside.write_text(json.dumps([type(error).__name__, error.what, error.fix]), encoding="utf-8")
         beside.replace(path)
-    except OSError:
+        if job.uri:
+            storage.store(path, f"{job.uri}/{ERROR_FILE}")
+    except (OSError, IfasError):
         return
 
 

@@ -54,8 +54,42 @@ class Sampler:
         return rng.permutation(deck)
 
 
-def positions(step: int, micro: int, rank: int, *, batch: int, workers: int, accumulate: int) -> range:
-    """Positions of one rank's micro-batch. All ranks and micro-batches of a step together tile the step's draws."""
-    first = step * batch * workers * accumulate
-    start = first + (micro * workers + rank) * batch
-    return range(start, start + batch)
+class Draws:
+    """The draws of each optimizer step.
+
+    Args:
+        sampler: which sample is at a position.
+        batch: samples per step, over all ranks and micro-batches.
+        lengths: of each sample, for `window`.
+        window: steps whose samples are sorted by length, cut into steps again, and dealt in an order of their own;
+            1 leaves the draws as they are. The samples of a window stay the same.
+        seed: of that order.
+    """
+
+    def __init__(
+        self, sampler: Sampler, batch: int, *, lengths: Sequence[int] | None = None, window: int = 1, seed: int = 0
+    ) -> None:
+        self.sampler = sampler
+        self.batch = batch
+        self.lengths = None if lengths is None else np.asarray(lengths)
+        self.window = window
+        self.seed = seed
+        self._sorted = lru_cache(maxsize=2)(self._sort)
+
+    def step(self, step: int) -> tuple[list[int], list[int]]:
+        """Positions in the global order, and samples, of a step: `batch` of each."""
+        if self.window == 1 or self.lengths is None:
+            positions = list(range(step * self.batch, (step + 1) * self.batch))
+            return positions, [self.sampler.draw(p) for p in positions]
+        number, place = divmod(step, self.window)
+        positions_WB, samples_WB = self._sorted(number)
+        return positions_WB[place].tolist(), samples_WB[place].tolist()
+
+    def _sort(self, number: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        size = self.window * self.batch
+        positions = np.arange(number * size, (number + 1) * size)
+        samples = np.array([self.sampler.draw(int(p)) for p in positions])
+        assert self.lengths is not None
+        order = np.argsort(self.lengths[samples], kind="stable")
+        dealt = np.random.default_rng([self.seed, number, 2]).permutation(self.window)
+        return positions[order].reshape(-1, self.batch)[dealt], samples[order].reshape(-1, self.batch)[dealt]

@@ -8,10 +8,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
-from ifas.model.loss import INTERPRETATION, JUDGMENT, PROMPT, lopsided, lopsided_sums
+from ifas.model.loss import INTERPRETATION, JUDGMENT, PROMPT, LossSums, answer_nll, lopsided, part_sums, plain
 
 V = 11
+
+
+def lopsided_sums(logits: torch.Tensor, targets: torch.Tensor, parts: torch.Tensor) -> LossSums:
+    """Sums of one sample whose logits are given: the head is the identity."""
+    eye = torch.eye(V, dtype=logits.dtype)
+    return part_sums(answer_nll(logits, eye, None, targets), parts, torch.zeros(len(targets), dtype=torch.long), 1)
 
 
 def reference(logits: np.ndarray, targets: np.ndarray, parts: np.ndarray, alpha: float) -> float:
@@ -98,3 +105,97 @@ def test_half_precision_logits_are_summed_in_float32() -> None:
     sums = lopsided_sums(logits.bfloat16(), targets, parts)
     assert sums.sums.dtype == torch.float32
     torch.testing.assert_close(sums.sums, lopsided_sums(logits, targets, parts).sums, rtol=2e-2, atol=0)
+
+
+def head(
+    seed: int, n: int, width: int = 6, vocabulary: int = 31, dtype: torch.dtype = torch.float64
+) -> list[torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    shapes = ((n, width), (vocabulary, width), (vocabulary,))
+    made = [torch.randn(*shape, generator=g, dtype=dtype).requires_grad_() for shape in shapes]
+    return [*made, torch.randint(0, vocabulary, (n,), generator=g)]
+
+
+@pytest.mark.parametrize("trained", [("hidden",), ("hidden", "head"), ("hidden", "head", "bias"), ("head",)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_chunks_give_the_losses_and_gradients_of_the_naive_form(trained: tuple[str, ...], bias: bool) -> None:
+    hidden, weight, offset, targets = head(0, 23)
+    names = {"hidden": hidden, "head": weight, "bias": offset}
+    for name, tensor in names.items():
+        tensor.requires_grad_(name in trained)
+    outer = torch.rand(23, dtype=torch.float64)
+    b = offset if bias else None
+    wanted = F.cross_entropy(F.linear(hidden, weight, b), targets, reduction="none")
+    got = answer_nll(hidden, weight, b, targets, chunk_elements=31 * 4)
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+    used = [names[name] for name in trained if bias or name != "bias"]
+    for mine, theirs in zip(
+        torch.autograd.grad((outer * got).sum(), used),
+        torch.autograd.grad((outer * wanted).sum(), used),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 40), chunk=st.integers(1, 2000))
+def test_the_size_of_a_chunk_changes_nothing(seed: int, n: int, chunk: int) -> None:
+    hidden, weight, offset, targets = head(seed, n)
+    results = []
+    for size in (chunk, 10**9):
+        nll = answer_nll(hidden, weight, offset, targets, chunk_elements=size)
+        results.append([nll, *torch.autograd.grad(nll.sum(), [hidden, weight, offset])])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_no_answer_at_all_has_no_loss() -> None:
+    hidden, weight, _, targets = head(0, 0)
+    nll = answer_nll(hidden, weight, None, targets)
+    sums = part_sums(nll, targets, targets, 3)
+    assert sums.sums_B2.tolist() == [[0.0, 0.0]] * 3
+    assert lopsided(sums.sums, sums.counts, 0.7).item() == 0.0
+
+
+def test_samples_keep_their_own_sums() -> None:
+    logits, targets, parts = sample(5, 12)
+    samples = torch.tensor([0, 0, 0, 2, 2, 2, 2, 1, 1, 1, 0, 2])
+    sums = part_sums(answer_nll(logits, torch.eye(V), None, targets), parts, samples, 3)
+    for index in range(3):
+        own = samples == index
+        alone = lopsided_sums(logits[own], targets[own], parts[own])
+        torch.testing.assert_close(sums.sums_B2[index], alone.sums)
+        assert torch.equal(sums.counts_B2[index], alone.counts)
+
+
+def test_a_weight_of_two_is_the_sample_twice() -> None:
+    logits, targets, parts = sample(6, 16)
+    samples = torch.arange(16) % 4
+    nll = answer_nll(logits, torch.eye(V), None, targets)
+    sums = part_sums(nll, parts, samples, 4)
+    weights = torch.tensor([1.0, 2.0, 1.0, 0.0])
+    counts = weights @ sums.counts_B2
+    twice = torch.cat([torch.arange(16)[samples != 3], torch.arange(16)[samples == 1]])
+    repeated = part_sums(nll[twice], parts[twice], torch.zeros(len(twice), dtype=torch.long), 1)
+    assert lopsided(sums.weighted(weights), counts, 0.7).item() == pytest.approx(
+        lopsided(repeated.sums, repeated.counts, 0.7).item(), rel=1e-6
+    )
+
+
+def test_small_weights_are_normalised_by_their_sum() -> None:
+    """Weighted counts below one are divided by all the same."""
+    logits, targets, parts = sample(7, 16)
+    sums = lopsided_sums(logits, targets, parts)
+    small = torch.tensor([1e-3])
+    assert lopsided(sums.weighted(small), small @ sums.counts_B2, 0.7).item() == pytest.approx(
+        lopsided(sums.sums, sums.counts, 0.7).item(), rel=1e-5
+    )
+
+
+def test_the_plain_loss_is_one_mean_over_all_tokens() -> None:
+    logits, targets, parts = sample(8, 40)
+    sums = lopsided_sums(logits, targets, parts)
+    kept = parts != PROMPT
+    assert plain(sums.sums, sums.counts, 0.7).item() == pytest.approx(
+        F.cross_entropy(logits[kept], targets[kept]).item(), rel=1e-6
+    )

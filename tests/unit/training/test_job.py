@@ -36,6 +36,8 @@ def test_fingerprint_follows_what_changes_the_weights() -> None:
     mark = fingerprint(base.model, base.train, rows)
     assert mark == fingerprint(base.model, base.train, rows_of(manifest()))
     assert mark == fingerprint(base.model, config("train.max_failures=9").train, rows)
+    # The global batch shared out in another way is the same training.
+    assert mark == fingerprint(base.model, config("train.workers=2", "train.batch=2").train, rows)
     for changed in ("train.seed=1", "train.workers=2", "train.alpha=0.5"):
         assert mark != fingerprint(base.model, config(changed).train, rows)
     assert mark != fingerprint(config("model.connector.width=64").model, base.train, rows)

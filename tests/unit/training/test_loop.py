@@ -1,6 +1,5 @@
 """The training loop in this process: it learns, resumes to the bit, and ZeRO stages agree."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +11,36 @@ from ifas.core.errors import DataError, TrainingError
 from ifas.core.imaging import decode
 from ifas.model.build import build, load
 from ifas.model.judge import Judge
-from ifas.training import checkpoint
 from ifas.training.batches import Batches
 from ifas.training.curve import CURVE_FILE, Curve, read
 from ifas.training.job import FINAL, Job, rows_of
 from ifas.training.loop import run
+from ifas.training.starts import Starts
+from ifas.training.step import StepLosses
 
 pytestmark = pytest.mark.usefixtures("alone")
 
 
-def trained(made: Job, resume: Path | None = None) -> list[Path]:
-    """Trains; the checkpoints it made."""
-    folders: list[Path] = []
-    run(made, lambda _, folder: folders.append(folder), resume)
-    return folders
+def trained(made: Job) -> list[int]:
+    """Trains; the steps after which it made checkpoints."""
+    steps: list[int] = []
+    assert run(made, lambda metrics: steps.append(int(metrics["step"]))) == "finished"
+    return steps
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_after(made: Job, step: int) -> None:
+    """Trains until the checkpoint after a step has been made."""
+
+    def stop(metrics: dict[str, float]) -> None:
+        if metrics["step"] == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(made, stop)
 
 
 def weights(made: Job) -> bytes:
@@ -55,12 +70,14 @@ def test_it_learns_the_judgment_and_the_interpretation(tmp_path: Path) -> None:
 def test_resume_equals_uninterrupted(tmp_path: Path, stage: int, overrides: tuple[str, ...]) -> None:
     settings = (f"train.zero_stage={stage}", "train.accumulate=2", *overrides)
     whole = job(tmp_path / "whole", *settings)
-    first, *_ = trained(whole)
+    assert trained(whole) == [1, 3]
     again = job(tmp_path / "again", *settings)
-    trained(again, resume=first)
+    killed_after(again, 3)
+    assert trained(again) == []
     assert weights(again) == weights(whole)
     losses = [[line["loss"] for line in read(made.run / CURVE_FILE)] for made in (whole, again)]
-    assert losses[0][3:] == losses[1]
+    assert losses[0] == losses[1]
+    assert Starts(again).lines() == [{"step": 0, "lost": 0, "workers": 1}, {"step": 3, "lost": 0, "workers": 1}]
 
 
 def test_zero_stages_agree_and_save_the_whole_model(tmp_path: Path) -> None:
@@ -98,8 +115,8 @@ def test_ranks_share_one_global_batch(tmp_path: Path) -> None:
     """The micro-batches of ranks 0 and 1, laid together, are those of a single rank."""
     one, two = job(tmp_path / "1", "train.batch=4"), job(tmp_path / "2", "train.batch=2", "train.workers=2")
     _, processor = build(one.model)
-    whole = Batches(one, processor, 0).micro(3, 0)["pixel_values"]
-    shares = [Batches(two, processor, rank).micro(3, 0)["pixel_values"] for rank in (0, 1)]
+    whole = Batches(one, processor, 0).micro(3, 0).inputs["pixel_values"]
+    shares = [Batches(two, processor, rank, 2).micro(3, 0).inputs["pixel_values"] for rank in (0, 1)]
     assert torch.equal(torch.cat(shares), whole)
 
 
@@ -123,7 +140,7 @@ def test_a_loss_that_is_not_finite_stops_training(tmp_path: Path) -> None:
 def test_full_disk_is_known_before_writing(tmp_path: Path) -> None:
     made = job(tmp_path / "r")
     with pytest.raises(TrainingError) as caught:
-        run(made, lambda *_: None, None, lambda _: 2**20)
+        run(made, free=lambda _: 2**20)
     assert str(made.run) in str(caught.value)
     assert "1.0 MiB are free" in str(caught.value)
     assert "go" in caught.value.fix
@@ -147,27 +164,18 @@ def test_disk_that_fills_up_while_writing(tmp_path: Path) -> None:
     assert not list(made.run.glob("*checkpoint*"))
     assert not list(made.run.glob(".*"))
     # The same run goes through once there is space.
-    assert trained(made) == [made.run / "checkpoint_00000003"]
-
-
-def test_checkpoint_of_another_number_of_workers(tmp_path: Path) -> None:
-    made = job(tmp_path / "r")
-    folder, *_ = trained(made)
-    progress = folder / checkpoint.PROGRESS_FILE
-    progress.write_text(json.dumps({"step": 3, "workers": 2}))
-    with pytest.raises(TrainingError, match="written by 2 workers"):
-        trained(made, resume=folder)
+    assert trained(made) == [1, 3]
 
 
 def test_curve_of_a_killed_run_is_cut_at_its_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / CURVE_FILE
     curve = Curve(path)
     for step in range(1, 6):
-        curve.add(step, 1.0, 2.0, 0.7)
+        curve.add(step, StepLosses(1.3, 1.0, 2.0, {}, (), False))
     with path.open("a") as f:
         f.write('{"step": 6, "los')
     assert len(read(path)) == 5
-    Curve(path, start=3).add(4, 0.5, 0.5, 0.7)
+    Curve(path, start=3).add(4, StepLosses(0.5, 0.5, 0.5, {}, (), False))
     assert [(line["step"], line["judgment"]) for line in read(path)] == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 0.5)]
 
 

@@ -5,27 +5,32 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ifas.training.augment import BRIGHTNESS, MIN_SIDE, augmentation
-from ifas.training.sampling import Sampler, positions
+from ifas.training.sampling import Draws, Sampler
 from ifas.training.schedule import lr_factor
 
 CLASSES = ["live"] * 11 + ["print"] * 5 + ["replay"] * 2
 
 
-@given(step=st.integers(0, 50), seed=st.integers(0, 9))
-def test_ranks_and_micro_batches_tile_the_same_draws(step: int, seed: int) -> None:
-    """8 samples a step, as 1 rank, 2 ranks, or 2 ranks with 2 micro-batches."""
+@given(step=st.integers(0, 50), seed=st.integers(0, 9), window=st.integers(1, 5))
+def test_a_window_sorts_by_length_and_keeps_its_samples(step: int, seed: int, window: int) -> None:
     sampler = Sampler(CLASSES, seed=seed, balance=True)
-    drawn = []
-    for batch, workers, accumulate in ((8, 1, 1), (4, 2, 1), (2, 2, 2)):
-        shape = {"batch": batch, "workers": workers, "accumulate": accumulate}
-        got = [p for m in range(accumulate) for r in range(workers) for p in positions(step, m, r, **shape)]
-        assert got == list(range(step * 8, step * 8 + 8))
-        drawn.append([sampler.draw(p) for p in got])
-    assert drawn[0] == drawn[1] == drawn[2]
+    lengths = [(7 * i) % 11 for i in range(len(CLASSES))]
+    draws = Draws(sampler, 4, lengths=lengths, window=window, seed=seed)
+    plain = Draws(sampler, 4)
+    first = step - step % window
+    steps = [draws.step(s) for s in range(first, first + window)]
+    assert sorted(p for positions, _ in steps for p in positions) == list(range(4 * first, 4 * (first + window)))
+    for positions, samples in steps:
+        assert samples == [sampler.draw(p) for p in positions]
+    spread = [max(lengths[s] for s in samples) - min(lengths[s] for s in samples) for _, samples in steps]
+    unsorted = [plain.step(s)[1] for s in range(first, first + window)]
+    assert sum(spread) <= sum(max(lengths[s] for s in b) - min(lengths[s] for s in b) for b in unsorted)
+    assert draws.step(step) == Draws(sampler, 4, lengths=lengths, window=window, seed=seed).step(step)
 
 
 def test_balanced_draws_every_class_equally_often() -> None:
@@ -92,6 +97,18 @@ def test_learning_rate_warms_up_and_ends_near_zero() -> None:
     assert factors[10:] == sorted(factors[10:], reverse=True)
     assert 0 < factors[-1] < 0.01
     assert lr_factor(0, steps=1, warmup=0.0) == 1.0
+
+
+def test_one_cycle_is_that_of_torch() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=50, pct_start=0.2)
+    for step in range(50):
+        assert lr_factor(step, steps=50, warmup=0.2, kind="one-cycle") == pytest.approx(
+            optimizer.param_groups[0]["lr"], abs=1e-9
+        )
+        optimizer.step()
+        schedule.step()
 
 
 @given(weights=st.lists(st.floats(0.05, 8), min_size=18, max_size=18), balance=st.booleans(), seed=st.integers(0, 5))
