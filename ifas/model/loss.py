@@ -135,10 +135,14 @@ def part_sums(nll_N: Tensor, parts_N: Tensor, samples_N: Tensor, batch: int) -> 
         samples_N: index in the batch of the sample that each target belongs to.
         batch: number of samples B.
     """
-    masks_N2 = torch.stack([parts_N == JUDGMENT, parts_N == INTERPRETATION], dim=1).to(nll_N.dtype)
-    # A matrix product instead of index_add, whose order of addition is not fixed on a GPU.
-    members_BN = (samples_N == torch.arange(batch, device=samples_N.device)[:, None]).to(nll_N.dtype)
-    return LossSums(sums_B2=members_BN @ (nll_N[:, None] * masks_N2), counts_B2=members_BN @ masks_N2)
+    masks_N2 = torch.stack([parts_N == JUDGMENT, parts_N == INTERPRETATION], dim=1)
+    members_BN = samples_N == torch.arange(batch, device=samples_N.device)[:, None]
+    # Chosen, not multiplied by 0 or 1: a sample's NaN stays its own. And no index_add, whose order varies on a GPU.
+    chosen_BN2 = members_BN[:, :, None] & masks_N2
+    return LossSums(
+        sums_B2=torch.where(chosen_BN2, nll_N[None, :, None], 0).sum(dim=1),
+        counts_B2=chosen_BN2.sum(dim=1).to(nll_N.dtype),
+    )
 
 
 def lopsided(sums_2: Tensor, counts_2: Tensor, alpha: float) -> Tensor:

@@ -116,10 +116,15 @@ class Watch:
         weights = next((w for _, w, _ in said if w), "")
         part = next((p for _, _, p in said if p), "loss")
         what = f"the loss is not finite at step {step + 1}: samples {_ids(samples)}"
-        if weights:
+        everything = sum(len(ids) for ids, _, _ in said) == self.job.global_batch > 1
+        if weights or everything:
+            # Not the fault of a sample: leaving the batch out would only hide it.
+            why = (
+                f"the weights of {_called(weights)} are not finite" if weights else "those are all samples of the step"
+            )
             raise TrainingError(
-                f"{what}; the weights of {_called(weights)} are not finite: an earlier step destroyed them",
-                f"lower model.{weights}.lr or train.clip, or train in fp32; the checkpoints before it are whole",
+                f"{what}; {why}: an earlier step destroyed the weights, the loss went wrong in {_called(weights or part)}",
+                "lower the learning rates (model.*.lr) or train.clip, or train in fp32; earlier checkpoints are whole",
             )
         if self.skipped >= self.job.train.skip_batches:
             raise TrainingError(

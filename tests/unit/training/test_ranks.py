@@ -1,0 +1,130 @@
+"""Ranks in processes of their own: kills at random steps, and a number of ranks that changes."""
+
+import random
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from ranks import train
+from safetensors.torch import load_file
+from toy_training import job
+
+from ifas.core import storage
+from ifas.training.curve import CURVE_FILE, read
+from ifas.training.job import FINAL, Job
+from ifas.training.starts import Starts
+from tests.servers import s3_server
+
+TWO = ("train.workers=2", "train.batch=2", "train.steps=12", "train.checkpoint_every=4")
+
+
+def weights(made: Job) -> dict[str, torch.Tensor]:
+    return load_file(made.run / FINAL / "model.safetensors")
+
+
+def losses(made: Job) -> list[float]:
+    return [line["loss"] for line in read(made.run / CURVE_FILE)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("train.zero_stage=2", "model.language.tune=lora", "model.vision.tune=frozen"),
+        ("train.zero_stage=3",),
+        ("train.zero_stage=1", "train.precision=bf16"),
+        ("train.zero_stage=0",),
+    ],
+    ids=["zero2-lora", "zero3", "zero1-bf16", "zero0"],
+)
+def test_the_number_of_workers_may_change_on_the_way(tmp_path: Path, settings: tuple[str, ...]) -> None:
+    """2 -> 1 -> 2 workers, each start from the universal form of what the other number wrote."""
+    whole, changing = (job(tmp_path / name, *TWO, *settings) for name in ("whole", "changing"))
+    assert train(whole, 2) == [0, 0]
+    assert train(changing, 2, kill="step:6") == [-signal.SIGKILL] * 2
+    assert train(changing, 1, kill="step:10") == [-signal.SIGKILL]
+    assert train(changing, 2) == [0, 0]
+    assert [(s["step"], s["workers"]) for s in Starts(changing).lines()] == [(0, 2), (4, 1), (8, 2)]
+    loose = "train.precision=bf16" in settings
+    assert losses(changing) == pytest.approx(losses(whole), rel=0.02 if loose else 1e-4)
+    for name, wanted in weights(whole).items():
+        torch.testing.assert_close(
+            weights(changing)[name].float(), wanted.float(), rtol=0, atol=3e-2 if loose else 2e-4, msg=name
+        )
+    assert losses(changing)[:4] == losses(whole)[:4]
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_not_one_bit(tmp_path: Path) -> None:
+    """Either rank, before a random step or in the middle of a checkpoint, twenty times over one training."""
+    settings = ("train.zero_stage=1", "train.steps=46", "train.checkpoint_every=2", "train.workers=2", "train.batch=2")
+    whole, killed = (job(tmp_path / name, *settings) for name in ("whole", "killed"))
+    assert train(whole, 2) == [0, 0]
+    rng = random.Random(20)
+    for number in range(20):
+        # Between the checkpoint of the last start and the one after: always some progress, and always a death.
+        at = 2 * number + rng.randrange(1, 4)
+        kind = rng.choice(["step", "save"])
+        if kind == "save":
+            at += at % 2
+        assert -signal.SIGKILL in train(killed, 2, kill=f"{kind}:{at}", rank=rng.randrange(2)), (number, kind, at)
+    assert train(killed, 2) == [0, 0]
+    starts = Starts(killed).lines()
+    assert len(starts) == 21
+    assert all(start["lost"] <= 3 for start in starts)
+    assert (killed.run / FINAL / "model.safetensors").read_bytes() == (
+        whole.run / FINAL / "model.safetensors"
+    ).read_bytes()
+    assert losses(killed) == losses(whole)
+    assert sorted(p.name for p in killed.run.glob("checkpoint_*")) == ["checkpoint_00000042", "checkpoint_00000044"]
+
+
+@pytest.mark.slow
+def test_a_notice_on_one_rank_makes_all_save_and_leave(tmp_path: Path) -> None:
+    whole, moved = (job(tmp_path / name, *TWO) for name in ("whole", "moved"))
+    assert train(whole, 2) == [0, 0]
+    notice = tmp_path / "moved.job.notice"
+    notice.write_text("1")
+    assert train(moved, 2) == [0, 0]
+    assert (tmp_path / "moved.0.log").read_text().splitlines()[-1] == "preempted"
+    assert not (moved.run / FINAL).exists()
+    notice.unlink()
+    assert train(moved, 2) == [0, 0]
+    assert [(s["step"], s["lost"]) for s in Starts(moved).lines()] == [(0, 0), (1, 0)]
+    assert losses(moved) == losses(whole)
+    for name, wanted in weights(whole).items():
+        assert torch.equal(weights(moved)[name], wanted)
+
+
+@pytest.mark.slow
+def test_a_rank_without_memory_says_what_to_change(tmp_path: Path) -> None:
+    made = job(tmp_path / "r", "train.workers=1", "train.batch=64", "train.zero_stage=0")
+    assert train(made, 1, kill="memory:2") == [5]
+    said = (tmp_path / "r.0.log").read_text()
+    assert "out of memory in the vision tower, with 64 samples of" in said
+    assert f"{0:064x}"[:60] in said
+    assert "train.batch=32 train.accumulate=2" in said
+    assert "train.zero_stage=1" in said
+
+
+@pytest.mark.slow
+def test_checkpoints_in_an_object_store_need_no_shared_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server(tmp_path / "s3") as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        whole = job(tmp_path / "whole", *TWO)
+        assert train(whole, 2) == [0, 0]
+        stored = job(tmp_path / "a" / "run", *TWO, f"train.storage=s3://{server.bucket}/runs")
+        assert train(stored, 2, kill="save:8") == [-signal.SIGKILL] * 2
+        # The next start is on another machine: nothing of the first one's disk is left.
+        elsewhere = job(tmp_path / "b" / "run", *TWO, f"train.storage=s3://{server.bucket}/runs")
+        assert train(elsewhere, 2) == [0, 0]
+        assert [(s["step"], s["workers"]) for s in Starts(elsewhere).lines()] == [(0, 2), (4, 2)]
+        assert losses(elsewhere) == losses(whole)
+        assert storage.listing(f"{stored.uri}") == [
+            *("checkpoint_00000004", "checkpoint_00000008", "final", "final.done", "log")
+        ]
+        back = storage.fetch(f"{stored.uri}/{FINAL}", tmp_path / "back")
+        assert (back / "model.safetensors").read_bytes() == (whole.run / FINAL / "model.safetensors").read_bytes()
