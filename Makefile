@@ -36,6 +36,13 @@ $(STAMP): requirements.lock requirements-dev.lock weights.lock pyproject.toml
 	@$(UV) pip install -q --python $(PY) --no-deps --no-build-isolation -e .
 	@touch $@
 
+# A real MLflow server for the tests, apart: it asks for other versions than ifas does.
+MLFLOW := $(VENV)/mlflow/.installed
+$(MLFLOW): tests/mlflow.lock $(STAMP)
+	@$(UV) venv -q --allow-existing $(VENV)/mlflow --python $(PY)
+	@$(UV) pip install -q --python $(VENV)/mlflow/bin/python --no-deps -r $<
+	@touch $@
+
 setup: $(STAMP)  ## virtual environment with pinned packages
 
 demo: $(STAMP)  ## the whole chain on this machine: data -> approved Bento -> two answers
@@ -47,7 +54,7 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-test: lint  ## lint, then all tests
+test: lint $(MLFLOW)  ## lint, then all tests
 	$(PY) -m pytest
 
 COMPILE := $(UV) pip compile -q --python-version 3.11 --no-emit-package torch --no-emit-package opencv-python --no-emit-package opencv-python-headless --annotation-style line --no-header

@@ -164,3 +164,36 @@ def _make_bucket(endpoint: Endpoint, server: subprocess.Popen[bytes], seconds: f
         except (BotoCoreError, ClientError):
             time.sleep(0.2)
     raise RuntimeError("SeaweedFS did not answer in time")
+
+
+@contextmanager
+def mlflow_server(tmp: Path) -> Iterator[str]:
+    """URL of a real MLflow server below `tmp`, from the environment that `make test` sets up; killed at the end."""
+    import urllib.request
+
+    binary = Path(sys.executable).with_name("..") / "mlflow" / "bin" / "mlflow"
+    if not binary.exists():
+        raise FileNotFoundError(f"{binary} is missing: `make test` installs it")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [binary, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{tmp}/mlflow.db", "--default-artifact-root", str(tmp / "artifacts")]
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    env |= {"PATH": f"{binary.parent}:{env['PATH']}", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    with (tmp / "mlflow.log").open("wb") as log:
+        server = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 300
+        while True:
+            try:
+                with urllib.request.urlopen(f"{url}/health", timeout=2):
+                    break
+            except OSError:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"MLflow did not start: {(tmp / 'mlflow.log').read_text()[-2000:]}") from None
+                time.sleep(0.3)
+        yield url
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()

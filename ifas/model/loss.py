@@ -22,7 +22,7 @@ from torch.nn import functional as F
 PROMPT, JUDGMENT, INTERPRETATION = 0, 1, 2
 
 #: Logits that are in memory at once; see `answer_nll`.
-CHUNK_ELEMENTS = 2**22
+CHUNK_ELEMENTS = 2**23
 
 
 class LossSums(NamedTuple):

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from ifas.core.config import TrainConfig
+from ifas.core.errors import ConfigError
 from ifas.model.loss import LossSums
 from ifas.training.schedule import lr_factor
 
@@ -43,6 +44,9 @@ class Engine:
         config: steps, precision, ZeRO stage, clipping.
         accumulate: micro-batches per step.
         universal: the checkpoint that will be restored is a universal one.
+
+    Raises:
+        ConfigError: the device can't compute in this precision.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Engine:
         universal: bool = False,
     ) -> None:
         deepspeed = _deepspeed()
+        _require_precision(config)
         self.config = config
         self.accumulate = accumulate
         self.peaks = [group["lr"] for group in groups]
@@ -183,6 +188,18 @@ def _deepspeed() -> Any:
     # Only used for inference; on a CPU, DeepSpeed would compile it when the process group is made: a minute, and g++.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
+
+
+def _require_precision(config: TrainConfig) -> None:
+    from deepspeed.accelerator import get_accelerator
+
+    device = get_accelerator()
+    known = {"fp16": device.is_fp16_supported, "bf16": device.is_bf16_supported}
+    if config.precision in known and not known[config.precision]():
+        raise ConfigError(
+            f"train.precision={config.precision} does not work on this device ({device.device_name()})",
+            "set train.precision to bf16, or to fp32, which works everywhere",
+        )
 
 
 def _full_size(parameter: Tensor) -> int:

@@ -119,11 +119,9 @@ class Watch:
         everything = sum(len(ids) for ids, _, _ in said) == self.job.global_batch > 1
         if weights or everything:
             # Not the fault of a sample: leaving the batch out would only hide it.
-            why = (
-                f"the weights of {_called(weights)} are not finite" if weights else "those are all samples of the step"
-            )
+            why = f"the weights of {_called(weights)} are not finite" if weights else "that is every sample of the step"
             raise TrainingError(
-                f"{what}; {why}: an earlier step destroyed the weights, the loss went wrong in {_called(weights or part)}",
+                f"{what}; {why}: an earlier step destroyed the weights; it went wrong in {_called(weights or part)}",
                 "lower the learning rates (model.*.lr) or train.clip, or train in fp32; earlier checkpoints are whole",
             )
         if self.skipped >= self.job.train.skip_batches:
