@@ -1,8 +1,8 @@
 """`python -m benchmarks.train`: what Ray and DeepSpeed cost, what a second worker gives, and what a start takes.
 
 The `laptop` profile on generated JPEG files. The baseline is the same model in a bare torch loop: same batches, made
-one step ahead by a thread as well, same optimizer, clipping and thread count. Rates are those of the later steps, from the
-loss curve. Every run is a process of its own; "on 1 core" pins it, Ray's own processes included.
+one step ahead by a thread as well, same optimizer, clipping and thread count. Rates are those of the later steps, from
+the loss curve. Every run is a process of its own; "on 1 core" pins it, Ray's own processes included.
 """
 
 from __future__ import annotations
