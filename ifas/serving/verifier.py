@@ -48,9 +48,9 @@ class JudgedLike(Protocol):
     """One picture's probability of bona fide, and the explanation of the verdict."""
 
     @property
-    def score(self) -> float: ...  # noqa: D102
+    def score(self) -> float: ...
     @property
-    def text(self) -> str: ...  # noqa: D102
+    def text(self) -> str: ...
 
 
 class Judging(Protocol):
