@@ -1,10 +1,12 @@
 """A loaded model rewritten to compute the same faster. For inference only: it can't be trained or saved any more.
+Only the last position's output of the language model is right after it; decoding needs no other.
 
 - *Folding*: a BatchNorm in eval mode is a scale and a shift per channel, which the convolution before it takes over;
   the zero padding of a convolution is its own where both sides are alike; activations write in place. A map is then
   read and written once, not four times.
 - *Packing*: the language model's head is laid out once for oneDNN's kernels. A plain product of a few rows with a
   matrix of a whole vocabulary is several times slower on some CPUs.
+- *Trimming*: nobody reads what the last layer's MLP makes of a prompt's earlier positions.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ifas.model.towers import EfficientNetLite0Tower
@@ -27,6 +30,9 @@ def speed_up(model: Any, rows: int) -> Any:
     """
     if isinstance(model.vision, EfficientNetLite0Tower):
         fold(model.vision)
+    last = model.language.get_decoder().layers[-1]
+    if isinstance(getattr(last, "mlp", None), nn.Module):
+        last.mlp = LastPosition(last.mlp)
     head = model.language.get_output_embeddings()
     plain = type(head) is nn.Linear and head.weight.device.type == "cpu" and head.weight.dtype == torch.float32
     if plain and torch.backends.mkldnn.is_available():
@@ -62,6 +68,19 @@ def _fused(convolution: Any, norm: Any) -> Any:
     if isinstance(padding, nn.ZeroPad2d) and len(set(padding.padding)) == 1:
         fused.padding, fused.static_padding = padding.padding[:2], nn.Identity()
     return fused.to(memory_format=torch.channels_last)
+
+
+class LastPosition(nn.Module):
+    """A module over (B, T, W) that maps each position by itself, run on the last one only; the others come out as 0."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x_BTW: Tensor) -> Tensor:
+        """Returns (B, T, W)."""
+        last_B1W: Tensor = self.module(x_BTW[:, -1:])
+        return F.pad(last_B1W, (0, 0, x_BTW.shape[1] - 1, 0))
 
 
 class PackedLinear(nn.Module):

@@ -56,7 +56,7 @@ class Judge:
     """Judges and explains pictures.
 
     Args:
-        model, processor: from `build.load` or `build.build`.
+        model, processor: from `build.load` or `build.build`; `load` also rewrites the model, see `fast`.
         batch: pictures at once.
         compile: runs the prefill through torch.compile, for every shape of batch once.
     """
