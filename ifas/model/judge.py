@@ -204,7 +204,7 @@ class Judge:
         """Compiles for one picture and for several."""
         side = self.processor.image_size
         try:
-            for count in {1, min(2, self.batch), self.batch}:
+            for count in {1, self.batch}:  # one picture is a shape of its own, every other number is one shape
                 self._start(torch.zeros(count, 3, side, side, dtype=torch.uint8))
         except Exception as error:
             # Whatever the compiler raises, it is no bug of the model: the same code has run without it.
