@@ -35,7 +35,7 @@ def speed_up(model: Any, rows: int) -> Any:
         last.mlp = LastPosition(last.mlp)
     head = model.language.get_output_embeddings()
     plain = type(head) is nn.Linear and head.weight.device.type == "cpu" and head.weight.dtype == torch.float32
-    if plain and torch.backends.mkldnn.is_available():
+    if plain and torch._C._has_mkldnn:
         model.language.set_output_embeddings(PackedLinear(head, rows))
     return model
 
@@ -45,7 +45,7 @@ def fold(tower: EfficientNetLite0Tower) -> None:
     """Folds the tower's BatchNorms and paddings into its convolutions."""
     # The tower reads these from the norms that go.
     moments = [tower._moments(level) for level in range(len(tower.level_widths))]
-    tower._moments = moments.__getitem__  # type: ignore[method-assign]
+    tower._moments = moments.__getitem__  # type: ignore[method-assign, assignment]
     net = tower.net
     pairs = [(net, "_conv_stem", "_bn0"), (net, "_conv_head", "_bn1")]
     for block in net._blocks:

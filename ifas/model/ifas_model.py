@@ -114,7 +114,7 @@ class IfasModel(PreTrainedModel):
             the first answer token, and the KV cache to go on from.
         """
         some = see or len(pixel_values)
-        pairs = zip(pixel_values.split(some), input_ids.split(some), strict=True)
+        pairs = zip(torch.split(pixel_values, some), torch.split(input_ids, some), strict=True)
         embeds_BTW = torch.cat([self.embed(pixels, ids) for pixels, ids in pairs])
         out = self.language.get_decoder()(inputs_embeds=embeds_BTW, use_cache=True)
         return out.last_hidden_state[:, -1], out.past_key_values
