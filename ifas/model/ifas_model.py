@@ -104,18 +104,23 @@ class IfasModel(PreTrainedModel):
         return part_sums(nll_N, parts[:, 1:][answer_BT], samples_N, len(input_ids))
 
     @torch.no_grad()
-    def prefill(self, pixel_values: Tensor, input_ids: Tensor) -> tuple[Tensor, Any]:
+    def prefill(self, pixel_values: Tensor, input_ids: Tensor, see: int = 0) -> tuple[Tensor, Any]:
         """Runs the prompt once.
 
         Args:
             pixel_values: uint8 (B, 3, H, W).
             input_ids: (B, T) prompts of one length, no padding.
+            see: pictures that pass the vision tower at once; 0 takes all.
 
         Returns:
-            Logits (B, V) of the first answer token, and the KV cache to go on from.
+            Last hidden state (B, width) of the last position, which the language model's head turns into the logits of
+            the first answer token, and the KV cache to go on from.
         """
-        out = self.language(inputs_embeds=self.embed(pixel_values, input_ids), use_cache=True, logits_to_keep=1)
-        return out.logits[:, -1], out.past_key_values
+        some = see or len(pixel_values)
+        pairs = zip(torch.split(pixel_values, some), torch.split(input_ids, some), strict=True)
+        embeds_BTW = torch.cat([self.embed(pixels, ids) for pixels, ids in pairs])
+        out = self.language.get_decoder()(inputs_embeds=embeds_BTW, use_cache=True)
+        return out.last_hidden_state[:, -1], out.past_key_values
 
 
 def new_connector(config: IfasConfig, vision: Any) -> GloballyAwareConnector:

@@ -1,8 +1,16 @@
-"""A trained model's answers: the score from one prefill, the explanation only when asked for."""
+"""The inference engine: scores from one prefill, explanations decoded from the same prefill when asked for.
+
+Evaluation and serving use it, so that the number judged by is one number wherever it is computed. Prompts have one
+length and no padding: a picture's answer does not depend on its neighbours in a batch (scores to 1e-5 in float32).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,56 +18,116 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from ifas.core.errors import ConfigError, unknown_key
 from ifas.model.build import load
+from ifas.model.decoding import greedy
+from ifas.model.fast import speed_up
+from ifas.model.growing_text import GrowingText
 from ifas.model.processor import IfasProcessor, Pixels
 
 #: Pictures that go through the model at once; more are taken in several goes.
 BATCH = 16
+#: Of these, pictures that a CPU takes through the vision tower at once: more maps would not stay in its cache.
+SEE_ON_CPU = 4
+#: Threads that resize pictures while the model is busy with others.
+RESIZERS = 4
+#: Weights: of `Judge.load`. `auto` keeps what was saved.
+DTYPES: dict[str, torch.dtype | None] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": None}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the model says of one picture.
+
+    Attributes:
+        score: probability of bona fide.
+        live: the verdict that the text explains.
+        text: interpretation.
+    """
+
+    score: float
+    live: bool
+    text: str
 
 
 class Judge:
-    """Judges and explains pictures. Prompts have one length and no padding, so a picture's answer does not depend on
-    its neighbours in a batch (to 1e-5).
+    """Judges and explains pictures.
 
     Args:
-        model, processor: from `build.load` or `build.build`.
+        model, processor: from `build.load` or `build.build`; `load` also rewrites the model, see `fast`.
         batch: pictures at once.
+        compile: runs the prefill through torch.compile, for every shape of batch once.
     """
 
-    def __init__(self, model: Any, processor: IfasProcessor, batch: int = BATCH) -> None:
+    def __init__(self, model: Any, processor: IfasProcessor, batch: int = BATCH, *, compile: bool = False) -> None:
         self.model = model.eval()
         self.processor = processor
         self.batch = batch
+        self.see = SEE_ON_CPU if model.device.type == "cpu" and not compile else 0
+        self._prefill = torch.compile(model.prefill, dynamic=True) if compile else model.prefill
 
     @classmethod
-    def load(cls, folder: Path, threads: int | None = None, device: str = "") -> Judge:
+    def load(
+        cls,
+        folder: Path,
+        threads: int | None = None,
+        device: str = "",
+        dtype: str = "float32",
+        *,
+        batch: int = BATCH,
+        compile: bool = False,
+    ) -> Judge:
         """The judge in a model directory.
 
         Args:
             folder: of `build.save`.
             threads: of torch in this process; None leaves them as they are.
-            device: empty takes a GPU where there is one. On a CPU the weights become float32.
+            device: empty takes a GPU where there is one.
+            dtype: of the weights, a key of `DTYPES`. A threshold belongs to the dtype that it was frozen at.
+            batch: pictures at once.
+            compile: compiles the prefill now (a minute; needs a C++ compiler).
 
         Raises:
-            ConfigError: not a model directory.
+            ConfigError: not a model directory, an unknown dtype, or nothing to compile with.
         """
+        if dtype not in DTYPES:
+            raise unknown_key("dtype", dtype, DTYPES)
         if threads is not None:
             torch.set_num_threads(threads)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model, processor = load(folder, dtype=torch.float32 if device == "cpu" else None)
-        return cls(model.to(device), processor)
+        model, processor = load(folder, dtype=DTYPES[dtype])
+        model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        judge = cls(speed_up(model, batch), processor, batch, compile=compile)
+        if compile:
+            judge._compile()
+        return judge
 
     def judge(self, images: Sequence[Pixels]) -> npt.NDArray[np.float64]:
         """Scores (B,): softmax over the logits of Yes and No at the first answer position, the part of Yes.
 
-        1 is bona fide, 0 an attack.
+        1 is bona fide, 0 an attack. Nothing is decoded.
 
         Args:
             images: B uint8 RGB pictures (H, W, 3) of any size.
         """
-        scores = [self._score(self._prefill(chunk)[0]) for chunk in self._chunks(images)]
+        scores = [self._start(pixels)[0] for pixels in self._pixels(images)]
         return np.concatenate(scores) if scores else np.zeros(0)
+
+    def answer(self, images: Sequence[Pixels], threshold: float = 0.5) -> list[Judged]:
+        """Scores as of `judge`, and the interpretation of the verdict that follows, from one prefill a picture.
+
+        Args:
+            images: B uint8 RGB pictures (H, W, 3).
+            threshold: a score of at least this is live.
+        """
+        answers: list[Judged] = []
+        for pixels in self._pixels(images):
+            scores, cache = self._start(pixels)
+            lives = [score >= threshold for score in scores.tolist()]
+            texts = self._texts(cache, lives)
+            answers += map(Judged, scores.tolist(), lives, texts)
+        return answers
 
     def explain(self, images: Sequence[Pixels], verdicts: Sequence[bool] | None = None) -> list[str]:
         """Interpretations, decoded greedily after a given verdict, up to the end token or `max_answer_tokens`.
@@ -68,55 +136,79 @@ class Judge:
             images: B uint8 RGB pictures (H, W, 3).
             verdicts: True for bona fide, as the threshold decided; None takes the likelier of Yes and No.
         """
+        if verdicts is None:
+            return [judged.text for judged in self.answer(images)]
+        given = iter(verdicts)
         texts: list[str] = []
-        for start, chunk in zip(range(0, len(images), self.batch), self._chunks(images), strict=True):
-            forced = None if verdicts is None else [bool(v) for v in verdicts[start : start + self.batch]]
-            texts += self._explain(chunk, forced)
+        for pixels in self._pixels(images):
+            _, cache = self._start(pixels)
+            texts += self._texts(cache, [bool(v) for v in islice(given, len(pixels))])
         return texts
 
-    def _chunks(self, images: Sequence[Pixels]) -> list[Sequence[Pixels]]:
-        return [images[i : i + self.batch] for i in range(0, len(images), self.batch)]
+    def stream(self, images: Sequence[Pixels], threshold: float = 0.5) -> Iterator[tuple[int, str]]:
+        """Interpretations of `answer` while they are decoded: (index of the picture, next piece of its text).
+
+        A piece never holds a part of a character. A picture's pieces, joined, are its text in `answer`.
+        """
+        done = 0
+        for pixels in self._pixels(images):
+            scores, cache = self._start(pixels)
+            growing = [GrowingText(self.processor) for _ in scores]
+            for step in self._decode(cache, [score >= threshold for score in scores.tolist()]):
+                for row, token in step:
+                    if piece := growing[row].add(token):
+                        yield done + row, piece
+            for row, text in enumerate(growing):
+                if piece := text.end():
+                    yield done + row, piece
+            done += len(growing)
+
+    def _pixels(self, images: Sequence[Pixels]) -> Iterator[Tensor]:
+        """Resized pictures (b, 3, S, S) in batches, uint8."""
+        if len(images) == 1:  # no threads for the one picture of a request
+            yield self.processor.pixel_values([self.processor.image(images[0])])
+            return
+        with ThreadPoolExecutor(min(RESIZERS, os.cpu_count() or 1), thread_name_prefix="resize") as pool:
+            resized = pool.map(self.processor.image, images)
+            while batch := list(islice(resized, self.batch)):
+                yield self.processor.pixel_values(batch)
 
     @torch.inference_mode()
-    def _prefill(self, images: Sequence[Pixels]) -> tuple[Tensor, Any]:
-        pixels = self.processor.pixel_values([self.processor.image(i) for i in images]).to(self.model.device)
-        prompt = torch.tensor([self.processor.prompt_ids], device=self.model.device)
-        logits_BV, cache = self.model.prefill(pixels, prompt.expand(len(images), -1))
-        return logits_BV, cache
+    def _start(self, pixels_BCHW: Tensor) -> tuple[npt.NDArray[np.float64], Any]:
+        """Scores (B,) and the cache of the prompts."""
+        device = self.model.device
+        prompt_BT = torch.tensor([self.processor.prompt_ids], device=device).expand(len(pixels_BCHW), -1)
+        hidden_BW, cache = self._prefill(pixels_BCHW.to(device), prompt_BT, self.see)
+        # The two rows of the head that count, in float32 whatever the weights are.
+        tokens, head = self.processor.verdicts, self.model.language.get_output_embeddings()
+        pair = [tokens.yes[0], tokens.no[0]]
+        bias = None if head.bias is None else head.bias[pair].float()
+        logits_B2 = F.linear(hidden_BW.float(), head.weight[pair].float(), bias)
+        scores: npt.NDArray[np.float64] = logits_B2.double().softmax(dim=-1)[:, 0].cpu().numpy()
+        return scores, cache
 
-    def _score(self, logits_BV: Tensor) -> npt.NDArray[np.float64]:
-        tokens = self.processor.verdicts
-        pair_B2 = logits_BV[:, [tokens.yes[0], tokens.no[0]]].double()
-        scores: npt.NDArray[np.float64] = pair_B2.softmax(dim=-1)[:, 0].cpu().numpy()
-        return scores
+    def _decode(self, cache: Any, lives: Sequence[bool]) -> Iterator[list[tuple[int, int]]]:
+        processor = self.processor
+        given = [processor.verdicts.of(live) for live in lives]
+        limit = processor.max_answer_tokens
+        return greedy(self.model.language, cache, given, end_id=processor.end_id, limit=limit)
 
-    @torch.inference_mode()
-    def _explain(self, images: Sequence[Pixels], verdicts: list[bool] | None) -> list[str]:
-        logits_BV, cache = self._prefill(images)
-        if verdicts is None:
-            verdicts = [score >= 0.5 for score in self._score(logits_BV).tolist()]
-        tokens = self.processor.verdicts
-        if len(tokens.yes) != len(tokens.no) and len(set(verdicts)) > 1:
-            # The two verdicts have different lengths: one batch each, so that no padding gets between.
-            texts = [""] * len(images)
-            for live in (True, False):
-                rows = [i for i, v in enumerate(verdicts) if v == live]
-                for row, text in zip(rows, self._explain([images[r] for r in rows], [live] * len(rows)), strict=True):
-                    texts[row] = text
-            return texts
-        ids_BS = torch.tensor([tokens.of(v) for v in verdicts], device=logits_BV.device)
-        return [self.processor.text(ids) for ids in self._decode(ids_BS, cache)]
+    def _texts(self, cache: Any, lives: Sequence[bool]) -> list[str]:
+        written: list[list[int]] = [[] for _ in lives]
+        for step in self._decode(cache, lives):
+            for row, token in step:
+                written[row].append(token)
+        return [self.processor.text(ids) for ids in written]
 
-    def _decode(self, ids_BS: Tensor, cache: Any) -> list[list[int]]:
-        """Greedy decoding after `ids_BS`, which the cache has not seen yet."""
-        written: list[Tensor] = []
-        ended_B = torch.zeros(ids_BS.shape[0], dtype=torch.bool, device=ids_BS.device)
-        for _ in range(self.processor.max_answer_tokens):
-            out = self.model.language(input_ids=ids_BS, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            next_B = out.logits[:, -1].argmax(dim=-1).masked_fill(ended_B, self.processor.end_id)
-            written.append(next_B)
-            ended_B |= next_B == self.processor.end_id
-            if bool(ended_B.all()):
-                break
-            ids_BS, cache = next_B[:, None], out.past_key_values
-        return torch.stack(written, dim=1).tolist() if written else []
+    def _compile(self) -> None:
+        """Compiles for one picture and for several."""
+        side = self.processor.image_size
+        try:
+            for count in {1, self.batch}:  # one picture is a shape of its own, every other number is one shape
+                self._start(torch.zeros(count, 3, side, side, dtype=torch.uint8))
+        except Exception as error:
+            # Whatever the compiler raises, it is no bug of the model: the same code has run without it.
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(
+                f"torch.compile failed: {type(error).__name__}: {reason}", "install g++, or load without `compile`"
+            ) from error

@@ -44,6 +44,15 @@ class Answer(BaseModel):
     image_sha256: str = Field(description="id of the picture in logs; the picture itself is not kept")
 
 
+class JudgedLike(Protocol):
+    """One picture's probability of bona fide, and the explanation of the verdict."""
+
+    @property
+    def score(self) -> float: ...
+    @property
+    def text(self) -> str: ...
+
+
 class Judging(Protocol):
     """What is needed of a model; `ifas.model.judge.Judge` is one."""
 
@@ -51,8 +60,8 @@ class Judging(Protocol):
         """Probability of bona fide per picture."""
         ...
 
-    def explain(self, images: Sequence[npt.NDArray[np.uint8]], verdicts: Sequence[bool] | None = None) -> list[str]:
-        """Explanation of a given verdict per picture."""
+    def answer(self, images: Sequence[npt.NDArray[np.uint8]], threshold: float) -> Sequence[JudgedLike]:
+        """The same probability and the explanation of the verdict at a threshold, per picture."""
         ...
 
 
@@ -97,13 +106,17 @@ class Verifier:
         except ImageRefused as refused:
             log.info("refused id=%s: %s", image_id[:16], refused.what)
             raise
-        score = float(self.judge.judge([image])[0])
-        live = score >= self.settings.threshold
-        explanation = self.judge.explain([image], [live])[0] if explain else ""
+        threshold = self.settings.threshold
+        if explain:
+            judged = self.judge.answer([image], threshold)[0]
+            score, explanation = judged.score, judged.text
+        else:
+            score, explanation = float(self.judge.judge([image])[0]), ""
+        live = score >= threshold
         answer = Answer(
             verdict="live" if live else "spoof",
             score=score,
-            threshold=self.settings.threshold,
+            threshold=threshold,
             spoof_type="live" if live else _medium(explanation),
             explanation=explanation,
             model_version=self.settings.model_version,

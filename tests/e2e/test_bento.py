@@ -132,8 +132,12 @@ def test_the_score_is_that_of_the_model_in_process(url, model, kind):
         data = picture(seed, kind=kind)
         image = decode(data)
         answer = ask(url, data)
-        assert answer["score"] == pytest.approx(float(judge.judge([image])[0]), abs=1e-5)
-        assert answer["explanation"] == judge.explain([image], [answer["verdict"] == "live"])[0]
+        score = float(judge.judge([image])[0])
+        (judged,) = judge.answer([image], THRESHOLD)
+        assert judged.score == score
+        assert answer["score"] == pytest.approx(score, abs=1e-5)
+        assert ask(url, data, explain=False)["score"] == pytest.approx(score, abs=1e-5)
+        assert answer["explanation"] == judged.text == judge.explain([image], [answer["verdict"] == "live"])[0]
 
 
 def test_without_an_explanation(url):

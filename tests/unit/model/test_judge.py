@@ -1,10 +1,13 @@
 """Scores and explanations of a saved model."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_model import pictures, tiny
 
 from ifas.core.errors import ConfigError
@@ -13,9 +16,14 @@ from ifas.model.judge import Judge
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
-    folder = tmp_path_factory.mktemp("judge") / "m"
-    save(*build(tiny(), seed=5), folder)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("judge") / "m"
+    save(*build(tiny(), seed=5), place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def judge(folder: Path) -> Judge:
     return Judge.load(folder)
 
 
@@ -45,9 +53,89 @@ def test_answers_do_not_depend_on_batch_order_or_size(judge: Judge) -> None:
     assert small.explain(images) == judge.explain(images) == [judge.explain([i])[0] for i in images]
 
 
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(range(7)), count=st.integers(1, 7), batch=st.integers(1, 8))
+def test_scores_of_any_batch_size_and_order(judge: Judge, order: list[int], count: int, batch: int) -> None:
+    images = [pictures(7)[i] for i in order[:count]]
+    alone = [judge.judge([image])[0] for image in images]
+    other = Judge(judge.model, judge.processor, batch=batch)
+    np.testing.assert_allclose(other.judge(images), alone, atol=1e-5)
+    np.testing.assert_allclose([a.score for a in other.answer(images)], alone, atol=1e-5)
+
+
 def test_no_images(judge: Judge) -> None:
     assert judge.judge([]).shape == (0,)
     assert judge.explain([]) == []
+    assert judge.answer([]) == []
+    assert list(judge.stream([])) == []
+
+
+def test_an_answer_is_the_score_and_the_text_of_one_prefill(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = pictures(7)
+    scores = judge.judge(images)
+    threshold = float(np.median(scores))
+    lives = [bool(score >= threshold) for score in scores]
+    assert len(set(lives)) == 2
+    texts = judge.explain(images, lives)
+    prefill, calls = judge._prefill, []
+    monkeypatch.setattr(judge, "_prefill", lambda *a: calls.append(len(a[0])) or prefill(*a))
+    answers = judge.answer(images, threshold)
+    assert calls == [7]
+    assert [a.score for a in answers] == scores.tolist(), "the very numbers of `judge`"
+    assert [a.live for a in answers] == lives
+    assert [a.text for a in answers] == texts
+
+
+def test_streamed_pieces_join_to_the_text(judge: Judge) -> None:
+    images = pictures(5)
+    small = Judge(judge.model, judge.processor, batch=2)
+    joined = [""] * 5
+    pieces = list(small.stream(images, threshold=0.4))
+    for row, piece in pieces:
+        assert piece
+        joined[row] += piece
+    assert joined == [a.text for a in judge.answer(images, threshold=0.4)]
+    assert len(pieces) > 5, "not each text in one piece"
+
+
+def test_a_stream_may_be_left(judge: Judge) -> None:
+    stream = judge.stream(pictures(9))
+    next(stream)
+    stream.close()
+    assert judge.judge(pictures(2)).shape == (2,)
+
+
+def test_bfloat16_is_close(judge: Judge, folder: Path) -> None:
+    half = Judge.load(folder, dtype="bfloat16")
+    assert half.model.dtype == torch.bfloat16
+    np.testing.assert_allclose(half.judge(pictures(5)), judge.judge(pictures(5)), atol=0.02)
+    assert [a.score for a in half.answer(pictures(5))] == half.judge(pictures(5)).tolist()
+    assert Judge.load(folder, dtype="auto").model.dtype == torch.float32, "as it was saved"
+    with pytest.raises(ConfigError, match="float16"):
+        Judge.load(folder, dtype="float16")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs g++")
+def test_compiled(tmp_path: Path) -> None:
+    """One layer of each part: compiling takes long."""
+    one = ("vision.shape.num_hidden_layers=1", "language.shape.num_hidden_layers=1")
+    save(*build(tiny(*(f"model.{field}" for field in one)), seed=5), tmp_path / "m")
+    judge, compiled = Judge.load(tmp_path / "m"), Judge.load(tmp_path / "m", batch=4, compile=True)
+    images = pictures(6)
+    np.testing.assert_allclose(compiled.judge(images), judge.judge(images), atol=1e-5)
+    answers = compiled.answer(images[:1])
+    assert answers[0].score == pytest.approx(judge.judge(images[:1])[0], abs=1e-5)
+    assert [a.text for a in answers] == judge.explain(images[:1])
+
+
+def test_nothing_to_compile_with(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", ("/nowhere/g++",))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder.parent / "inductor"))
+    with pytest.raises(ConfigError, match=r"torch\.compile failed"):
+        Judge.load(folder, compile=True)
 
 
 def greedy(judge: Judge, image: np.ndarray, live: bool) -> list[int]:  # type: ignore[type-arg]
@@ -84,7 +172,7 @@ def test_text_stops_at_the_end_token(judge: Judge) -> None:
     assert processor.text([*words, *words]) == "A face on paper."
 
 
-def test_verdicts_of_different_lengths_are_decoded_apart(judge: Judge) -> None:
+def test_verdicts_of_different_lengths(judge: Judge) -> None:
     """A tokenizer may spell one verdict with more tokens than the other."""
     from ifas.model.verdict import VerdictTokens
 

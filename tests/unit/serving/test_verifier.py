@@ -11,6 +11,7 @@ import pytest
 from ifas.core.errors import ConfigError, GateError, ImageRefused
 from ifas.core.files import sha256_tree
 from ifas.core.imaging import ImageLimits, decode
+from ifas.model.judge import Judge, Judged
 from ifas.serving.settings import MODEL_DIR, ServingSettings
 from ifas.serving.verifier import Verifier
 from tests.unit.serving.bento_records import picture, tiny_model
@@ -37,10 +38,10 @@ class Said:
     def judge(self, images):
         return np.full(len(images), self.score)
 
-    def explain(self, images, verdicts=None):
+    def answer(self, images, threshold):
         self.explained += 1
-        self.verdicts = list(verdicts)
-        return [self.text] * len(images)
+        self.verdicts = [self.score >= threshold]
+        return [Judged(self.score, self.score >= threshold, self.text)] * len(images)
 
 
 @pytest.mark.parametrize(
@@ -87,14 +88,28 @@ def test_the_packaged_limits_count():
 
 
 def test_the_real_model_of_a_folder(tmp_path):
-    from ifas.model.judge import Judge
+    model = tiny_model(tmp_path / MODEL_DIR)
+    settings(model_sha256=sha256_tree(model)).write(tmp_path)
+    verifier, judge = Verifier.load(tmp_path), Judge.load(model)
+    for seed in range(3):
+        data = picture(seed)
+        image = decode(data)
+        answer = verifier.verify(data)
+        score = float(judge.judge([image])[0])
+        assert answer.score == score, "the very number that evaluation computes"
+        assert verifier.verify(data, explain=False).score == score
+        assert answer.explanation == judge.explain([image], [score >= 0.5])[0]
 
+
+def test_an_answer_takes_one_prefill(tmp_path, monkeypatch):
     model = tiny_model(tmp_path / MODEL_DIR)
     settings(model_sha256=sha256_tree(model)).write(tmp_path)
     verifier = Verifier.load(tmp_path)
-    data = picture(1)
-    expected = float(Judge.load(model).judge([decode(data)])[0])
-    assert verifier.verify(data).score == pytest.approx(expected, abs=1e-5)
+    prefill, calls = verifier.judge._prefill, []
+    monkeypatch.setattr(verifier.judge, "_prefill", lambda *a: calls.append(len(a[0])) or prefill(*a))
+    assert verifier.verify(picture()).explanation
+    verifier.verify(picture(), explain=False)
+    assert calls == [1, 1]
 
 
 def test_a_model_that_was_swapped_after_approval(tmp_path):
