@@ -63,7 +63,7 @@ def read_hash_decode(root: Path) -> dict[str, float]:
     import scipy.fft
 
     from ifas.core.imaging import glance
-    from ifas.data.phash import phash
+    from ifas.core.phash import phash
 
     assert all((cv2, scipy.fft))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +42,8 @@ def stills(sample: RawSample, limits: ImageLimits, frames: FramePlan) -> Iterato
 
 def read_limited(path: Path, limits: ImageLimits) -> bytes:
     """A file's bytes; ImageRefused before reading when it is larger than an image may be."""
-    with path.open("rb") as file:
-        data = file.read(limits.max_bytes + 1)
-    if len(data) > limits.max_bytes:
-        raise ImageRefused(f"image has {path.stat().st_size} bytes, the limit is {limits.max_bytes}")
-    return data
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limits.max_bytes:
+            raise ImageRefused(f"image has {size} bytes, the limit is {limits.max_bytes}")
+        return file.read(size + 1)

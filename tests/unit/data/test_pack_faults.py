@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_tree
+from ifas.core.look import look_at
 from ifas.core.manifest import read_manifest
 from ifas.data.pack import pack
 from ifas.data.registry import Registry
@@ -234,7 +235,12 @@ def test_any_bytes_and_listings_end_in_documented_errors(data: st.DataObject, tm
     except DataError:
         assert not (root / "out").exists()
     else:
-        assert report.rows == len(read_manifest(root / "out"))
+        rows = read_manifest(root / "out")
+        assert report.rows == len(rows)
+        # What went in may be damaged inside: then looking at it says so, and nothing else happens.
+        looked = look_at(rows, ShardImages(root / "out"))
+        assert (looked["phash"].isna() == looked["reason"].notna()).all()
+        assert looked["reason"].notna().sum() <= 1
         assert report.rows + len(report.refused) + len(report.duplicates) >= 6
 
 
