@@ -68,7 +68,7 @@ def glance(data: bytes, limits: ImageLimits | None = None, side: int = 64) -> tu
     return (grey, height, width) if turned else (grey, width, height)
 
 
-def header(data: bytes, limits: ImageLimits | None = None) -> tuple[int, int]:
+def header(data: bytes | memoryview, limits: ImageLimits | None = None) -> tuple[int, int]:
     """Width and height that `decode` will give, read without decoding: a file passes whose pixels may still be damaged.
 
     Checked are what `decode` checks before it decodes, and that the file is whole: a JPEG has its end marker (what
@@ -90,7 +90,7 @@ def header(data: bytes, limits: ImageLimits | None = None) -> tuple[int, int]:
     return found
 
 
-def _pillow_header(data: bytes, limits: ImageLimits) -> tuple[int, int]:
+def _pillow_header(data: bytes | memoryview, limits: ImageLimits) -> tuple[int, int]:
     """`header` by Pillow, which knows of orientation, frames and every other thing that a header may say."""
     with _opened(data, limits) as image:
         if image.format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
@@ -109,13 +109,13 @@ _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _TURNING = (b"Exif", b"MPF\0")
 
 
-def _jpeg_header(data: bytes) -> tuple[int, int] | None:
+def _jpeg_header(data: bytes | memoryview) -> tuple[int, int] | None:
     """Width and height of a JPEG (ITU-T T.81, annex B); None where Pillow has to look at it. Raises ImageRefused."""
     at, size, plain = 2, None, True
     while at + 9 <= len(data) and data[at] == 0xFF:
         kind = data[at + 1]
         if kind == 0xDA:  # the entropy-coded data begin, where an end marker can't occur by chance
-            if data.rfind(b"\xff\xd9", at) < 0:
+            if data[-2:] != b"\xff\xd9" and b"\xff\xd9" not in bytes(data[at:]):
                 raise _truncated()
             return size if plain else None
         if kind in _FRAMES:
@@ -128,7 +128,7 @@ def _jpeg_header(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _png_header(data: bytes) -> tuple[int, int] | None:
+def _png_header(data: bytes | memoryview) -> tuple[int, int] | None:
     """Width and height of a PNG (ISO/IEC 15948); None where Pillow has to look at it. Raises ImageRefused."""
     at, plain = 8, data[12:16] == b"IHDR"
     while at + 12 <= len(data):
@@ -145,7 +145,7 @@ def _truncated() -> ImageRefused:
 
 
 @contextmanager
-def _opened(data: bytes, limits: ImageLimits) -> Iterator[Image.Image]:
+def _opened(data: bytes | memoryview, limits: ImageLimits) -> Iterator[Image.Image]:
     """An image whose header was checked; what Pillow raises while it is used becomes ImageRefused."""
     from PIL import Image, UnidentifiedImageError
 
@@ -172,7 +172,7 @@ def _opened(data: bytes, limits: ImageLimits) -> Iterator[Image.Image]:
         raise ImageRefused(f"image can't be decoded ({error})", f"send a whole {kinds} file") from error
 
 
-def _check_bytes(data: bytes, limits: ImageLimits) -> None:
+def _check_bytes(data: bytes | memoryview, limits: ImageLimits) -> None:
     if len(data) > limits.max_bytes:
         raise ImageRefused(f"image has {len(data)} bytes, the limit is {limits.max_bytes}", "send a smaller file")
 

@@ -1,6 +1,6 @@
 """Looks at every picture of a dataset once: its perceptual hash, or why it can't be decoded.
 
-Packing reads headers only, so this is where damage inside a file is found. One bad picture is a finding, never an error.
+Packing reads headers only, so damage inside a file is found here. One bad picture is a finding, never an error.
 """
 
 from __future__ import annotations

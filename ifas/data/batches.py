@@ -98,7 +98,8 @@ def read_batch(root: Path, *, name: str, species: str, domain: str, licence: str
 def same_picture_other_label(batch: pd.DataFrame, dataset: pd.DataFrame) -> list[Refusal]:
     """Rows of a packed batch that look the same as a row of the other label, in the dataset or the batch.
 
-    Compares the 64-bit perceptual hashes in the column `phash`, null where a picture can't be decoded; attacks on the same portrait differ by far more than `SAME_PICTURE_BITS`.
+    Compares the 64-bit perceptual hashes in the column `phash`, null where a picture can't be decoded. Attacks on the
+    same portrait differ by far more than `SAME_PICTURE_BITS`.
     """
     import numpy as np
 

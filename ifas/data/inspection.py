@@ -14,19 +14,24 @@ from typing import NamedTuple
 
 from ifas.core.errors import ImageRefused
 from ifas.core.imaging import ImageLimits, header
-from ifas.data.media import Still, stills
+from ifas.data.media import Room, Still, stills
 from ifas.data.readers import RawSample, Refusal
 from ifas.data.video.plan import FramePlan
 
 #: Image files that a worker deals with at a time: handing over one by one costs more than hashing it.
-CHUNK = 32
+CHUNK = 16
+#: Bytes of these files that are read into memory used before; what is larger takes its own.
+ROOM = CHUNK * 2**17
 
 
 class Inspected(NamedTuple):
-    """An image that is whole. Width and height are those of the decoded image, orientation applied."""
+    """An image that is whole. Width and height are those of the decoded image, orientation applied.
+
+    `data` may only be looked at until the next sample is asked for.
+    """
 
     sample: RawSample
-    data: bytes
+    data: bytes | memoryview
     sample_id: str
     width: int
     height: int
@@ -39,15 +44,24 @@ def inspect(
 
     Threads, since reading and hashing release the interpreter lock. Only a few chunks are in memory at once.
     """
-    pending: deque[Future[list[list[Inspected | Refusal]]]] = deque()
+    pending: deque[tuple[Room, Future[list[list[Inspected | Refusal]]]]] = deque()
+    free: list[Room] = []
+
+    def finish() -> Iterator[list[Inspected | Refusal]]:
+        room, future = pending.popleft()
+        yield from future.result()
+        room.clear()
+        free.append(room)
+
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         try:
             for chunk in _chunks(samples):
-                pending.append(pool.submit(_look, chunk, limits, frames))
+                room = free.pop() if free else Room(ROOM)
+                pending.append((room, pool.submit(_look, chunk, limits, frames, room)))
                 if len(pending) > 2 * workers:
-                    yield from pending.popleft().result()
+                    yield from finish()
             while pending:
-                yield from pending.popleft().result()
+                yield from finish()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -67,13 +81,15 @@ def _chunks(samples: Iterable[RawSample]) -> Iterator[list[RawSample]]:
         yield chunk
 
 
-def _look(samples: list[RawSample], limits: ImageLimits, frames: FramePlan) -> list[list[Inspected | Refusal]]:
+def _look(
+    samples: list[RawSample], limits: ImageLimits, frames: FramePlan, room: Room
+) -> list[list[Inspected | Refusal]]:
     return [
         [
             found._replace(pai_species=sample.pai_species, domain=sample.domain)
             if isinstance(found, Refusal)
             else _inspected(found, limits)
-            for found in stills(sample, limits, frames)
+            for found in stills(sample, limits, frames, room)
         ]
         for sample in samples
     ]

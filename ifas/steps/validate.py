@@ -1,4 +1,4 @@
-"""validate: every picture looked at, captioned manifest -> pass or fail per rule, audits, sampling weights, a report."""
+"""validate: captioned manifest and pictures -> pass or fail per rule, audits, sampling weights, a readable report."""
 
 from __future__ import annotations
 

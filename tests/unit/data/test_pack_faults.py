@@ -1,5 +1,6 @@
 """Packing and publishing are killed at random points: the next run completes, and the result is that of a quiet run."""
 
+import json
 import os
 import random
 import signal
@@ -189,10 +190,10 @@ def test_a_damaged_journal_costs_time_and_nothing_else(tmp_path: Path, monkeypat
         elif damage == "shard":
             (journal / "shards" / "shard-00002.parquet").write_bytes(b"half a shard")
         elif damage == "rows gone":
-            (journal / "shard-00001.jsonl").unlink()
-        elif damage == "rows cut":  # at the end of a line: every line that is left can be read
-            rows = journal / "shard-00001.jsonl"
-            rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))
+            (journal / "shard-00001.json").unlink()
+        elif damage == "rows cut":  # what is left can be read
+            rows = journal / "shard-00001.json"
+            rows.write_text(json.dumps(json.loads(rows.read_text())[:-1]))
         else:
             (journal / "key.json").write_text('{"sam')
         report = pack("folder", raw, tmp_path / "out", **OPTIONS)  # type: ignore[arg-type]
