@@ -192,7 +192,7 @@ def exposure_table(rows: pd.DataFrame, source_domains: Sequence[str]) -> pd.Data
 
 
 def column_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per column of a looked-at manifest with captions: id, and problems `missing`, `type`, `nulls`, or null."""
+    """One row per column of a looked-at manifest with captions: id, problems `missing`, `type`, `nulls`, or null."""
     import pandas as pd
 
     table: list[tuple[str, str | None, str | None, str | None]] = []
