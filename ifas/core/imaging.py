@@ -157,7 +157,8 @@ def _opened(data: bytes | memoryview, limits: ImageLimits) -> Iterator[Image.Ima
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(io.BytesIO(data), formats=limits.formats)
         with opened as image:
-            _check_size(*image.size, limits)
+            width, height = image.size
+            _check_size(width, height, limits)
             if getattr(image, "n_frames", 1) != 1:
                 raise ImageRefused("image has more than one frame", "send one still picture")
             yield image
