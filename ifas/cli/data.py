@@ -75,7 +75,7 @@ def pack_data(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what was found.")] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Pack a dataset into Parquet shards and a manifest. A bad image is counted and listed; it never ends the run."""
+    """Pack a dataset into Parquet shards and a manifest. A bad file is counted and listed; it never ends the run."""
     prepare()
     from ifas.data.pack import pack
     from ifas.data.readers import reader

@@ -26,7 +26,7 @@ def import_data(
     accept_licence: Annotated[str, typer.Option(help="Your name: you accept the terms that are shown.")] = "",
     frames: Annotated[str, typer.Option(help="Frames of a video: two (6 and 6 + n/2), or every:K.")] = "two",
     out: Annotated[Path | None, typer.Option(help="Dataset folder to make; default: below the ifas home.")] = None,
-    workers: Annotated[int, typer.Option(help="Images decoded at a time.")] = 2,
+    workers: Annotated[int, typer.Option(help="Threads that read and hash.")] = 2,
     registry: Annotated[Path, typer.Option(help="Dataset registry: a git repository with DVC.")] = Path(
         ".ifas/registry"
     ),
@@ -35,7 +35,8 @@ def import_data(
 ) -> None:
     """Read, pack, validate and register a dataset; prints what was found, the licence terms and the revision.
 
-    An import that was stopped goes on where it was. Terms are accepted once, by name, and the record is kept.
+    An image is checked by its header and the end of its file; a run decodes it. An import that was stopped goes on
+    where it was. Terms are accepted once, by name, and the record is kept.
     """
     prepare()
     from ifas.data.findings import findings, lines
@@ -80,6 +81,7 @@ def import_data(
         typer.echo(json.dumps(facts, indent=2))
         return
     typer.echo(done.packed.summary)
+    typer.echo("checked        headers and ends of files; a run decodes all pictures and lists those damaged inside")
     for refusal in done.packed.refused:
         typer.echo(f"refused {refusal.source}: {refusal.reason}", err=True)
     for note in done.advisory:

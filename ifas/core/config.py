@@ -70,6 +70,10 @@ class ValidateConfig(Section):
 
     max_hamming: int = Field(default=2, description="perceptual-hash distance below which two pictures are the same")
     min_per_class: int = Field(default=2, description="images a class of a split must have")
+    max_unreadable: float = Field(
+        default=0.01, ge=0, le=1, description="share of pictures that can't be decoded above which the run stops"
+    )
+    workers: int = Field(default=2, ge=1, description="threads that decode")
     advisory: tuple[str, ...] = Field(default=(), description="blocking rules that this run only reports")
 
 

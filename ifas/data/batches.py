@@ -98,7 +98,8 @@ def read_batch(root: Path, *, name: str, species: str, domain: str, licence: str
 def same_picture_other_label(batch: pd.DataFrame, dataset: pd.DataFrame) -> list[Refusal]:
     """Rows of a packed batch that look the same as a row of the other label, in the dataset or the batch.
 
-    Compares 64-bit perceptual hashes; attacks on the same portrait differ by far more than `SAME_PICTURE_BITS`.
+    Compares the 64-bit perceptual hashes in the column `phash`, null where a picture can't be decoded. Attacks on the
+    same portrait differ by far more than `SAME_PICTURE_BITS`.
     """
     import numpy as np
 
@@ -106,6 +107,7 @@ def same_picture_other_label(batch: pd.DataFrame, dataset: pd.DataFrame) -> list
         return np.array([int(h, 16) for h in rows["phash"]], dtype=np.uint64)
 
     found = []
+    dataset = dataset[dataset["phash"].notna()]
     others = {
         label: dataset[dataset["label"] != label][["phash", "source", "label"]] for label in sorted(set(batch["label"]))
     }

@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ifas.core.errors import CorruptShardError, DataError, RegistryError
@@ -25,6 +25,15 @@ SETTINGS = {
     "core": {"analytics": "false", "check_update": "false"},
     "cache": {"type": "reflink,hardlink,symlink,copy"},
 }
+
+#: What the child process runs: DVC's commands, one after the other.
+_EACH = """
+import json, sys
+from dvc.cli import main
+for command in json.loads(sys.argv[1]):
+    if code := main(command):
+        sys.exit(code)
+"""
 
 #: What DVC says -> what the user can do about it.
 _FIXES: tuple[tuple[str, str], ...] = (
@@ -74,12 +83,16 @@ def clone(source: str, into: Path) -> None:
         )
 
 
-def dvc(repo: Path, *args: str) -> None:
-    """Runs a DVC command in `repo`. Raises DvcFailed."""
+def dvc(repo: Path, *commands: Sequence[str]) -> None:
+    """Runs DVC commands in `repo` by one process, whose start costs more than most commands; ends at the first failure.
+
+    Raises:
+        DvcFailed: with DVC's own last error.
+    """
     # A fresh state folder: an older one may claim that a remote holds what has been lost since.
     with tempfile.TemporaryDirectory(prefix="ifas-dvc-") as state:
         env = {**environment(), "DVC_SITE_CACHE_DIR": state}
-        done = _run([sys.executable, "-m", "dvc", *args], env, repo)
+        done = _run([sys.executable, "-c", _EACH, json.dumps(commands)], env, repo)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
         text = lines[-1].removeprefix("ERROR: ").removeprefix("unexpected error - ") if lines else done.stderr.strip()

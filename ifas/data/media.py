@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +18,48 @@ class Still:
     """One encoded image. `sample` is that of the medium, with frame, track, box and quality filled in."""
 
     sample: RawSample
-    data: bytes
+    data: bytes | memoryview
 
 
-def stills(sample: RawSample, limits: ImageLimits, frames: FramePlan) -> Iterator[Still | Refusal]:
+class Room:
+    """Memory that files are read into one behind the other. To take fresh memory for each costs more than hashing it.
+
+    What it has read is valid until `clear`.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._memory = memoryview(bytearray(size))
+        self._used = 0
+
+    def clear(self) -> None:
+        """Makes all room free again."""
+        self._used = 0
+
+    def read(self, path: Path, limits: ImageLimits) -> bytes | memoryview:
+        """A file's bytes; ImageRefused before reading when it is larger than an image may be."""
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limits.max_bytes:
+                raise ImageRefused(f"image has {size} bytes, the limit is {limits.max_bytes}")
+            if size > len(self._memory) - self._used:
+                return file.read(size)
+            read = file.readinto(self._memory[self._used : self._used + size])
+            self._used += read
+            return self._memory[self._used - read : self._used]
+
+
+def stills(
+    sample: RawSample, limits: ImageLimits, frames: FramePlan, room: Room | None = None
+) -> Iterator[Still | Refusal]:
     """The still images of one medium, in the order of its frames; a medium that can't be read is one refusal.
 
     Args:
         frames: which frames of a video are taken; an image file is taken as it is.
+        room: where image files are read to; None: fresh memory for each.
     """
     try:
         if sample.container == "image":
-            yield Still(sample, read_limited(sample.path, limits))
+            yield Still(sample, (room.read if room else read_limited)(sample.path, limits))
         else:
             from ifas.data.video.ingest import frames_of
 
@@ -40,9 +71,5 @@ def stills(sample: RawSample, limits: ImageLimits, frames: FramePlan) -> Iterato
 
 
 def read_limited(path: Path, limits: ImageLimits) -> bytes:
-    """A file's bytes; ImageRefused before reading when it is larger than an image may be."""
-    with path.open("rb") as file:
-        data = file.read(limits.max_bytes + 1)
-    if len(data) > limits.max_bytes:
-        raise ImageRefused(f"image has {path.stat().st_size} bytes, the limit is {limits.max_bytes}")
-    return data
+    """As `Room.read`, into memory of its own."""
+    return bytes(Room(0).read(path, limits))

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -112,9 +114,9 @@ def pack(
         layout: key of `readers.READERS`.
         name: name of the dataset in the registry.
         licence: of images for which neither the layout nor the dataset says one.
-        limits: what is decoded at all.
+        limits: what is taken at all.
         shard_bytes: image bytes after which a shard ends.
-        workers: threads that decode.
+        workers: threads that read and hash.
         frames: of a video: `two` or `every:K`, see `FramePlan`.
 
     Raises:
@@ -186,13 +188,14 @@ def _listing(samples: list[RawSample]) -> str:
     import hashlib
 
     digest = hashlib.sha256()
+    said = attrgetter(*(field.name for field in fields(RawSample) if field.name != "path"))
     for sample in samples:
         try:
-            stat = sample.path.stat()
-            state = f"{stat.st_size} {stat.st_mtime_ns}"
+            stat = os.stat(sample.path)
+            state = (stat.st_size, stat.st_mtime_ns)
         except OSError:
-            state = "unreadable"
-        digest.update(f"{sample!r} {state}\n".replace(str(sample.path), "").encode(errors="surrogateescape"))
+            state = None
+        digest.update(f"{said(sample)!r} {state}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -342,7 +345,6 @@ def _row(image: Inspected, name: str, licence: str) -> dict[str, Any]:
         "face_box": _pixels(image),
         "width": image.width,
         "height": image.height,
-        "phash": image.phash,
         "licence": sample.licence or licence,
         "source": sample.source,
         "synthetic": sample.synthetic,

@@ -12,28 +12,34 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ifas.core.errors import DataError, unknown_key
 from ifas.core.files import sha256_file, sha256_json, write_json
+from ifas.core.imaging import ImageLimits
+from ifas.core.look import Look, look
 from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, SHARDS_DIR, read_manifest
 from ifas.core.standing import CANARY, QUARANTINED, RELEASED, batch_name, source_of
 from ifas.data.batches import SAMPLES_JSONL, BatchRefused, read_batch, same_picture_other_label
 from ifas.data.dataset import read_index
+from ifas.data.hashes import hashes
+from ifas.data.media import read_limited
 from ifas.data.pack import PackReport, pack
 from ifas.data.registry import Published, Registry
 from ifas.data.revisions import read_record, require
+from ifas.data.shards import ShardImages
 from ifas.data.tables import manifest_schema, write_manifest
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ifas.data.batches import Batch
+    from ifas.data.readers import RawSample
 
 #: Rows that one source may hold in quarantine and released together, unless the caller says otherwise.
 MAX_ROWS = 10_000
@@ -89,10 +95,15 @@ def add(
                 f"source {source} holds {held} rows, {len(batch.samples)} more pass its cap of {max_rows}",
                 "release nothing of it unseen; raise --max-rows if the source is trusted",
             )
-        report, called = _packed(batch, here, licence)
+        looks = [*look(partial(read_limited, sample.path, ImageLimits()) for sample in batch.samples)]
+        looked = {sample.source: one for sample, one in zip(batch.samples, looks, strict=True)}
+        report, called = _packed([s for s in batch.samples if looked[s.source].phash], here, licence, root, looked)
         fresh = read_manifest(report.path)
         fresh["source"] = fresh["source"].map(called)
-        contradicting = same_picture_other_label(fresh, manifest)
+        contradicting = same_picture_other_label(
+            fresh.assign(phash=[looked[source].phash for source in fresh["source"]]),
+            manifest.assign(phash=hashes(manifest, ShardImages(here / "base"), index)),
+        )
         if contradicting:
             raise BatchRefused(root, contradicting, "look at both pictures; correct the label or remove the row")
         status = CANARY if canary else QUARANTINED
@@ -106,7 +117,10 @@ def add(
             "added_by": by,
             "added_at": _now(),
         }
-        refused = tuple((called[refusal.source], refusal.reason) for refusal in report.refused)
+        refused = (
+            *((source, one.reason) for source, one in looked.items() if one.reason),
+            *((called[refusal.source], refusal.reason) for refusal in report.refused),
+        )
         if dry_run:
             return Added(name, len(fresh), status, batch.duplicates, refused, None)
         fresh = fresh.assign(dataset=index["name"], batch=name, status=status)
@@ -187,12 +201,17 @@ def rows_hash(rows: pd.DataFrame) -> str:
     return sha256_json(sorted([str(v) for v in row] for row in rows[list(columns)].itertuples(index=False)))
 
 
-def _packed(batch: Batch, here: Path, licence: str) -> tuple[PackReport, dict[str, str]]:
+def _packed(
+    samples: Sequence[RawSample], here: Path, licence: str, root: Path, looked: Mapping[str, Look]
+) -> tuple[PackReport, dict[str, str]]:
     """The batch as a dataset folder of its own, and what its files are called. Links stand in for delivered files."""
+    if not samples:
+        first = next(f"{source}: {one.reason}" for source, one in looked.items())
+        raise DataError(f"{root}: none of {len(looked)} images can be decoded; first: {first}", "check the delivery")
     staged = here / "staged"
     called = {}
     lines = []
-    for number, sample in enumerate(batch.samples):
+    for number, sample in enumerate(samples):
         link = staged / f"{number:06d}{sample.path.suffix.lower()}"
         link.parent.mkdir(exist_ok=True)
         os.symlink(sample.path.resolve(), link)

@@ -250,7 +250,7 @@ class _Checkout:
     def get(self, path: str, out: Path) -> None:
         """Brings the dataset folder, or a file of it, from the remote."""
         try:
-            dvc(self.repo, "get", str(self.repo), f"{FOLDER}/{self.name}{path}", "-o", str(out))
+            dvc(self.repo, ("get", str(self.repo), f"{FOLDER}/{self.name}{path}", "-o", str(out)))
         except DvcFailed as error:
             raise explain(error, f"fetching {self.name} at {self.commit[:10]}", self.url) from error
 
@@ -272,8 +272,7 @@ def _upload(repo: Path, dataset_dir: Path, name: str, url: str) -> None:
     # A checkout of the last version is linked to the cache and read-only: replaced, never written into.
     remove(repo / target)
     try:
-        dvc(repo, "add", "-q", "-f", str(dataset_dir.resolve()), "-o", target)
-        dvc(repo, "push", f"{target}.dvc")
+        dvc(repo, ("add", "-q", "-f", str(dataset_dir.resolve()), "-o", target), ("push", f"{target}.dvc"))
     except DvcFailed as error:
         raise explain(error, f"publishing {name}", url) from error
 

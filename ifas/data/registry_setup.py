@@ -36,7 +36,7 @@ def set_up(path: Path, remote: str | None, endpoint: str | None) -> None:
         git(path, "config", "user.email", "ifas@localhost")
     if not (path / CONFIG).is_file():
         try:
-            dvc(path, "init", "-q", "-f")
+            dvc(path, ("init", "-q", "-f"))
         except DvcFailed as error:
             raise explain(error, f"making registry {path}", "none") from error
     _configure(path, remote, endpoint)

@@ -47,8 +47,10 @@ class ShardWriter:
         self._shard_bytes = shard_bytes
         self._writer: Any = None
         self._name = ""
-        self._rows = self._bytes = self._group_bytes = 0
-        self._group: list[tuple[str, bytes]] = []
+        self._rows = self._bytes = 0
+        self._ids: list[bytes] = []
+        self._ends = [0]
+        self._memory = memoryview(bytearray(2 * GROUP_BYTES))
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -61,16 +63,20 @@ class ShardWriter:
         elif self._writer is not None:
             self._writer.close()
 
-    def add(self, sample_id: str, image: bytes) -> tuple[str, int]:
-        """Adds an image and says where it is: name of the shard, and row."""
+    def add(self, sample_id: str, image: bytes | memoryview) -> tuple[str, int]:
+        """Adds an image, which is copied, and says where it is: name of the shard, and row."""
         if self._writer is None:
             self._open()
         place = (self._name, self._rows)
-        self._group.append((sample_id, image))
+        start, end = self._ends[-1], self._ends[-1] + len(image)
+        if end > len(self._memory):
+            self._memory = memoryview(bytearray(self._memory[:start]) + bytes(end - start))
+        self._memory[start:end] = image
+        self._ids.append(sample_id.encode())
+        self._ends.append(end)
         self._rows += 1
         self._bytes += len(image)
-        self._group_bytes += len(image)
-        if self._group_bytes >= GROUP_BYTES or len(self._group) >= GROUP_ROWS:
+        if end >= GROUP_BYTES or len(self._ids) >= GROUP_ROWS:
             self._flush()
         return place
 
@@ -108,15 +114,17 @@ class ShardWriter:
         )
 
     def _flush(self) -> None:
-        if not self._group:
+        if not self._ids:
             return
+        import numpy as np
         import pyarrow as pa
 
-        ids, images = zip(*self._group, strict=True)
-        arrays = [pa.array(ids, pa.string()), pa.array(images, pa.binary())]
+        # No second copy of the images: Arrow reads them where `add` has put them.
+        buffers = [None, pa.py_buffer(np.array(self._ends, dtype=np.int32)), pa.py_buffer(self._memory)]
+        images = pa.Array.from_buffers(pa.binary(), len(self._ids), buffers)
+        arrays = [pa.array(self._ids, pa.string()), images]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._writer.schema))
-        self._group.clear()
-        self._group_bytes = 0
+        self._ids, self._ends = [], [0]
 
 
 def manifest_schema() -> pa.Schema:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ifas.core.config import RunConfig
 from ifas.core.errors import ConfigError, DataError
@@ -11,6 +12,9 @@ from ifas.core.manifest import read_manifest
 from ifas.core.records import StepResult
 from ifas.core.standing import capped, released
 from ifas.steps.contract import Context
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
@@ -20,6 +24,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     from ifas.data.shards import ShardImages
     from ifas.training.driver import train
     from ifas.validation.looks import WEIGHTS_FILE
+    from ifas.validation.unreadable import UNREADABLE_FILE
 
     manifest = read_manifest(inputs["captions"], captioned=True)
     domains = config.protocol.source_domains
@@ -28,7 +33,9 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             "protocol.source_domains is empty: nothing to train on",
             f"name some of: {', '.join(sorted(manifest['domain'].unique()))}",
         )
-    train_split = released(manifest[(manifest["split"] == "train") & manifest["domain"].isin(domains)])
+    bad = pd.read_parquet(inputs["validation"] / UNREADABLE_FILE)
+    manifest = manifest[~manifest["sample_id"].isin(bad["sample_id"])]
+    train_split = _of_train(manifest, domains)
     rows, over_cap = capped(train_split, config.train.max_source_share)
     rows = rows.reset_index(drop=True)
     if config.train.domain_balance:
@@ -59,5 +66,11 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             "subjects": int(rows["subject_id"].nunique()),
             "domains": list(domains),
             "over_cap": over_cap,
+            "unreadable": len(_of_train(bad, domains)),
         },
     )
+
+
+def _of_train(rows: pd.DataFrame, domains: Sequence[str]) -> pd.DataFrame:
+    """Released rows of the train split of these domains."""
+    return released(rows[(rows["split"] == "train") & rows["domain"].isin(domains)])

@@ -1,4 +1,4 @@
-"""validate: captioned manifest -> pass or fail per rule, audits, sampling weights, and a readable report."""
+"""validate: captioned manifest and pictures -> pass or fail per rule, audits, sampling weights, a readable report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from ifas.core.config import RunConfig
 from ifas.core.errors import ValidationFailed
 from ifas.core.files import read_json
-from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, PREVIOUS_MANIFEST_FILE
+from ifas.core.manifest import DATASET_FILE, PREVIOUS_MANIFEST_FILE, read_manifest
 from ifas.core.records import StepResult
 from ifas.steps.contract import Context
 
@@ -18,26 +18,31 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
 
     Raises:
         ValidationFailed: a blocking rule is not kept, or an audit blocks.
+        DataError: a manifest or shard is damaged.
     """
-    import pandas as pd
-
+    from ifas.core.look import look_at
     from ifas.data.shards import ShardImages
-    from ifas.validation import looks
+    from ifas.validation import looks, unreadable
     from ifas.validation.suite import validate
 
     out, dataset = outputs["validation"], inputs["dataset"]
-    # Not read_manifest: a missing column is a finding to report here, with all the others.
-    manifest = pd.read_parquet(inputs["captions"] / MANIFEST_FILE)
     previous = dataset / PREVIOUS_MANIFEST_FILE
-    before = pd.read_parquet(previous) if previous.is_file() else None
+    before = read_manifest(previous, incomplete=True) if previous.is_file() else None
     images = ShardImages(dataset)
     domains = config.protocol.source_domains
+    packed = read_manifest(dataset)
+    looked = look_at(packed, images, workers=config.validation.workers, step="validate")
+    bad = unreadable.unreadable(packed, looked)
+    out.mkdir(parents=True, exist_ok=True)
+    bad.to_parquet(out / unreadable.UNREADABLE_FILE, index=False)
+    # A missing column is a finding to report here, with all the others.
+    manifest = unreadable.with_hashes(read_manifest(inputs["captions"], incomplete=True), looked)
     sections = looks.of_columns(manifest, domains, read_json(dataset / DATASET_FILE), before)
     if sections:
         seen, weights = looks.of_pictures(manifest, domains, images, config.model.vision)
         sections += seen
-        out.mkdir(parents=True, exist_ok=True)
         weights.to_parquet(out / looks.WEIGHTS_FILE, index=False)
+    sections.insert(0, unreadable.section(bad, len(packed), config.validation.max_unreadable))
     report = validate(
         manifest,
         config.validation,

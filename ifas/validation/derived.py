@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ifas.core.manifest import CAPTION_COLUMNS, COLUMNS
+from ifas.core.manifest import CAPTION_COLUMNS, COLUMNS, LOOK_COLUMNS
 from ifas.core.taxonomy import PAI_SPECIES, SPLITS, SPOOF_TYPES, media_named
 
 if TYPE_CHECKING:
@@ -192,11 +192,11 @@ def exposure_table(rows: pd.DataFrame, source_domains: Sequence[str]) -> pd.Data
 
 
 def column_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per column of a captioned manifest: id, and the problems `missing`, `type` and `nulls`, or null."""
+    """One row per column of a looked-at manifest with captions: id, problems `missing`, `type`, `nulls`, or null."""
     import pandas as pd
 
     table: list[tuple[str, str | None, str | None, str | None]] = []
-    for column in COLUMNS + CAPTION_COLUMNS:
+    for column in COLUMNS + CAPTION_COLUMNS + LOOK_COLUMNS:
         if column.name not in rows:
             table.append((column.name, f"missing: {column.about}", None, None))
             continue

@@ -19,7 +19,7 @@ from typing import Any
 from ifas.core.errors import DataError
 from ifas.core.taxonomy import PAI_SPECIES, SPLITS, spoof_type_of
 from ifas.data.readers.sample import IMAGE_SUFFIXES, RawSample, Refusal, Scan, split_of
-from ifas.data.readers.tree import NOT_TEXT, is_text, printable
+from ifas.data.readers.tree import NOT_TEXT, below, is_text, printable
 
 DATASET_JSON = "dataset.json"
 SAMPLES_JSONL = "samples.jsonl"
@@ -86,15 +86,16 @@ def _files(root: Path) -> Iterator[str]:
     """Relative POSIX paths of all files but the two that describe the dataset."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
+        above = below(root, folder)
         for name in sorted(n for n in names if not n.startswith(".")):
-            source = (Path(folder) / name).relative_to(root).as_posix()
+            source = above + name
             if source not in (DATASET_JSON, SAMPLES_JSONL):
                 yield source
 
 
 def _from_path(root: Path, source: str, licence: str, synthetic: bool) -> RawSample | None:
-    parts = PurePosixPath(source).parts
-    if len(parts) != 4 or Path(source).suffix.lower() not in IMAGE_SUFFIXES or parts[3].startswith("."):
+    parts = source.split("/")
+    if len(parts) != 4 or os.path.splitext(parts[3])[1].lower() not in IMAGE_SUFFIXES:
         return None
     domain, species, subject, _ = parts
     if species not in PAI_SPECIES:

@@ -90,14 +90,21 @@ def paths(root: Path) -> Iterator[str]:
     """Relative POSIX paths of all files below `root`, in order; hidden files and those of archivers are left out."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
+        above = below(root, folder)
         for name in sorted(names):
             if not name.startswith(".") and name not in ("Thumbs.db", "desktop.ini"):
-                yield (Path(folder) / name).relative_to(root).as_posix()
+                yield above + name
+
+
+def below(root: Path, folder: str) -> str:
+    """What stands before the names of a folder that `os.walk` found below `root`: empty, or ends in a slash."""
+    relative = Path(folder).relative_to(root).as_posix()
+    return "" if relative == "." else f"{relative}/"
 
 
 def is_text(source: str) -> bool:
     """Whether a path is UTF-8: others reach Python as lone surrogates, which no manifest or hash can hold."""
-    return not any("\ud800" <= c <= "\udfff" for c in source)
+    return source.isascii() or not any("\ud800" <= c <= "\udfff" for c in source)
 
 
 def printable(source: str) -> str:

@@ -1,5 +1,6 @@
 """Packing and publishing are killed at random points: the next run completes, and the result is that of a quiet run."""
 
+import json
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_tree
+from ifas.core.look import look_at
 from ifas.core.manifest import read_manifest
 from ifas.data.pack import pack
 from ifas.data.registry import Registry
@@ -188,10 +190,10 @@ def test_a_damaged_journal_costs_time_and_nothing_else(tmp_path: Path, monkeypat
         elif damage == "shard":
             (journal / "shards" / "shard-00002.parquet").write_bytes(b"half a shard")
         elif damage == "rows gone":
-            (journal / "shard-00001.jsonl").unlink()
-        elif damage == "rows cut":  # at the end of a line: every line that is left can be read
-            rows = journal / "shard-00001.jsonl"
-            rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))
+            (journal / "shard-00001.json").unlink()
+        elif damage == "rows cut":  # what is left can be read
+            rows = journal / "shard-00001.json"
+            rows.write_text(json.dumps(json.loads(rows.read_text())[:-1]))
         else:
             (journal / "key.json").write_text('{"sam')
         report = pack("folder", raw, tmp_path / "out", **OPTIONS)  # type: ignore[arg-type]
@@ -234,7 +236,12 @@ def test_any_bytes_and_listings_end_in_documented_errors(data: st.DataObject, tm
     except DataError:
         assert not (root / "out").exists()
     else:
-        assert report.rows == len(read_manifest(root / "out"))
+        rows = read_manifest(root / "out")
+        assert report.rows == len(rows)
+        # What went in may be damaged inside: then looking at it says so, and nothing else happens.
+        looked = look_at(rows, ShardImages(root / "out"))
+        assert (looked["phash"].isna() == looked["reason"].notna()).all()
+        assert looked["reason"].notna().sum() <= 1
         assert report.rows + len(report.refused) + len(report.duplicates) >= 6
 
 

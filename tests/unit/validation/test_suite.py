@@ -222,7 +222,7 @@ def test_missing_column_is_reported_with_what_depends_on_it(tmp_path: Path) -> N
         "exposure",
     }
     entries = {r["id"]: r for r in json.loads((tmp_path / "results.json").read_text())["rules"]}
-    assert [e["id"] for e in entries["columns-present"]["examples"]] == ["phash", "caption"]
+    assert [e["id"] for e in entries["columns-present"]["examples"]] == ["caption", "phash"]
     assert entries["phash-format"]["observed"] == "not checked: no column phash"
 
 

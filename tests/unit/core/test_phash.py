@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ifas.core.imaging import decode, glance
-from ifas.data.phash import phash
+from ifas.core.phash import phash
 from tests.unit.data.pictures import picture
 
 
