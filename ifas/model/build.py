@@ -24,7 +24,7 @@ def ifas_config(config: ModelConfig, *, download: bool = True, image_token_id: i
     return IfasConfig(
         vision_kind=config.vision.kind,
         vision=tower_config(config.vision, download=download),
-        connector=config.connector.model_dump(exclude={"lr"}),
+        connector=config.connector.sizes,
         text_config=text_config(config.language, download=download),
         image_token_id=image_token_id,
     )
