@@ -41,12 +41,32 @@ def show_config(
 
 
 @model_app.command("describe")
-def describe_model(config: ConfigOption = "laptop", overrides: SetOption = None) -> None:
-    """Parameters per part, total and trainable, as JSON. Built on the meta device: no weights, no memory."""
+def describe_model(
+    config: ConfigOption = "laptop",
+    overrides: SetOption = None,
+    memory_gib: Annotated[
+        float | None, typer.Option(min=0, help="Memory of one worker's device; else the GPU here, else RAM.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All numbers, in units, bytes and FLOPs.")] = False,
+) -> None:
+    """Parameters, memory per ZeRO stage and FLOPs, and whether training fits. Nothing is downloaded or allocated."""
     from ifas.core.config import load
     from ifas.core.environment import prepare
 
     prepare()
-    from ifas.model.build import describe
+    from ifas.model.sizing import device_memory, size, will_not_fit
 
-    typer.echo(json.dumps(describe(load(config, overrides).model), indent=2))
+    settings = load(config, overrides)
+    sizes = size(settings.model, settings.train)
+    device = device_memory(settings.train, memory_gib)
+    warning = will_not_fit(settings.model, settings.train, device, sizes)
+    if as_json:
+        fit = {"device": device._asdict(), "fits": warning is None, "warning": str(warning) if warning else None}
+        typer.echo(json.dumps({**sizes, **fit}, indent=2))
+        return
+    from ifas.cli.size_table import size_table
+
+    for line in size_table(sizes, settings.train, device):
+        typer.echo(line)
+    if warning:
+        typer.echo(f"\nwarning: {warning}")

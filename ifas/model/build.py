@@ -24,7 +24,7 @@ def ifas_config(config: ModelConfig, *, download: bool = True, image_token_id: i
     return IfasConfig(
         vision_kind=config.vision.kind,
         vision=tower_config(config.vision, download=download),
-        connector=config.connector.model_dump(exclude={"lr"}),
+        connector=config.connector.sizes,
         text_config=text_config(config.language, download=download),
         image_token_id=image_token_id,
     )
@@ -63,12 +63,8 @@ def build(config: ModelConfig, *, seed: int = 0, device: str = "cpu") -> tuple[I
     return model.to(device), processor
 
 
-def describe(config: ModelConfig) -> dict[str, Any]:
-    """Sizes of a model without its weights: built on the meta device, nothing is downloaded.
-
-    Returns:
-        `vision`, `connector`, `language` and `total`, each with `parameters` and `trainable` (LoRA layers count);
-        `levels` (L), `image_tokens` (|Q_P| + L), `vision_width`, `language_width`, `language_layers`.
+def skeleton(config: ModelConfig) -> IfasModel:
+    """A model without weights, on the meta device; nothing is downloaded.
 
     Raises:
         ConfigError: a source is neither on this machine nor in `architectures`.
@@ -76,20 +72,45 @@ def describe(config: ModelConfig) -> dict[str, Any]:
     _quiet()
     shape = ifas_config(config, download=False)
     with torch.device("meta"):
-        model = IfasModel(shape)
-        before = count(model)
+        return IfasModel(shape)
+
+
+def describe(config: ModelConfig, model: IfasModel | None = None) -> dict[str, Any]:
+    """Sizes of a model without its weights: built on the meta device, nothing is downloaded.
+
+    Args:
+        config: of the model.
+        model: its `skeleton`, which gets its adapters; None builds one.
+
+    Returns:
+        `vision`, `connector`, `language` and `total`, each with `parameters` (as served), `stored` (in training, with
+        adapters) and `trainable`;
+        `levels` (L), `image_tokens` (|Q_P| + L), `vision_width`, `language_width`, `language_layers`.
+
+    Raises:
+        ConfigError: a source is neither on this machine nor in `architectures`.
+    """
+    model = skeleton(config) if model is None else model
+    shape: Any = model.config
+    before = count(model)
+    with torch.device("meta"):
         prepare(model, config)
     after = count(model)
     sizes: dict[str, Any] = {
-        part: {"parameters": before[part]["parameters"], "trainable": after[part]["trainable"]} for part in before
+        part: {
+            "parameters": before[part]["parameters"],
+            "stored": after[part]["parameters"],
+            "trainable": after[part]["trainable"],
+        }
+        for part in before
     }
     return {
         **sizes,
         "levels": len(model.vision.level_widths),
         "image_tokens": model.connector.tokens,
         "vision_width": model.vision.patch_width,
-        "language_width": shape.text_config.hidden_size,  # type: ignore[union-attr]
-        "language_layers": shape.text_config.num_hidden_layers,  # type: ignore[union-attr]
+        "language_width": shape.text_config.hidden_size,
+        "language_layers": shape.text_config.num_hidden_layers,
     }
 
 

@@ -44,19 +44,32 @@ class Attention(nn.Module):
         return out
 
 
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x_BTW: Tensor) -> Tensor:
+        """Returns (B, T, width)."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(x_BTW)))
+        return out
+
+
 class ConnectorLayer(nn.Module):
     """One GAC layer; the equations of the module's docstring, in their order."""
 
     def __init__(self, width: int, heads: int, patch_width: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()
-        hidden = int(width * mlp_ratio)
         self.norm_self = nn.LayerNorm(width)
         self.msa = Attention(width, heads, width, dropout)
         self.norm_cross = nn.LayerNorm(width)
         self.norm_patches = nn.LayerNorm(patch_width)
         self.mca = Attention(width, heads, patch_width, dropout)
         self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def forward(self, q_BTW: Tensor, patches_BND: Tensor) -> Tensor:
         """Returns X_T (B, T, width)."""

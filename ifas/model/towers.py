@@ -1,6 +1,6 @@
 """Vision towers: pixels -> patch features X_V and one global token per level G_V.
 
-To add a tower, write a class like the two below and add a line to `TOWERS`.
+To add a tower, write a class like those below and add a line to `TOWERS`.
 """
 
 from __future__ import annotations
@@ -57,6 +57,32 @@ class ClipTower(nn.Module):
         x_BCHW = normalise(pixel_values, self, self.net.embeddings.class_embedding.dtype)
         hidden = self.net(pixel_values=x_BCHW, output_hidden_states=True).hidden_states[1:]
         return hidden[-1][:, 1:], [h_BSD[:, 0] for h_BSD in hidden]
+
+
+class SiglipTower(nn.Module):
+    """SigLIP's ViT. X_V: last layer's tokens, before the closing norm as for CLIP. Our choice, as the paper uses CLIP:
+    SigLIP has no class token, so G_V is the mean over all tokens after every encoder layer.
+
+    Its attention-pooling head, which sees the last layer only, is not built.
+    """
+
+    mean = (127.5, 127.5, 127.5)
+    std = (127.5, 127.5, 127.5)
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        from transformers import SiglipVisionConfig, SiglipVisionModel
+
+        super().__init__()
+        shape = SiglipVisionConfig(**config, vision_use_head=False)
+        self.net = SiglipVisionModel(shape)
+        self.level_widths = (shape.hidden_size,) * shape.num_hidden_layers
+        self.patch_width: int = shape.hidden_size
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """See `VisionTower`."""
+        x_BCHW = normalise(pixel_values, self, self.net.embeddings.patch_embedding.weight.dtype)
+        hidden = self.net(pixel_values=x_BCHW, output_hidden_states=True).hidden_states[1:]
+        return hidden[-1], [h_BND.mean(dim=1) for h_BND in hidden]
 
 
 class EfficientNetLite0Tower(nn.Module):
@@ -127,6 +153,7 @@ class EfficientNetLite0Tower(nn.Module):
 
 TOWERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "clip": ClipTower,
+    "siglip": SiglipTower,
     "efficientnet-lite0": EfficientNetLite0Tower,
 }
 
@@ -136,7 +163,7 @@ def new_tower(kind: str, config: dict[str, Any]) -> Any:
 
     Args:
         kind: key of `TOWERS`.
-        config: `image_size` in pixels, and for `clip` the fields of CLIPVisionConfig.
+        config: `image_size` in pixels, and for `clip` and `siglip` the fields of its vision config.
 
     Raises:
         ConfigError: unknown kind.

@@ -1,22 +1,48 @@
-"""What is trained: frozen, full or LoRA per part, each part with its own learning rate."""
+"""What is trained: frozen, LoRA, ALoRE or full per part, each part with its own learning rate."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
 
-from ifas.core.config import ModelConfig
-from ifas.core.errors import ConfigError
+from ifas.core.config import ModelConfig, TunedSection
+from ifas.model import alore, lora
 
 PARTS = ("vision", "connector", "language")
 
 
-def prepare(model: Any, config: ModelConfig, *, seed: int = 0) -> None:
-    """Marks what is trained, and puts LoRA layers into the language model where `tune` says so.
+class Inject(Protocol):
+    """Freezes a part of the model and adds what is trained instead. Raises ConfigError where it can't."""
 
-    The adapters are injected in place (peft), so the model keeps its class and its names; `merge` takes them out.
+    def __call__(self, part: nn.Module, section: TunedSection, where: str) -> None: ...
+
+
+class Merge(Protocol):
+    """Puts all adapters of a kind into the plain weights of a part, and removes them; does nothing without any."""
+
+    def __call__(self, part: nn.Module) -> None: ...
+
+
+class Adapter(NamedTuple):
+    """One way to train a part without its own weights."""
+
+    inject: Inject
+    merge: Merge
+
+
+#: Values of `tune`, besides `frozen` and `full`. To add an adapter, write its two functions and a line here.
+ADAPTERS: dict[str, Adapter] = {
+    "lora": Adapter(lora.inject, lora.merge),
+    "alore": Adapter(alore.inject, alore.merge),
+}
+
+
+def prepare(model: Any, config: ModelConfig, *, seed: int = 0) -> None:
+    """Marks what is trained, and puts in the adapters that `tune` asks for; `merge` takes them out.
+
+    Adapters are injected in place: the model keeps its class, and all its weights keep their names or get peft's.
 
     Args:
         model: an `IfasModel`.
@@ -24,47 +50,26 @@ def prepare(model: Any, config: ModelConfig, *, seed: int = 0) -> None:
         seed: of the adapters.
 
     Raises:
-        ConfigError: no module has the name of a LoRA target.
+        ConfigError: a part does not have the layers that its adapter needs.
     """
-    model.vision.requires_grad_(config.vision.tune == "full")
-    model.connector.requires_grad_(True)
-    model.language.requires_grad_(config.language.tune == "full")
-    if config.language.tune != "lora":
-        return
-    from peft import LoraConfig, inject_adapter_in_model
-
-    language = config.language
-    lora = LoraConfig(
-        r=language.lora_rank,
-        lora_alpha=language.lora_alpha,
-        target_modules=list(language.lora_targets),
-        task_type="CAUSAL_LM",
-    )
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            inject_adapter_in_model(lora, model.language)
-    except ValueError as error:
-        raise ConfigError(
-            f"LoRA: no layer of the language model is named {', '.join(language.lora_targets)}",
-            "set model.language.lora_targets to the names of its projections",
-        ) from error
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name in PARTS:
+            part, section = getattr(model, name), getattr(config, name)
+            if section.tune in ADAPTERS:
+                ADAPTERS[section.tune].inject(part, section, name)
+            else:
+                part.requires_grad_(section.tune == "full")
 
 
 def merge(model: Any) -> None:
-    """Adds every LoRA update to its weight and removes the adapters: the model has its plain layers again."""
-    if not any("lora_" in name for name, _ in model.language.named_parameters()):
-        return
-    from peft.tuners.lora import LoraLayer
+    """Puts every adapter into the weights and removes it: the model has its plain layers and names again.
 
-    for name, module in list(model.language.named_modules()):
-        if isinstance(module, LoraLayer):
-            module.merge(safe_merge=True)
-            parent, _, child = name.rpartition(".")
-            setattr(model.language.get_submodule(parent), child, module.get_base_layer())
-    # transformers refuses to save a model that still remembers its adapters.
-    for mark in ("peft_config", "_hf_peft_config_loaded"):
-        model.language.__dict__.pop(mark, None)
+    Sums are taken in float32 and rounded to the weights' own precision. Under ZeRO-3, gather the weights before.
+    """
+    for name in PARTS:
+        for adapter in ADAPTERS.values():
+            adapter.merge(getattr(model, name))
 
 
 def parameter_groups(model: Any, config: ModelConfig, weight_decay: float) -> list[dict[str, Any]]:

@@ -15,8 +15,8 @@ from ifas.model import architectures
 from ifas.model.sources import resolve, unreachable
 from ifas.model.towers import new_tower
 
-#: Fields of CLIPVisionConfig that decide what the tower computes.
-_CLIP_FIELDS = (
+#: Fields of the vision configs of transformers that decide what a tower computes.
+_FIELDS = (
     "hidden_size",
     "intermediate_size",
     "num_hidden_layers",
@@ -25,6 +25,9 @@ _CLIP_FIELDS = (
     "hidden_act",
     "layer_norm_eps",
 )
+
+#: `model_type` of a source's config.json -> kind of tower. Each also stands for the vision half of a two-tower model.
+_KINDS = {"clip": "clip", "clip_vision_model": "clip", "siglip": "siglip", "siglip_vision_model": "siglip"}
 
 
 def tower_config(config: VisionConfig, *, download: bool = True) -> dict[str, Any]:
@@ -35,15 +38,17 @@ def tower_config(config: VisionConfig, *, download: bool = True) -> dict[str, An
         download: False looks on this machine only and falls back to the table of known architectures.
 
     Raises:
-        ConfigError: the source is not there, or `shape` does not fit.
+        ConfigError: the source is not there or is of another kind, or `shape` does not fit.
     """
     fields: dict[str, Any] = {}
-    if config.kind == "clip":
+    if config.kind in _KINDS.values():
         if config.source:
-            fields = _clip_fields(config.source, download)
+            fields = _fields(config, download)
+        native = fields.pop("image_size", None)
         fields = {**fields, **config.shape}
-        patch = fields.get("patch_size", 32)
-        if config.image_size % patch:
+        patch = fields.get("patch_size", _vision_classes(config.kind)[0]().patch_size)
+        # Some models are published for a size that leaves a rest, which their convolution drops.
+        if config.image_size not in (native, config.image_size // patch * patch):
             raise ConfigError(
                 f"model.vision.image_size {config.image_size} is no multiple of the patch size {patch}",
                 "choose a multiple",
@@ -51,17 +56,40 @@ def tower_config(config: VisionConfig, *, download: bool = True) -> dict[str, An
     return {**fields, "image_size": config.image_size}
 
 
-def _clip_fields(source: str, download: bool) -> dict[str, Any]:
-    from transformers import CLIPVisionConfig
+def _vision_classes(kind: str) -> tuple[Any, Any]:
+    """Config and model class of transformers."""
+    import transformers
 
+    prefix = {"clip": "CLIP", "siglip": "Siglip"}[kind]
+    return getattr(transformers, f"{prefix}VisionConfig"), getattr(transformers, f"{prefix}VisionModel")
+
+
+def _fields(config: VisionConfig, download: bool) -> dict[str, Any]:
+    from transformers import AutoConfig
+
+    source = config.source
     if not download and not Path(source).is_dir() and source in architectures.VISION:
-        return dict(architectures.VISION[source])
+        fields = dict(architectures.VISION[source])
+        _require_kind(config, fields.pop("model_type"))
+        return fields
     place = resolve(source)
     try:
-        loaded = CLIPVisionConfig.from_pretrained(place, trust_remote_code=False)
+        loaded = AutoConfig.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise unreachable(source, error) from error
-    return {name: getattr(loaded, name) for name in _CLIP_FIELDS}
+    _require_kind(config, loaded.model_type)
+    loaded = getattr(loaded, "vision_config", loaded)
+    return {name: getattr(loaded, name) for name in (*_FIELDS, "image_size")}
+
+
+def _require_kind(config: VisionConfig, model_type: str) -> None:
+    kind = _KINDS.get(model_type)
+    if kind == config.kind:
+        return
+    raise ConfigError(
+        f"model.vision.kind is {config.kind}, but {config.source!r} holds a model of type {model_type}",
+        f"set model.vision.kind={kind}" if kind else f"name a source of type {', '.join(_KINDS)}",
+    )
 
 
 def load_tower(config: VisionConfig) -> nn.Module:
@@ -75,15 +103,10 @@ def load_tower(config: VisionConfig) -> nn.Module:
         return tower
     folder = resolve(config.source)
     try:
-        if config.kind == "clip":
-            from transformers import CLIPVisionModel
-
-            tower.net = CLIPVisionModel.from_pretrained(
-                folder,
-                image_size=config.image_size,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
+        if config.kind in _KINDS.values():
+            shape, model = tower.net.config, _vision_classes(config.kind)[1]  # type: ignore[union-attr]
+            tower.net = model.from_pretrained(
+                folder, config=shape, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
             )
         else:
             from safetensors.torch import load_file

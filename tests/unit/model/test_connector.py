@@ -67,8 +67,8 @@ def reference(model: GloballyAwareConnector, patches: np.ndarray, levels: list[n
         q2 = q1 + attention(  # Q'' = Q' + MCA(LN(Q'), LN(X_V))
             p, f"{at}.mca", norm(p, f"{at}.norm_cross", q1), norm(p, f"{at}.norm_patches", patches)
         )
-        hidden = gelu(linear(p, f"{at}.mlp.0", norm(p, f"{at}.norm_mlp", q2)))
-        q = q2 + linear(p, f"{at}.mlp.2", hidden)  # X_T = Q'' + MLP(LN(Q''))
+        hidden = gelu(linear(p, f"{at}.mlp.fc1", norm(p, f"{at}.norm_mlp", q2)))
+        q = q2 + linear(p, f"{at}.mlp.fc2", hidden)  # X_T = Q'' + MLP(LN(Q''))
     return linear(p, "project", norm(p, "norm_out", q))
 
 

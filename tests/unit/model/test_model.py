@@ -217,6 +217,21 @@ def test_clip_global_tokens_are_the_class_tokens_of_every_layer() -> None:
     assert patches.shape == (2, 16, 32)
 
 
+def test_siglip_global_tokens_are_the_means_of_every_layer() -> None:
+    model, processor = build(tiny("model.vision.kind=siglip"))
+    pixels = batch_of(processor, 2)["pixel_values"]
+    patches, levels = model.vision.eval()(pixels)
+    states: list[torch.Tensor] = []
+    for layer in model.vision.net.encoder.layers:
+        layer.register_forward_hook(lambda *a: states.append(a[2]))
+    model.vision.net(pixel_values=pixels.float() / 127.5 - 1)
+    assert len(levels) == len(states) == 3
+    for level, state in zip(levels, states, strict=True):
+        torch.testing.assert_close(level, state.mean(1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(patches, states[-1], rtol=1e-4, atol=1e-5)
+    assert patches.shape == (2, 16, 32)
+
+
 def test_describe_counts_what_build_builds() -> None:
     for overrides in ((), LORA, EFFICIENTNET):
         config = tiny(*overrides)

@@ -12,7 +12,7 @@ from ifas.core.errors import ConfigError
 from ifas.model import sources
 from ifas.model.build import build
 from ifas.model.language import load_language, load_tokenizer, text_config
-from ifas.model.vision import load_tower
+from ifas.model.vision import load_tower, tower_config
 
 
 def test_language_model_from_a_folder_cut_to_its_first_layers(tmp_path: Path) -> None:
@@ -36,6 +36,53 @@ def test_clip_from_a_folder(tmp_path: Path) -> None:
     tower = load_tower(VisionConfig(source=str(tmp_path), image_size=64))
     wanted = model.vision.state_dict()
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in tower.state_dict().items())
+
+
+def test_siglip_from_a_folder(tmp_path: Path) -> None:
+    """The pooling head of a published model is left out."""
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    shape = SiglipVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, patch_size=16, image_size=64
+    )
+    published = SiglipVisionModel(shape)
+    published.save_pretrained(tmp_path)
+    tower = load_tower(VisionConfig(kind="siglip", source=str(tmp_path), image_size=64))
+    wanted = {f"net.{n}": t for n, t in published.state_dict().items() if not n.startswith("head.")}
+    assert len(wanted) < len(published.state_dict())
+    assert tower.state_dict().keys() == wanted.keys()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in tower.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_the_vision_half_of_a_two_tower_model(kind: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModel
+
+    half = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    both = AutoModel.from_config(
+        AutoConfig.for_model(kind, vision_config={**half, "patch_size": 16, "image_size": 64}, text_config=half)
+    )
+    both.save_pretrained(tmp_path)
+    tower = load_tower(VisionConfig(kind=kind, source=str(tmp_path), image_size=64))
+    wanted = both.vision_model.state_dict()
+    for name, tensor in tower.net.state_dict().items():
+        assert torch.equal(tensor, wanted[name]), name
+
+
+def test_a_source_of_another_kind(tmp_path: Path) -> None:
+    model, _ = build(tiny())
+    model.vision.net.save_pretrained(tmp_path / "clip")
+    with pytest.raises(ConfigError, match=r"set model\.vision\.kind=clip"):
+        load_tower(VisionConfig(kind="siglip", source=str(tmp_path / "clip"), image_size=64))
+    model.language.save_pretrained(tmp_path / "llama")
+    with pytest.raises(ConfigError, match="holds a model of type llama"):
+        load_tower(VisionConfig(source=str(tmp_path / "llama"), image_size=64))
+    so400m = VisionConfig(kind="clip", source="google/siglip-so400m-patch14-384", image_size=384)
+    with pytest.raises(ConfigError, match=r"set model\.vision\.kind=siglip"):
+        tower_config(so400m, download=False)
+    # Published for 384 px, which its patches of 14 px do not tile.
+    fields = tower_config(so400m.model_copy(update={"kind": "siglip"}), download=False)
+    assert (fields["image_size"], fields["patch_size"]) == (384, 14)
 
 
 def test_a_folder_with_pickled_weights_is_refused(tmp_path: Path) -> None:

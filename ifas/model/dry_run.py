@@ -1,0 +1,212 @@
+"""One pass of a model on the meta device: what it computes and holds, counted operation by operation without data.
+
+FLOPs: two per multiply-add of matrix products and convolutions, as torch's FlopCounterMode counts them; a causal
+attention counts in full. Since the real model runs, a frozen matrix has no weight gradient, and what lies below the
+lowest trained parameter no backward pass at all. Memory: bytes of all tensors alive at once, weights, gradients and
+the loss function included as they come and go. Attention is counted as a fused kernel (flash) does it: it holds its
+inputs, its output and one float32 per head and query, never a score matrix, and computes the scores twice (once more
+in the backward pass, which is not counted as it is no work of the model's).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from ifas.model.loss import INTERPRETATION, lopsided
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass of a batch takes.
+
+    Attributes:
+        forward, backward: FLOPs; backward is 0 without training.
+        peak: most bytes held at once besides weights and their gradients: activations, logits, workspaces.
+    """
+
+    forward: int
+    backward: int
+    peak: int
+
+
+def training_pass(model: Any, batch: int, tokens: int, answers: int) -> Pass:
+    """Forward and backward of one micro-batch.
+
+    Args:
+        model: an `IfasModel` on the meta device, with `requires_grad` set and its adapters in place.
+        batch: samples.
+        tokens: positions T of each sample.
+        answers: positions of each sample that carry loss.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(_drop)
+    model.train()
+    ledger = _Ledger(model, answers=batch * answers)
+    with ledger, _FusedAttention(ledger):
+        # Any kind but PROMPT: which positions it falls on is up to `answers`.
+        parts = torch.full((batch, tokens), INTERPRETATION, device="meta")
+        out = model(pixel_values=_pixels(model, batch), input_ids=_ids(batch, tokens), parts=parts)
+        forward = ledger.flops
+        lopsided(out.sums, out.counts, 0.7).backward()
+    return Pass(forward, ledger.flops - forward, ledger.peak)
+
+
+def prefill_pass(model: Any, batch: int, tokens: int) -> Pass:
+    """The judgment of `batch` pictures: one prefill of `tokens` positions, the KV cache included."""
+    ledger = _Ledger(model.eval(), answers=0)
+    with ledger, _FusedAttention(ledger):
+        model.prefill(_pixels(model, batch), _ids(batch, tokens))
+    return Pass(ledger.flops, 0, ledger.peak)
+
+
+def _pixels(model: Any, batch: int) -> Tensor:
+    side = int(model.config.vision["image_size"])
+    return torch.empty(batch, 3, side, side, dtype=torch.uint8, device="meta")
+
+
+def _ids(batch: int, tokens: int) -> Tensor:
+    return torch.empty(batch, tokens, dtype=torch.long, device="meta")
+
+
+def _drop(parameter: Tensor) -> None:
+    parameter.grad = None
+
+
+class _Ledger(TorchDispatchMode):
+    """Adds up FLOPs and live bytes of every operation, and answers what can't be known without data."""
+
+    def __init__(self, model: Any, answers: int) -> None:
+        super().__init__()
+        self.flops = self.live = self.peak = 0
+        self.answers = answers
+        self.results: dict[Any, tuple[tuple[Any, ...], int]] = {}
+        self.known = {t.untyped_storage()._cdata for t in [*model.parameters(), *model.buffers()]}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        kwargs = kwargs or {}
+        packet = func._overloadpacket
+        if packet is torch.ops.aten._local_scalar_dense:
+            return True  # asked of masks only: whether there is nothing unusual in them
+        if packet in (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten._index_put_impl_):
+            args = (args[0], self._positions(args[1]), *args[2:])
+        if packet is torch.ops.aten.nonzero:
+            out = args[0].new_empty((self.answers, args[0].ndim), dtype=torch.long)
+        else:
+            out = self._once(func, args, kwargs)
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, Tensor):
+                self._hold(tensor)
+        return out
+
+    def _once(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs an operation; where it ran before on the same shapes, makes up its result, which is far quicker."""
+        key = (func, _shapes(args), _shapes(kwargs)) if _makes_new(func) else None
+        if key in self.results:
+            (shape, stride, dtype), flops = self.results[key]
+            self.flops += flops
+            return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+        out = func(*args, **kwargs)
+        packet = func._overloadpacket
+        flops = int(flop_registry[packet](*args, **kwargs, out_val=out)) if packet in flop_registry else 0
+        self.flops += flops
+        if key is not None and isinstance(out, Tensor):
+            self.results[key] = (out.shape, out.stride(), out.dtype), flops
+        return out
+
+    def _positions(self, indices: list[Tensor | None]) -> list[Tensor | None]:
+        """Boolean masks as the positions that they would select."""
+        plain: list[Tensor | None] = []
+        for index in indices:
+            if index is not None and index.dtype == torch.bool:
+                plain += [index.new_empty(self.answers, dtype=torch.long) for _ in range(index.ndim)]
+            else:
+                plain.append(index)
+        return plain
+
+    def _hold(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.known:
+            return
+        self.known.add(key)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._release, key, size)
+
+    def _release(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.live -= size
+
+
+def _makes_new(func: Any) -> bool:
+    """Whether an operation only makes a tensor of its own: no view, and nothing changed in place."""
+    schema = func._schema
+    return not schema.is_mutable and all(r.alias_info is None for r in schema.returns) and func not in _SHARING
+
+
+#: Views that do not say so.
+_SHARING = (torch.ops.aten._unsafe_view.default, torch.ops.aten._reshape_alias.default)
+
+
+def _shapes(thing: Any) -> Any:
+    """Arguments with every tensor replaced by what decides the shape of a result; hashable."""
+    if isinstance(thing, Tensor):
+        return (thing.shape, thing.stride(), thing.dtype)
+    if isinstance(thing, dict):
+        return tuple((name, _shapes(value)) for name, value in thing.items())
+    if isinstance(thing, list | tuple):
+        return tuple(map(_shapes, thing))
+    return (type(thing), thing)
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Takes the place of scaled_dot_product_attention."""
+
+    def __init__(self, ledger: _Ledger) -> None:
+        super().__init__()
+        self.ledger = ledger
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+            return _Attention.apply(named["query"], named["key"], named["value"], self.ledger)  # type: ignore[no-untyped-call]
+        return func(*args, **kwargs)
+
+
+class _Attention(torch.autograd.Function):
+    """Shapes of a fused attention: (B, H, T, D) over (B, H, S, D)."""
+
+    @staticmethod
+    def forward(ctx: Any, q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, ledger: _Ledger) -> Tensor:
+        out_BHTD = q_BHTD.new_empty((*q_BHTD.shape[:-1], v_BHSD.shape[-1]))
+        sums_BHT = q_BHTD.new_empty(q_BHTD.shape[:-1], dtype=torch.float32)
+        ctx.save_for_backward(q_BHTD, k_BHSD, v_BHSD, out_BHTD, sums_BHT)
+        ctx.ledger = ledger
+        ctx.flops = 2 * q_BHTD.shape[:-1].numel() * k_BHSD.shape[-2] * (q_BHTD.shape[-1] + v_BHSD.shape[-1])
+        ledger.flops += ctx.flops
+        return out_BHTD
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        del gradients
+        q, k, v, *_ = ctx.saved_tensors
+        ctx.ledger.flops += 2 * ctx.flops
+        return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), None

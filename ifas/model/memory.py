@@ -1,0 +1,77 @@
+"""Bytes that one worker holds in training, per ZeRO stage, as DeepSpeed keeps them under AdamW.
+
+N parameters, M of them trained, P workers, w bytes per number in the training precision (2 for bf16, 4 for fp32):
+
+| stage | weights | gradients | optimizer: float32 copy and two moments |
+|---|---|---|---|
+| 0 | w N | w M | 8 M, with the copy 12 M in bf16 |
+| 1 | w N | w M | 12 M / P |
+| 2 | w N | w M / P | 12 M / P |
+| 3 | w N / P | w M / P | 12 M / P |
+
+Stages 1 to 3 keep the float32 copy in fp32, too. Buckets: gradients on their way between workers are collected in
+buffers of 5e8 numbers (DeepSpeed's default): one in stage 3, one in stage 2, and with GPUs, where communication
+overlaps with the backward pass, two in stages 1 and 2. In stage 3, up to 1e9 whole weights are gathered at a time
+(DeepSpeed's stage3_max_live_parameters). Activations: see `dry_run`. While the optimizer steps, these are gone; it
+holds the gradients in float32 and one more temporary of the same size instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ifas.core.config import TrainConfig
+
+BUCKET = 500_000_000
+GATHERED = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one worker; `step` is what the optimizer's step takes while activations and buckets are gone."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    buckets: int
+    activations: int
+    step: int
+
+    @property
+    def lasting(self) -> int:
+        """Weights, gradients and optimizer states."""
+        return self.weights + self.gradients + self.optimizer
+
+    @property
+    def peak(self) -> int:
+        """Most bytes held at once."""
+        return self.lasting + max(self.buckets + self.activations, self.step)
+
+
+def training_memory(parameters: int, trainable: int, activations: int, train: TrainConfig, stage: int) -> Memory:
+    """Memory of one worker.
+
+    Args:
+        parameters, trainable: N and M.
+        activations: bytes, of one micro-batch.
+        train: `precision`, `workers`, `gpus_per_worker`.
+        stage: of ZeRO, 0 to 3.
+    """
+    wide = 2 if train.precision == "bf16" else 4
+    shares = train.workers
+    own = trainable if stage == 0 else -(-trainable // shares)
+    copy = 0 if stage == 0 and wide == 4 else 4
+    overlaps = train.gpus_per_worker > 0
+    # A CPU has pages for what was written to a buffer only, and more than the gradients never is.
+    bucket = BUCKET if overlaps else min(BUCKET, trainable)
+    buckets = {0: 0, 1: 2 if overlaps else 0, 2: 2 if overlaps else 1, 3: 1}[stage] * bucket * wide
+    if stage == 3 and shares > 1:
+        buckets += wide * min(parameters, GATHERED)
+    return Memory(
+        weights=wide * (-(-parameters // shares) if stage == 3 else parameters),
+        gradients=wide * (own if stage >= 2 else trainable),
+        optimizer=(8 + copy) * own,
+        buckets=buckets,
+        activations=activations,
+        step=(8 if wide == 2 else 4) * own,
+    )
