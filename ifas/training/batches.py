@@ -63,7 +63,13 @@ class Batches:
         draws = positions(step, micro, self.rank, batch=train.batch, workers=train.workers, accumulate=train.accumulate)
         rows = [self.job.rows[self.sampler.draw(position)] for position in draws]
         pictures = [self._picture(position, self.sampler.draw(position)) for position in draws]
-        return self.processor.batch(pictures, [row.live for row in rows], [row.caption for row in rows])
+        return self.processor.batch(
+            pictures,
+            [row.reply for row in rows],
+            [row.caption for row in rows],
+            questions=[row.question for row in rows],
+            judged=[row.judged for row in rows],
+        )
 
     def _picture(self, position: int, index: int) -> Pixels:
         row = self.job.rows[index]

@@ -13,7 +13,7 @@ from ifas.core.errors import TrainingError
 from ifas.core.files import read_json, remove, replacing, write_json
 from ifas.core.manifest import ImageSource
 from ifas.training.curve import CURVE_FILE, read
-from ifas.training.job import FACTS_FILE, FINAL, STARTS_FILE, Job, fingerprint, rows_of
+from ifas.training.job import FACTS_FILE, FINAL, STARTS_FILE, Job, Row, fingerprint, rows_of
 from ifas.training.record import TRAINING_FILE, TrainingRecord
 
 if TYPE_CHECKING:
@@ -25,12 +25,13 @@ VERSIONS = ("torch", "transformers", "peft", "deepspeed", "ray")
 def train(
     model_config: ModelConfig,
     config: TrainConfig,
-    manifest: pd.DataFrame,
+    manifest: pd.DataFrame | tuple[Row, ...],
     images: ImageSource,
     *,
     work: Path,
     out: Path,
     run_name: str,
+    base: Path | None = None,
 ) -> TrainingRecord:
     """Fine-tunes the model and writes it to `out`: safetensors, config, tokenizer, processor, `training.json` and
     `curve.jsonl`.
@@ -42,11 +43,12 @@ def train(
     Args:
         model_config: what is trained.
         config: how.
-        manifest: captioned rows to train on, already filtered by split and domain.
+        manifest: captioned rows to train on, already filtered by split and domain; or training samples made of them.
         images: where their bytes come from; goes to the workers by pickle.
         work: folder that all workers reach.
         out: model directory, written whole or not at all.
         run_name: of the run.
+        base: model directory to go on from; None begins with the model's sources.
 
     Raises:
         DataError: no rows, a class or a caption is missing, or a picture can't be read.
@@ -54,18 +56,19 @@ def train(
         TrainingError: no disk space, workers failed too often, or the loss is not finite.
     """
     began = time.time()
-    rows = rows_of(manifest)
-    name = f"{run_name}-{fingerprint(model_config, config, rows)}"
+    rows = manifest if isinstance(manifest, tuple) else rows_of(manifest)
+    name = f"{run_name}-{fingerprint(model_config, config, rows, base)}"
     run = work.absolute() / name
     run.mkdir(parents=True, exist_ok=True)
     for unfinished in run.glob(".*.part"):
         remove(unfinished)
     # A finished model is here if only the last rename was missed; training again would give the same.
     if not (run / FINAL).is_dir():
-        _prepare_sources(model_config)
+        if base is None:
+            _prepare_sources(model_config)
         from ifas.training.ray_trainer import fit
 
-        fit(Job(model=model_config, train=config, rows=rows, images=images, run=run))
+        fit(Job(model=model_config, train=config, rows=rows, images=images, run=run, base=base and base.absolute()))
     if not (run / FINAL).is_dir():
         raise TrainingError(f"training ended without a model in {run}", "remove that folder and train again")
     facts = read_json(run / FINAL / FACTS_FILE)

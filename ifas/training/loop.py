@@ -16,7 +16,7 @@ from ifas.core.errors import TrainingError
 from ifas.core.files import write_json
 from ifas.core.progress import Progress, emit
 from ifas.model import tuning
-from ifas.model.build import build
+from ifas.model.build import build, load
 from ifas.model.loss import INTERPRETATION, JUDGMENT, lopsided
 from ifas.training import checkpoint
 from ifas.training.batches import Batch, Batches
@@ -51,7 +51,7 @@ def run(
     rank, first = dist.get_rank(), dist.get_rank() == 0
     if threads := os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(int(threads))
-    model, processor = build(job.model, seed=config.seed)
+    model, processor = load(job.base, dtype=torch.float32) if job.base else build(job.model, seed=config.seed)
     parameters = tuning.count(model)["total"]["parameters"]
     tuning.prepare(model, job.model, seed=config.seed)
     trainable = tuning.count(model)["total"]["trainable"]
