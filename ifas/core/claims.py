@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from ifas.core.taxonomy import ATTACKS, media_named
+from ifas.core.taxonomy import media_named
 
 #: Key of a manifest's `evidence` under which the specialists' confidences stand.
 SPECIALISTS = "specialists"
@@ -127,11 +127,12 @@ def invented_media(text: str, known: Known) -> list[str]:
 
 def contradicts(accepted: bool, text: str, cues: Cues) -> bool:
     """A verdict and a text that can't both be right: accepted, and a medium is named; or rejected, and the text names
-    neither a medium nor a cue of an attack."""
+    neither a medium nor a cue that only attacks have."""
     named = bool(media_named(text))
     if accepted:
         return named
-    return not named and not any(cues[name].supports & set(ATTACKS) for name in claimed(text, cues))
+    supported = [cues[name].supports for name in claimed(text, cues)]
+    return not named and not any(kinds and "live" not in kinds for kinds in supported)
 
 
 def _surest(cue: Cue, known: Known, cues: Cues) -> float:

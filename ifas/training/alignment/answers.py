@@ -136,7 +136,7 @@ def choose(logits_RV: Tensor, temperature: float, uniforms_R: Floats | None) -> 
 
 def uniforms(seed: int, sample_id: str, draw: int, length: int) -> Floats:
     """Numbers in [0, 1) of one answer (length,)."""
-    return np.random.default_rng([seed, int(sample_id[:12], 16), draw]).random(length)
+    return np.random.default_rng([seed, int(sample_id, 16), draw]).random(length)
 
 
 def _chunks(things: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -48,8 +48,8 @@ def align(
     """Continues the training of the model in `first` on corrections of its own answers, and writes `out`.
 
     `out` is the second stage's model where its verdicts are not worse, else the first one; `training.json` and the
-    curve stay those of the first stage, and `alignment.json` beside them says what was found. A killed call goes on: mined
-    answers and checkpoints stay in `work`.
+    curve stay those of the first stage, and `alignment.json` beside them says what was found. A killed call goes on:
+    mined answers and checkpoints stay in `work`.
 
     Args:
         config, model_config, train_config: the second stage trains as the first did, with the steps and learning rates
