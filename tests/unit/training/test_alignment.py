@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,8 +33,10 @@ from ifas.training.alignment.answers import Answer, Respondent
 from ifas.training.alignment.examples import Example, measurable, minable, pictures
 from ifas.training.alignment.mixture import correctives, mixture
 from ifas.training.alignment.report import MEASURES, compare, keep, paired_interval, reference
+from ifas.training.curve import CURVE_FILE
 from ifas.training.job import FINAL, fingerprint, rows_of
 from ifas.training.loop import run
+from ifas.training.record import TRAINING_FILE
 from tests import toy_dataset
 
 SWAPPED = {"live": CAPTIONS["live"], "print": CAPTIONS["replay"], "replay": CAPTIONS["print"]}
@@ -302,16 +305,48 @@ def test_a_kill_between_the_stages_redoes_no_stage_and_changes_nothing(
     )
 
 
-@pytest.mark.slow
-def test_a_stage_that_may_be_worse_leaves_the_first_model(captioned: dict[str, Path], tmp_path: Path) -> None:
-    """Learning rates that ruin the model: the step notices, says so, and hands on the first stage."""
-    facts = stepped(captioned, tmp_path, "align.lr_factor=500", "align.margin=0", "train.steps=30")
-    assert facts["alignment"]["kept"] is False
-    assert "may be worse" in facts["alignment"]["why"]
-    assert "not kept" in facts["summary"]
-    weights = [tmp_path / place / "model.safetensors" for place in ("model", "work/first", "work/second")]
-    marks = [sha256_file(file) for file in weights]
-    assert marks[0] == marks[1] != marks[2]
+def finished(folder: Path, seed: int) -> Path:
+    """A trained model directory as the driver leaves it."""
+    made = job(folder, "train.steps=1", f"train.seed={seed}")
+    run(made, lambda *_: None)
+    (made.run / FINAL / TRAINING_FILE).write_text(json.dumps({"seed": seed}))
+    shutil.copy(made.run / CURVE_FILE, made.run / FINAL / CURVE_FILE)
+    return made.run / FINAL
+
+
+def test_the_second_model_is_handed_on_only_where_it_is_kept(tmp_path: Path, alone: None) -> None:
+    folders = first, second = finished(tmp_path / "1", 1), finished(tmp_path / "2", 2)
+    for kept in (True, False):
+        stage._write({"kept": kept, "why": "measured"}, first, second, tmp_path / "out")
+        out = tmp_path / "out"
+        assert sha256_file(out / "model.safetensors") == sha256_file(folders[kept] / "model.safetensors")
+        assert json.loads((out / TRAINING_FILE).read_text()) == {"seed": 1}, "the main training's record stays"
+        assert json.loads((out / stage.ALIGNMENT_FILE).read_text())["kept"] is kept
+        assert (out / stage.ALIGNMENT_CURVE_FILE).read_bytes() == (second / CURVE_FILE).read_bytes()
+        load_model(out)
+
+
+def test_nothing_is_trained_that_could_not_be_measured(tmp_path: Path, alone: None) -> None:
+    first = finished(tmp_path / "1", 1)
+    found = stage.align(
+        AlignConfig(enabled=True, images=6, samples=2),
+        config().model,
+        config().train,
+        frame(0, 12, "train"),
+        frame(30, 3, "dev"),
+        ToyImages(),
+        CUES,
+        held_out=set(),
+        first=first,
+        work=tmp_path,
+        out=tmp_path / "out",
+        run_name="r",
+    )
+    assert found["kept"] is False
+    assert "fewer than two development subjects" in found["why"]
+    assert found["mined"]["answers"] == 12
+    assert sha256_file(tmp_path / "out" / "model.safetensors") == sha256_file(first / "model.safetensors")
+    assert not (tmp_path / "second").exists()
 
 
 def test_a_picture_in_two_splits_stops_the_step_before_anything_is_mined(tmp_path: Path) -> None:
