@@ -26,6 +26,7 @@ from ifas.captioning.specialists import Measurement
 from ifas.captioning.statistics import scf_facts, scf_summary
 from ifas.captioning.table import write_table
 from ifas.captioning.vision_language import VisionLanguageCaptioner
+from ifas.core.claims import SPECIALISTS
 from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import remove, replacing, write_json
 from ifas.core.imaging import decode
@@ -273,14 +274,16 @@ def _recaption(tuned: VisionLanguageCaptioner, attacks: pd.DataFrame, images: Im
 
 def _with_clauses(rows: pd.DataFrame, seen: list[dict[str, Measurement]], *, conditional: bool) -> pd.DataFrame:
     """Rows whose captions say what specialists saw and the label allows, with provenance and the label audit."""
-    texts, clauses, audit = [], [], []
-    for text, spoof_type, mine in zip(rows["caption"], rows["spoof_type"], seen, strict=True):
+    texts, clauses, audit, evidence = [], [], [], []
+    for text, spoof_type, known, mine in zip(rows["caption"], rows["spoof_type"], rows["evidence"], seen, strict=True):
         found = describe(mine, str(spoof_type), conditional=conditional)
         composed, held = compose(str(text), found.clauses)
         texts.append(composed)
         clauses.append(json.dumps(as_json(held)))
         audit.append(json.dumps(as_json(found.doubts)) if found.doubts else None)
-    return rows.assign(caption=texts, clauses=clauses, label_audit=audit)
+        sure = {name: round(one.confidence, 4) for name, one in mine.items()}
+        evidence.append(json.dumps({**json.loads(known), SPECIALISTS: sure}))
+    return rows.assign(caption=texts, clauses=clauses, label_audit=audit, evidence=evidence)
 
 
 def _final_columns(rows: pd.DataFrame, spoof_aware: list[str]) -> tuple[pd.DataFrame, dict[str, int]]:

@@ -213,6 +213,24 @@ class TrainConfig(Section):
         return self
 
 
+class AlignConfig(Section):
+    """Second stage: negative supervision from the model's own rejected answers (nSFT, arXiv 2411.14797)."""
+
+    enabled: bool = False
+    images: int = Field(default=512, ge=1, description="training pictures whose answers are mined, at most")
+    samples: int = Field(default=4, ge=1, description="answers sampled per picture")
+    temperature: float = Field(default=1.0, gt=0, description="of the sampling (paper: not stated)")
+    turns: int = Field(default=4, ge=2, description="corrective turns per picture, at most (paper: 5)")
+    steps: int = Field(default=40, ge=1, description="of the second stage; batch, workers and alpha are those of train")
+    lr_factor: float = Field(default=0.2, gt=0, description="of the second stage's learning rates, to those of model")
+    dev_images: int = Field(
+        default=1024, ge=1, description="development pictures that before and after are compared on"
+    )
+    margin: float = Field(default=0.02, ge=0, description="loss of verdict accuracy that must be ruled out to keep it")
+    bootstrap: int = Field(default=1000, ge=1, description="resamples of the paired interval, by subject")
+    seed: int = 0
+
+
 class ProtocolConfig(Section):
     """Cross-domain protocol: trained on the source domains, tested on both, threshold from source development data."""
 
@@ -266,6 +284,7 @@ class RunConfig(Section):
     validation: ValidateConfig = ValidateConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    align: AlignConfig = AlignConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()
     approve: ApproveConfig = ApproveConfig()

@@ -67,7 +67,7 @@ CAPTION_COLUMNS: tuple[Column, ...] = (
     _c("caption_source", "string", "general or spoof-aware"),
     _c("caption_general", "string", "what the general captioner said, before filtering"),
     _c("caption_kept", "bool", "general caption of an attack passed the filter of Algorithm 1"),
-    _c("evidence", "string", "JSON: measurements the caption rests on"),
+    _c("evidence", "string", "JSON: measurements the caption rests on, and how sure each specialist is"),
     _c("clauses", "string", "JSON list: text, specialist, value and confidence of each clause of the caption"),
     _c("label_audit", "string", "JSON list: evidence that contradicts the label", nullable=True),
 )

@@ -1,7 +1,8 @@
 """Pictures and text -> the model's inputs, and its answers back to text. Training and serving share it.
 
 The sequence is `prompt | verdict | interpretation`: the chat template's prompt with the image tokens before the one
-fixed question, then the answer "Yes. <caption>" or "No. <caption>" and the end token. Our choices, not stated in the
+fixed question, then the answer "Yes. <caption>" or "No. <caption>" and the end token. Other questions are only put in
+training, by alignment. Our choices, not stated in the
 paper: full frame, resized without keeping the aspect ratio; no system prompt, which would say nothing about the
 picture; the end token belongs to the interpretation; a caption longer than `max_answer_tokens` is cut.
 """
@@ -62,10 +63,21 @@ class IfasProcessor:
         self.image_token_id: int = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self.end_id: int = tokenizer.eos_token_id
         self.verdicts = verdict_tokens(tokenizer)
-        self.prompt_ids = self._prompt()
+        self._prompts: dict[str, list[int]] = {}
+        self.prompt_ids = self.prompt()
 
-    def _prompt(self) -> list[int]:
-        content = IMAGE_TOKEN + self.question
+    def prompt(self, question: str = "") -> list[int]:
+        """Token ids of the prompt with a question; empty: the fixed one.
+
+        Raises:
+            ConfigError: the chat template does not repeat the placeholder once.
+        """
+        if question not in self._prompts:
+            self._prompts[question] = self._prompt(question or self.question)
+        return self._prompts[question]
+
+    def _prompt(self, question: str) -> list[int]:
+        content = IMAGE_TOKEN + question
         text = self._chat(content) if getattr(self.tokenizer, "chat_template", None) else content + "\n"
         ids = list(self.tokenizer.encode(text, add_special_tokens=False))
         if ids.count(self.image_token_id) != 1:
@@ -102,38 +114,55 @@ class IfasProcessor:
 
         return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).contiguous()
 
-    def answer(self, live: bool, caption: str) -> tuple[list[int], list[int]]:
+    def answer(self, live: bool, caption: str, *, judged: bool = True) -> tuple[list[int], list[int]]:
         """Token ids of an answer and the part of each.
 
         The two parts are tokenised apart and joined, so no token spans both, however the tokenizer merges.
+
+        Args:
+            live: Yes or No.
+            caption: what follows.
+            judged: the Yes or No is the judgment; else it is interpretation as well.
         """
         verdict = self.verdicts.of(live)
         text = f". {caption.strip()}"
         words = [*self.tokenizer.encode(text, add_special_tokens=False), self.end_id][: self.max_answer_tokens]
-        return [*verdict, *words], [JUDGMENT] * len(verdict) + [INTERPRETATION] * len(words)
+        first = JUDGMENT if judged else INTERPRETATION
+        return [*verdict, *words], [first] * len(verdict) + [INTERPRETATION] * len(words)
 
     def batch(
-        self, resized: Sequence[Pixels], live: Sequence[bool], captions: Sequence[str], pad_to: int = 0
+        self,
+        resized: Sequence[Pixels],
+        live: Sequence[bool],
+        captions: Sequence[str],
+        pad_to: int = 0,
+        *,
+        questions: Sequence[str] = (),
+        judged: Sequence[bool] = (),
     ) -> dict[str, Tensor]:
         """Inputs of `IfasModel.forward` for B samples.
 
         Args:
             resized: pictures from `image`.
-            live: bona fide or not.
+            live: bona fide or not; of another question, Yes or No.
             captions: interpretations.
             pad_to: least number of positions T.
+            questions: of each sample; an empty one, and none at all, is the fixed question.
+            judged: whether the Yes or No of each sample is the judgment; none at all: it is.
         """
         import torch
 
-        answers = [self.answer(is_live, caption) for is_live, caption in zip(live, captions, strict=True)]
-        length = max(pad_to, len(self.prompt_ids) + max(len(ids) for ids, _ in answers))
-        input_ids = torch.full((len(answers), length), self.end_id, dtype=torch.long)
-        parts = torch.full((len(answers), length), PROMPT, dtype=torch.long)
-        start = len(self.prompt_ids)
-        input_ids[:, :start] = torch.tensor(self.prompt_ids)
-        for row, (ids, kinds) in enumerate(answers):
-            input_ids[row, start : start + len(ids)] = torch.tensor(ids)
-            parts[row, start : start + len(ids)] = torch.tensor(kinds)
+        prompts = [self.prompt(question) for question in questions or [""] * len(live)]
+        answers = [
+            self.answer(is_live, caption, judged=verdict)
+            for is_live, caption, verdict in zip(live, captions, judged or [True] * len(live), strict=True)
+        ]
+        lengths = [len(prompt) + len(ids) for prompt, (ids, _) in zip(prompts, answers, strict=True)]
+        input_ids = torch.full((len(answers), max(pad_to, *lengths)), self.end_id, dtype=torch.long)
+        parts = torch.full_like(input_ids, PROMPT)
+        for row, (prompt, (ids, kinds), length) in enumerate(zip(prompts, answers, lengths, strict=True)):
+            input_ids[row, :length] = torch.tensor(prompt + ids)
+            parts[row, len(prompt) : length] = torch.tensor(kinds)
         return {"pixel_values": self.pixel_values(resized), "input_ids": input_ids, "parts": parts}
 
     def text(self, ids: Sequence[int]) -> str:

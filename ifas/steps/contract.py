@@ -82,7 +82,7 @@ _ALL = (
     Step(
         name="train",
         about="fine-tune with the lopsided loss (Ray Train, DeepSpeed)",
-        sections=("model", "train", "protocol"),
+        sections=("model", "train", "align", "protocol"),
         inputs=("dataset", "captions", "validation"),
         outputs=("model",),
         rooms=("model", "training"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ifas.core.claims import Cue, Cues
 from ifas.core.config import RunConfig
 from ifas.core.errors import ConfigError, DataError
+from ifas.core.files import read_json
 from ifas.core.manifest import read_manifest
 from ifas.core.records import StepResult
 from ifas.core.standing import capped, released
@@ -16,13 +18,23 @@ from ifas.steps.contract import Context
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ifas.core.manifest import ImageSource
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """What alignment may ask about; it comes from the specialists, whose other sources do not matter here."""
+    if not config.align.enabled:
+        return {}
+    return {"cues": {name: [cue.clause, *cue.words, *sorted(cue.supports)] for name, cue in _cues().items()}}
+
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
-    """Trains on the train split of the source domains; resumes from the last checkpoint after a crash."""
+    """Trains on the train split of the source domains, then aligns where that is asked for; resumes after a crash."""
     import pandas as pd
 
     from ifas.data.shards import ShardImages
     from ifas.training.driver import train
+    from ifas.training.record import TRAINING_FILE, TrainingRecord
     from ifas.validation.looks import WEIGHTS_FILE
     from ifas.validation.unreadable import UNREADABLE_FILE
 
@@ -46,20 +58,23 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             f"no training images in the domains {', '.join(domains)}",
             f"the dataset has: {', '.join(sorted(manifest['domain'].unique()))}",
         )
-    record = train(
-        config.model,
-        config.train,
-        rows,
-        ShardImages(inputs["dataset"]),
-        work=context.work,
-        out=outputs["model"],
-        run_name=context.work.name,
-    )
+    aligned = config.align.enabled
+    images = ShardImages(inputs["dataset"])
+    first = context.work / "first" if aligned else outputs["model"]
+    if (first / TRAINING_FILE).is_file():
+        # The first stage was done before a kill; the folder's name is a hash of everything that it depends on.
+        record = TrainingRecord.model_validate(read_json(first / TRAINING_FILE))
+    else:
+        record = train(
+            config.model, config.train, rows, images, work=context.work, out=first, run_name=context.work.name
+        )
+    extra = _align(config, manifest, rows, images, first, outputs["model"], context) if aligned else {}
     counts = {str(kind): int(n) for kind, n in rows["spoof_type"].value_counts().items()}
     resumed = f", resumed at step {record.resumed_from}" if record.resumed_from is not None else ""
     return StepResult(
         summary=f"{record.steps} steps on {record.samples} images by {record.workers} workers{resumed}, loss judgment "
-        f"{record.judgment:.3f}, interpretation {record.interpretation:.3f}, {record.samples_per_second:.1f} samples/s",
+        f"{record.judgment:.3f}, interpretation {record.interpretation:.3f}, {record.samples_per_second:.1f} samples/s"
+        f"{_told(extra)}",
         facts={
             **record.model_dump(mode="json"),
             "images": {"total": len(rows), **counts},
@@ -67,6 +82,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             "domains": list(domains),
             "over_cap": over_cap,
             "unreadable": len(_of_train(bad, domains)),
+            **({"alignment": _facts(extra)} if extra else {}),
         },
     )
 
@@ -74,3 +90,64 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
 def _of_train(rows: pd.DataFrame, domains: Sequence[str]) -> pd.DataFrame:
     """Released rows of the train split of these domains."""
     return released(rows[(rows["split"] == "train") & rows["domain"].isin(domains)])
+
+
+def _align(
+    config: RunConfig,
+    manifest: pd.DataFrame,
+    rows: pd.DataFrame,
+    images: ImageSource,
+    first: Path,
+    out: Path,
+    context: Context,
+) -> dict[str, Any]:
+    """The second stage: mined on the rows of the first, measured on dev rows of the source domains."""
+    from ifas.training.alignment.stage import align
+
+    dev = released(manifest[(manifest["split"] == "dev") & manifest["domain"].isin(config.protocol.source_domains)])
+    return align(
+        config.align,
+        config.model,
+        config.train,
+        rows,
+        dev,
+        images,
+        _cues(),
+        held_out=set(manifest.loc[manifest["split"] != "train", "sample_id"].astype(str)),
+        first=first,
+        work=context.work,
+        out=out,
+        run_name=context.work.name,
+    )
+
+
+def _cues() -> Cues:
+    from ifas.captioning.specialists import specialists
+
+    return {name: Cue(name, one.clause, one.words, one.supports) for name, one in specialists().items()}
+
+
+def _told(found: dict[str, Any]) -> str:
+    """The second stage in half a line."""
+    if not found:
+        return ""
+    changes = [
+        f"{name.replace('_', ' ')} {scores[name]['before']['value']} -> {scores[name]['after']['value']}"
+        for scores in [found.get("scores", {})]
+        for name in ("right_attack", "invented_medium", "verdict_accuracy")
+        if name in scores
+    ]
+    return f"; alignment {'kept' if found['kept'] else 'not kept'}: {'; '.join([found['why'], *changes])}"
+
+
+def _facts(found: dict[str, Any]) -> dict[str, Any]:
+    """Of `alignment.json`, what the lineage and the model card tell: one short value per line."""
+    facts = {"kept": found["kept"], "why": found["why"], "turns": found["turns"]["count"], **found["mined"]}
+    for name, one in found.get("scores", {}).items():
+        facts[name] = {
+            "before": one["before"]["value"],
+            "after": one["after"]["value"],
+            "interval of the difference": one["interval"],
+            "n": one["after"]["n"],
+        }
+    return facts

@@ -65,7 +65,10 @@ class Batches:
         )
         lengths = None
         if train.length_window > 1:
-            lengths = [len(processor.answer(row.live, row.caption)[0]) for row in job.rows]
+            lengths = [
+                len(processor.prompt(row.question)) + len(processor.answer(row.reply, row.caption)[0])
+                for row in job.rows
+            ]
         self.draws = Draws(sampler, job.global_batch, lengths=lengths, window=train.length_window, seed=train.seed)
         self.world_size = world_size
         self.weights = sample_weights(job.rows, train)
@@ -101,7 +104,13 @@ class Batches:
         pictures = (decoders.map if decoders else map)(self._picture, positions[share], indices[share])
         rows = [self.job.rows[index] for index in indices[share]]
         return MicroBatch(
-            inputs=self.processor.batch(list(pictures), [row.live for row in rows], [row.caption for row in rows]),
+            inputs=self.processor.batch(
+                list(pictures),
+                [row.reply for row in rows],
+                [row.caption for row in rows],
+                questions=[row.question for row in rows],
+                judged=[row.judged for row in rows],
+            ),
             sample_ids=tuple(row.sample_id for row in rows),
             species_B=torch.tensor([self.species[row.spoof_type] for row in rows]),
             weights_B=torch.tensor([self.weights[index] for index in indices[share]]),

@@ -14,7 +14,7 @@ from ifas.core.errors import TrainingError
 from ifas.core.files import read_json, remove, replacing, write_json
 from ifas.core.manifest import ImageSource
 from ifas.training.curve import CURVE_FILE, read
-from ifas.training.job import FACTS_FILE, FINAL, Job, fingerprint, rows_of
+from ifas.training.job import FACTS_FILE, FINAL, Job, Row, fingerprint, rows_of
 from ifas.training.record import TRAINING_FILE, TrainingRecord
 from ifas.training.starts import Starts
 
@@ -27,12 +27,13 @@ VERSIONS = ("torch", "transformers", "peft", "deepspeed", "ray")
 def train(
     model_config: ModelConfig,
     config: TrainConfig,
-    manifest: pd.DataFrame,
+    manifest: pd.DataFrame | tuple[Row, ...],
     images: ImageSource,
     *,
     work: Path,
     out: Path,
     run_name: str,
+    base: Path | None = None,
 ) -> TrainingRecord:
     """Fine-tunes the model and writes it to `out`: safetensors, config, tokenizer, processor, `training.json` and
     `curve.jsonl`.
@@ -44,11 +45,12 @@ def train(
     Args:
         model_config: what is trained.
         config: how.
-        manifest: captioned rows to train on, already filtered by split and domain.
+        manifest: captioned rows to train on, already filtered by split and domain; or training samples made of them.
         images: where their bytes come from; goes to the workers by pickle.
         work: folder that all workers reach.
         out: model directory, written whole or not at all.
         run_name: of the run.
+        base: model directory to go on from; None begins with the model's sources.
 
     Raises:
         DataError: no rows, a class or a caption is missing, a picture can't be read, or the store of checkpoints fails.
@@ -56,16 +58,17 @@ def train(
         TrainingError: no disk space, no memory, workers failed too often, or the loss is not finite.
     """
     began = time.time()
-    rows = rows_of(manifest)
-    name = f"{run_name}-{fingerprint(model_config, config, rows)}"
+    rows = manifest if isinstance(manifest, tuple) else rows_of(manifest)
+    name = f"{run_name}-{fingerprint(model_config, config, rows, base)}"
     run = work.absolute() / name
-    job = Job(model=model_config, train=config, rows=rows, images=images, run=run)
+    job = Job(model=model_config, train=config, rows=rows, images=images, run=run, base=base and base.absolute())
     run.mkdir(parents=True, exist_ok=True)
     for unfinished in run.glob(".*.part"):
         remove(unfinished)
     # A finished model is here if only the last rename was missed; training again would give the same.
     if not (run / FINAL).is_dir():
-        _prepare_sources(model_config)
+        if base is None:
+            _prepare_sources(model_config)
         from ifas.training.ray_trainer import fit
 
         fit(job, began)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ifas.core.config import ModelConfig, TrainConfig
 from ifas.core.errors import DataError, TrainingError
-from ifas.core.files import sha256_json
+from ifas.core.files import sha256_file, sha256_json
 from ifas.core.manifest import ImageSource, check_columns
 from ifas.core.standing import RELEASED
 
@@ -30,7 +30,8 @@ HOW = (
 
 class Row(NamedTuple):
     """One training sample. `spoof_type` is live for bona fide samples; `caption` is the interpretation to learn;
-    `weight` is how often it is drawn, relative to others of its class."""
+    `weight` is how often it is drawn, relative to others of its class. A corrective turn of alignment has a `question`
+    of its own, whose answer is `yes` or no and then `caption`; `judged`: that Yes or No is the judgment."""
 
     sample_id: str
     shard: str
@@ -38,11 +39,19 @@ class Row(NamedTuple):
     spoof_type: str
     caption: str
     weight: float = 1.0
+    question: str = ""
+    yes: bool = False
+    judged: bool = True
 
     @property
     def live(self) -> bool:
         """Bona fide or not."""
         return self.spoof_type == "live"
+
+    @property
+    def reply(self) -> bool:
+        """Yes or No: to its own question, or to the model's fixed one."""
+        return self.yes if self.question else self.live
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +60,7 @@ class Job:
 
     Attributes:
         run: folder that all workers reach: checkpoints, curve and the final model are put there.
+        base: model directory to go on from; None begins with the model's sources.
     """
 
     model: ModelConfig
@@ -58,6 +68,7 @@ class Job:
     rows: tuple[Row, ...]
     images: ImageSource
     run: Path
+    base: Path | None = None
 
     @property
     def global_batch(self) -> int:
@@ -107,7 +118,7 @@ def rows_of(manifest: pd.DataFrame) -> tuple[Row, ...]:
     weighted = manifest if "weight" in manifest else manifest.assign(weight=1.0)
     rows = tuple(
         Row(str(r.sample_id), str(r.shard), int(r.row), str(r.spoof_type), str(r.caption or ""), float(r.weight))
-        for r in weighted[list(Row._fields)].itertuples(index=False)
+        for r in weighted[list(Row._fields[:6])].itertuples(index=False)
     )
     if {row.live for row in rows} != {True, False}:
         raise DataError(
@@ -122,11 +133,17 @@ def rows_of(manifest: pd.DataFrame) -> tuple[Row, ...]:
     return rows
 
 
-def fingerprint(model: ModelConfig, train: TrainConfig, rows: tuple[Row, ...]) -> str:
+def fingerprint(model: ModelConfig, train: TrainConfig, rows: tuple[Row, ...], base: Path | None = None) -> str:
     """12 hex digits that change with whatever changes the trained weights.
 
     Checkpoints are kept under it, so that a changed configuration or dataset never resumes from another run's state.
     How the global batch is shared out does not change what is computed, so a run may go on with more or fewer workers.
     """
     settings = train.model_dump(mode="json", exclude=set(HOW))
-    return sha256_json([model.model_dump(mode="json"), settings, train.global_batch, rows])[:12]
+    begun = weights_hash(base) if base else ""
+    return sha256_json([model.model_dump(mode="json"), settings, train.global_batch, rows, begun])[:12]
+
+
+def weights_hash(model: Path) -> str:
+    """SHA-256 of the weights in a model directory."""
+    return sha256_json([sha256_file(file) for file in sorted(model.glob("*.safetensors"))])

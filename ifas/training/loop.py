@@ -14,7 +14,7 @@ from ifas.core import storage
 from ifas.core.files import remove, write_json
 from ifas.core.progress import Progress, emit
 from ifas.model import tuning
-from ifas.model.build import build
+from ifas.model.build import build, load
 from ifas.training import checkpoint
 from ifas.training.batches import Batches
 from ifas.training.checkpoint import Checkpoints
@@ -66,7 +66,7 @@ def run(
         torch.set_num_threads(int(threads))
     accumulate = job.accumulate(dist.get_world_size())
     clock.mark("process group")
-    model, processor = build(job.model, seed=config.seed)
+    model, processor = load(job.base, dtype=torch.float32) if job.base else build(job.model, seed=config.seed)
     parameters = tuning.count(model)["total"]["parameters"]
     tuning.prepare(model, job.model, seed=config.seed)
     trainable = tuning.count(model)["total"]["trainable"]

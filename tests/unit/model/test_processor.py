@@ -151,6 +151,34 @@ def test_long_captions_are_cut_and_short_ones_padded() -> None:
     assert batch["input_ids"].shape == (1, 60)
 
 
+@pytest.mark.parametrize("make", [small_tokenizer, *ODD])
+def test_other_questions_have_their_own_prompt_and_parts(make: Callable[[], Any]) -> None:
+    """The fixed question beside a longer one, judged and not: each reads back as it was put, padding is no part."""
+    made = processor(make())
+    blank = [np.zeros((32, 32, 3), np.uint8)] * 3
+    asked = ["", "Is the face on paper?", "Is the face on paper?"]
+    batch = made.batch(blank, [True, False, True], [TEXT] * 3, questions=asked, judged=[True, True, False])
+    fixed = made.batch(blank[:1], [True], [TEXT])
+    width = fixed["input_ids"].shape[1]
+    assert batch["input_ids"][0, :width].tolist() == fixed["input_ids"][0].tolist()
+    assert batch["parts"][0, :width].tolist() == fixed["parts"][0].tolist()
+    assert set(batch["parts"][0, width:].tolist()) <= {PROMPT}
+    for row, (live, kinds) in enumerate(((True, JUDGMENT), (False, JUDGMENT), (True, INTERPRETATION))):
+        ids, parts = batch["input_ids"][row].tolist(), batch["parts"][row].tolist()
+        start = len(made.prompt(asked[row]))
+        assert ids[:start] == made.prompt(asked[row])
+        assert ids[:start].count(made.image_token_id) == 5
+        verdict = made.verdicts.of(live)
+        assert tuple(ids[start : start + len(verdict)]) == verdict
+        assert parts[start : start + len(verdict)] == [kinds] * len(verdict)
+        words = ids[start + len(verdict) : len(parts) - parts[::-1].index(INTERPRETATION)]
+        assert made.text(words).replace(" ", "") == TEXT.replace(" ", "")
+    said = made.tokenizer.decode(made.prompt(asked[1])).replace(" ", "")
+    assert "faceonpaper?" in said
+    assert "Isthis?" not in said
+    assert made.prompt_ids == made.prompt() == made.prompt("Is this?")
+
+
 def test_picture_is_resized_whole_with_antialias() -> None:
     made = processor(small_tokenizer())
     checks = np.kron(np.indices((64, 64)).sum(0) % 2, np.ones((4, 4))).astype(np.uint8)[..., None].repeat(3, 2) * 255
