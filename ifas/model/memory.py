@@ -1,6 +1,6 @@
 """Bytes that one worker holds in training, per ZeRO stage, as DeepSpeed keeps them under AdamW.
 
-N parameters, M of them trained, P workers, w bytes per number in the training precision (2 for bf16, 4 for fp32):
+N parameters, M of them trained, P workers, w bytes per number in the training precision (4 in fp32, else 2):
 
 | stage | weights | gradients | optimizer: float32 copy and two moments |
 |---|---|---|---|
@@ -57,7 +57,7 @@ def training_memory(parameters: int, trainable: int, activations: int, train: Tr
         train: `precision`, `workers`, `gpus_per_worker`.
         stage: of ZeRO, 0 to 3.
     """
-    wide = 2 if train.precision == "bf16" else 4
+    wide = 4 if train.precision == "fp32" else 2
     shares = train.workers
     own = trainable if stage == 0 else -(-trainable // shares)
     copy = 0 if stage == 0 and wide == 4 else 4

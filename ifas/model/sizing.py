@@ -66,7 +66,7 @@ def lengths(config: ModelConfig, image_tokens: int) -> Lengths:
 
 def dtype_of(train: TrainConfig) -> torch.dtype:
     """Precision of weights and activations."""
-    return torch.bfloat16 if train.precision == "bf16" else torch.float32
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[train.precision]
 
 
 def size(model: ModelConfig, train: TrainConfig, *, judged_at_once: int = 16) -> dict[str, Any]:
