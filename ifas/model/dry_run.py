@@ -58,7 +58,7 @@ def training_pass(model: Any, batch: int, tokens: int, answers: int) -> Pass:
         parts = torch.full((batch, tokens), INTERPRETATION, device="meta")
         out = model(pixel_values=_pixels(model, batch), input_ids=_ids(batch, tokens), parts=parts)
         forward = ledger.flops
-        lopsided(out.sums, out.counts, 0.7).backward()
+        torch.autograd.backward(lopsided(out.sums, out.counts, 0.7))
     return Pass(forward, ledger.flops - forward, ledger.peak)
 
 
@@ -83,11 +83,11 @@ def _drop(parameter: Tensor) -> None:
     parameter.grad = None
 
 
-class _Ledger(TorchDispatchMode):
+class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up FLOPs and live bytes of every operation, and answers what can't be known without data."""
 
     def __init__(self, model: Any, answers: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops = self.live = self.peak = 0
         self.answers = answers
         self.results: dict[Any, tuple[tuple[Any, ...], int]] = {}
