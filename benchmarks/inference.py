@@ -113,7 +113,8 @@ def main() -> int:
             generate(plain, pixels[row : row + 1], ids[row : row + 1], yes, length)
 
     about = {"profile": args.profile, "batch": args.batch, "threads": args.threads, "device": args.device,
-             "dtype": args.dtype, "compile": args.compile, "clock": args.clock, "prompt": ids.shape[1], "tokens": length}  # fmt: skip
+             "dtype": args.dtype, "compile": args.compile, "clock": args.clock,
+             "prompt": ids.shape[1], "tokens": length}  # fmt: skip
     print(json.dumps(about), flush=True)
     sides = {
         "judge": lambda: judge.judge(images),
