@@ -112,8 +112,9 @@ def main() -> int:
         for row in range(args.batch):
             generate(plain, pixels[row : row + 1], ids[row : row + 1], yes, length)
 
-    told = ("profile", "batch", "threads", "device", "dtype", "compile", "clock")
-    about = {name: getattr(args, name) for name in told} | {"prompt": ids.shape[1], "tokens": length}
+    about = {"profile": args.profile, "batch": args.batch, "threads": args.threads, "device": args.device,
+             "dtype": args.dtype, "compile": args.compile, "clock": args.clock,
+             "prompt": ids.shape[1], "tokens": length}  # fmt: skip
     print(json.dumps(about), flush=True)
     sides = {
         "judge": lambda: judge.judge(images),
