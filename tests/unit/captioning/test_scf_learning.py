@@ -17,7 +17,9 @@ from ifas.captioning import protocol
 from ifas.captioning.embedded import EmbeddedCaptioner
 from ifas.captioning.protocol import Box, Caption
 from ifas.captioning.scf import CaptionReport, run_scf
+from ifas.captioning.specialists import specialists
 from ifas.captioning.spoof_aware import SpoofAwareCaptioner
+from ifas.core.claims import sure_of
 from ifas.core.config import CaptionConfig
 from ifas.core.imaging import decode
 from ifas.core.manifest import CAPTION_COLUMNS, COLUMNS, read_manifest
@@ -89,6 +91,10 @@ def test_the_captioned_manifest(slipshod: tuple[CaptionReport, pd.DataFrame, Pat
     assert report.facts["bona_fide_captions_cut"] == slips > 0
     assert captioned["caption"].str.len().gt(10).all()
     assert json.loads(captioned["evidence"].iloc[0])["wave_peak"] > 0
+    for evidence, clauses in zip(captioned["evidence"], captioned["clauses"], strict=True):
+        sure = sure_of(evidence)
+        assert set(sure) == set(specialists())
+        assert all(sure[one["specialist"]] == one["confidence"] for one in json.loads(clauses))
     assert json.loads((out / "stats.json").read_text()) == report.facts
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ from ifas.model.build import build
 from ifas.model.build import load as load_model
 from ifas.steps import train as step
 from ifas.steps.contract import STEPS, Context
+from ifas.training import ray_trainer
 from ifas.training.alignment import stage
 from ifas.training.alignment.answers import Answer, Respondent
 from ifas.training.alignment.examples import Example, measurable, minable, pictures
@@ -238,21 +240,29 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"dataset": root / "dataset", "captions": root / "captions", "validation": root}
 
 
+FIT = ray_trainer.fit
 SETTINGS = ["align.enabled=true", "align.images=12", "align.samples=2", "align.steps=4", "train.checkpoint_every=2"]
 
 
 def stepped(inputs: dict[str, Path], root: Path, *overrides: str) -> dict[str, Any]:
-    """Runs the train step with a work folder that stays; its facts and summary."""
+    """Runs the train step with a work folder that stays; its facts and summary.
+
+    The workers are this process: what Ray does around the loop is shown in test_ray.
+    """
     (root / "work").mkdir(parents=True, exist_ok=True)
+    ray_trainer.fit = lambda job: run(job, lambda *_: None)  # type: ignore[assignment]
     made: RunConfig = load("tiny", [*SETTINGS, *overrides])
     context = Context(run_id="r", work=root / "work", lineage=Lineage(run_id="r"), lineage_out=root / "lineage.json")
-    result = step.run(made, inputs, {"model": root / "model"}, context)
+    try:
+        result = step.run(made, inputs, {"model": root / "model"}, context)
+    finally:
+        ray_trainer.fit = FIT
     return {**result.facts, "summary": result.summary}
 
 
 @pytest.mark.slow
 def test_a_kill_between_the_stages_redoes_no_stage_and_changes_nothing(
-    captioned: dict[str, Path], tmp_path: Path
+    captioned: dict[str, Path], tmp_path: Path, alone: None
 ) -> None:
     whole = stepped(captioned, tmp_path / "whole", "align.margin=1")
     found = json.loads((tmp_path / "whole" / "model" / stage.ALIGNMENT_FILE).read_text())
@@ -281,7 +291,10 @@ def test_a_kill_between_the_stages_redoes_no_stage_and_changes_nothing(
         f"stepped({{k: Path(v) for k, v in { ({k: str(v) for k, v in captioned.items()})!r}.items()}}, "
         f"Path({str(killed)!r}), 'align.margin=1')\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "MASTER_PORT": port})
     deadline = time.monotonic() + 240
     # Mined already, the second training not yet done.
     while not list((killed / "work").glob(f"*{stage.ANSWERS_FILE}")):
@@ -292,7 +305,6 @@ def test_a_kill_between_the_stages_redoes_no_stage_and_changes_nothing(
     process.wait()
     assert not (killed / "model").exists()
     assert not (killed / "work" / "second").exists()
-    time.sleep(3)  # its workers follow it
     first = killed / "work" / "first" / "model.safetensors"
     stamps = [first.stat().st_mtime_ns, *(f.stat().st_mtime_ns for f in (killed / "work").glob("*answers.jsonl"))]
 
