@@ -87,6 +87,9 @@ class VisionConfig(Section):
 class ConnectorConfig(Section):
     """Globally aware connector. Sizes are not stated in the paper."""
 
+    kind: Literal["gac", "last_token"] = Field(
+        default="gac", description="last_token: only the last level's global token, for comparison; takes no sizes"
+    )
     queries: int = 16
     layers: int = 2
     heads: int = 8
