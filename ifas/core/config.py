@@ -125,6 +125,9 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     """Fine-tuning with the lopsided loss under Ray Train and DeepSpeed."""
 
+    loss: Literal["lopsided", "plain"] = Field(
+        default="lopsided", description="plain: one mean over all tokens of the answer, for comparison"
+    )
     alpha: float = Field(default=0.7, ge=0, le=1, description="weight of the judgment (paper: about 0.7)")
     steps: int = 120
     batch: int = Field(default=8, description="samples per worker and micro-batch")

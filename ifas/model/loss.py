@@ -57,3 +57,12 @@ def lopsided(sums_2: Tensor, counts_2: Tensor, alpha: float) -> Tensor:
     """
     weights_2 = sums_2.new_tensor([alpha, 1.0 - alpha])
     return (weights_2 * sums_2 / counts_2.clamp(min=1)).sum()
+
+
+def plain(sums_2: Tensor, counts_2: Tensor, _alpha: float) -> Tensor:
+    """The ordinary language model loss, for comparison: one mean over all tokens of the answer; else as `lopsided`."""
+    return sums_2.sum() / counts_2.sum()
+
+
+#: `train.loss` -> (sums of a share, counts of the whole batch, alpha) -> the share's part of the loss.
+LOSSES = {"lopsided": lopsided, "plain": plain}

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from ifas.core.config import TrainConfig
 from ifas.core.errors import TrainingError
 from ifas.core.files import write_json
 from ifas.core.progress import Progress, emit
 from ifas.model import tuning
 from ifas.model.build import build
-from ifas.model.loss import INTERPRETATION, JUDGMENT, lopsided
+from ifas.model.loss import INTERPRETATION, JUDGMENT, LOSSES
 from ifas.training import checkpoint
 from ifas.training.batches import Batch, Batches
 from ifas.training.curve import CURVE_FILE, Curve
@@ -68,7 +69,7 @@ def run(
             emit("note", "train", text=f"goes on after step {start} of {config.steps}")
     began = time.monotonic()
     for step, micro_batches in enumerate(Batches(job, processor, rank).steps(start, config.steps), start):
-        judgment, interpretation = _step(engine, step, micro_batches, config.alpha)
+        judgment, interpretation = _step(engine, step, micro_batches, config)
         done = step + 1
         if curve:
             curve.add(done, judgment, interpretation, config.alpha)
@@ -88,7 +89,7 @@ def run(
     _export(engine, processor, job.run / FINAL, facts, free)
 
 
-def _step(engine: Engine, step: int, micro_batches: list[Batch], alpha: float) -> tuple[float, float]:
+def _step(engine: Engine, step: int, micro_batches: list[Batch], config: TrainConfig) -> tuple[float, float]:
     """One optimizer step; returns the mean judgment and interpretation losses over the global batch."""
     counts_2 = sum(_counts(batch) for batch in micro_batches)
     assert isinstance(counts_2, Tensor)
@@ -99,7 +100,7 @@ def _step(engine: Engine, step: int, micro_batches: list[Batch], alpha: float) -
     for batch in micro_batches:
         sums_2, _ = engine.forward(batch)
         totals_2 += sums_2.detach()
-        engine.backward(lopsided(sums_2, counts_2, alpha))
+        engine.backward(LOSSES[config.loss](sums_2, counts_2, config.alpha))
     dist.all_reduce(totals_2)
     judgment, interpretation = (totals_2 / counts_2.clamp(min=1)).tolist()
     if not bool(torch.isfinite(totals_2).all()):
