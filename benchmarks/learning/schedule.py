@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from benchmarks.learning.prepare import captions_folder, world_folder
-from benchmarks.learning.settings import Single, Study
+from benchmarks.learning.settings import Single, Study, config_of
 from benchmarks.learning.single import RESULT_FILE, run_folder
 from ifas.core.environment import prepare
 from ifas.core.errors import TrainingError
+from ifas.model.sources import resolve
 
 #: A line for a person: what was done.
 Say = Callable[[str], None]
@@ -32,6 +33,8 @@ def run_all(work: Path, study: Study, wanted: list[Single], jobs: int, say: Say)
         TrainingError: a process failed; names its log.
     """
     todo = missing(work, study, wanted)
+    for source in {config_of(study, one).model.vision.source for one in todo}:
+        resolve(source)  # converts packaged weights once, before several processes would
     for seed in sorted({one.seed for one in todo}):
         if not (world_folder(work, seed).parent / "general").is_dir():
             _in_turn([[str(seed), "--jobs", str(jobs)]], work, study, 1, "world", say)
