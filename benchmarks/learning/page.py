@@ -26,9 +26,9 @@ exactly when the picture was rejected. *Right attack named*: among rejected atta
 one; always naming the commonest of them would reach 0.4.
 
 The paper's ablations have the full model ahead of (a), (b) and (c). That was the expectation, and nothing was tuned
-towards it: the settings below were fixed on another world, by the full model alone, before any of these runs. Rendered
-people, and a small language model trained from scratch on a few hundred pictures: the signs may tell something about
-the method, the figures tell nothing about real attacks."""
+towards it: the settings below were fixed on another world, before any of these runs (`study.yaml` says what had been
+looked at). Rendered people, and a small language model trained from scratch on a few hundred pictures: the signs may
+tell something about the method, the figures tell nothing about real attacks."""
 
 
 def page(study: Study, results: Results, date: datetime.date) -> str:
