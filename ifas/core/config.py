@@ -107,6 +107,9 @@ class ConnectorConfig(TunedSection):
     It starts from random weights, so what is not `full` leaves most of it untrained.
     """
 
+    kind: Literal["gac", "last_token"] = Field(
+        default="gac", description="last_token: only the last level's global token, for comparison; takes no sizes"
+    )
     queries: int = 16
     layers: int = 2
     heads: int = 8
@@ -116,7 +119,7 @@ class ConnectorConfig(TunedSection):
     lora_targets: tuple[str, ...] = ("query", "key", "value", "out", "fc1", "fc2")
 
     @property
-    def sizes(self) -> dict[str, int | float]:
+    def sizes(self) -> dict[str, str | int | float]:
         """What decides the connector's shape."""
         return self.model_dump(exclude=set(TunedSection.model_fields))
 

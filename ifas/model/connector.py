@@ -10,15 +10,47 @@
 `|Q_P| + L` tokens go to the language model. Our choices, not stated in the paper: sizes; one Linear for all levels
 where their widths agree, else one per level; MCA's keys and values map from the patches' own width; the projection to
 the language model's width is a LayerNorm and a Linear, scaled to its word embeddings; initialisation.
+
+`LastTokenConnector` is what is left without GAC, for comparison. To add a connector, write a `Connector` and add a line
+to `CONNECTORS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ifas.core.errors import unknown_key
+
+
+class Connector(nn.Module):
+    """What the model needs of a connector: `forward` as in `GloballyAwareConnector`, a fixed number of tokens, and a
+    last projection `project` to the width of the language model."""
+
+    project: nn.Linear
+
+    @property
+    def tokens(self) -> int:
+        """Tokens an image takes in the language model."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Initialises all parameters: matrices Xavier uniform, biases 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+
+    def match_scale(self, std: float) -> None:
+        """Rescales the fresh projection so that its outputs have standard deviation `std`, that of word embeddings."""
+        width = self.project.in_features
+        nn.init.normal_(self.project.weight, std=std / width**0.5)
 
 
 class Attention(nn.Module):
@@ -80,7 +112,7 @@ class ConnectorLayer(nn.Module):
         return x_BTW
 
 
-class GloballyAwareConnector(nn.Module):
+class GloballyAwareConnector(Connector):
     """Patch features and global tokens of the vision tower -> tokens of the language model.
 
     Args:
@@ -122,19 +154,9 @@ class GloballyAwareConnector(nn.Module):
         return self.queries.shape[0] + len(self.level_widths)
 
     def reset(self) -> None:
-        """Initialises all parameters: queries N(0, 0.02^2), matrices Xavier uniform, biases 0."""
+        """Initialises all parameters: queries N(0, 0.02^2), the others as in `Connector`."""
         nn.init.normal_(self.queries, std=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.LayerNorm):
-                module.reset_parameters()
-
-    def match_scale(self, std: float) -> None:
-        """Rescales the fresh projection so that its outputs have standard deviation `std`, that of word embeddings."""
-        width = self.project.in_features
-        nn.init.normal_(self.project.weight, std=std / width**0.5)
+        super().reset()
 
     def forward(self, patches_BND: Tensor, levels: Sequence[Tensor]) -> Tensor:
         """X_V (B, N, D) and G_V, L tensors (B, D_l) -> (B, |Q_P| + L, out_width)."""
@@ -148,3 +170,65 @@ class GloballyAwareConnector(nn.Module):
             q_BTW = layer(q_BTW, patches_BND)
         out: Tensor = self.project(self.norm_out(q_BTW))
         return out
+
+
+class LastTokenConnector(Connector):
+    """The last level's global token alone, brought to the language model's width: one image token.
+
+    No queries, no other level, no patches: the ablation "without GAC". LayerNorm and Linear are those at GAC's end.
+
+    Args:
+        level_widths: width of the global token of each level; only the last counts.
+        out_width: width of the language model.
+    """
+
+    def __init__(self, *, level_widths: Sequence[int], out_width: int) -> None:
+        super().__init__()
+        self.norm_out = nn.LayerNorm(level_widths[-1])
+        self.project = nn.Linear(level_widths[-1], out_width)
+        self.reset()
+
+    @property
+    def tokens(self) -> int:
+        """One."""
+        return 1
+
+    def forward(self, _patches_BND: Tensor, levels: Sequence[Tensor]) -> Tensor:
+        """G_V, L tensors (B, D_l) -> (B, 1, out_width)."""
+        out: Tensor = self.project(self.norm_out(levels[-1]))[:, None]
+        return out
+
+
+def _gac(sizes: Mapping[str, Any], level_widths: Sequence[int], patch_width: int, out_width: int) -> Connector:
+    return GloballyAwareConnector(**sizes, level_widths=level_widths, patch_width=patch_width, out_width=out_width)
+
+
+def _last_token(_sizes: Mapping[str, Any], level_widths: Sequence[int], _patch_width: int, out_width: int) -> Connector:
+    return LastTokenConnector(level_widths=level_widths, out_width=out_width)
+
+
+#: `model.connector.kind` -> connector of the given sizes, between a tower and a language model.
+CONNECTORS: dict[str, Callable[[Mapping[str, Any], Sequence[int], int, int], Connector]] = {
+    "gac": _gac,
+    "last_token": _last_token,
+}
+
+
+def new_connector(
+    sizes: Mapping[str, Any], *, level_widths: Sequence[int], patch_width: int, out_width: int
+) -> Connector:
+    """A fresh connector.
+
+    Args:
+        sizes: fields of `ConnectorConfig` but `lr`; without `kind`, as in models saved before there was a choice, GAC.
+        level_widths, patch_width: of the tower.
+        out_width: of the language model.
+
+    Raises:
+        ConfigError: unknown kind.
+    """
+    given = dict(sizes)
+    kind = given.pop("kind", "gac")
+    if kind not in CONNECTORS:
+        raise unknown_key("connector", kind, CONNECTORS)
+    return CONNECTORS[kind](given, level_widths, patch_width, out_width)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from ifas.model.connector import GloballyAwareConnector
+from ifas.model import connector as connectors
+from ifas.model.connector import Connector
 from ifas.model.loss import PROMPT, LossSums, answer_nll, part_sums
 from ifas.model.towers import new_tower
 
@@ -23,7 +24,7 @@ class IfasConfig(PreTrainedConfig):
     Attributes:
         vision_kind: key of `towers.TOWERS`.
         vision: fields of the tower, `image_size` in pixels included.
-        connector: queries, layers, heads, width, mlp_ratio, dropout.
+        connector: kind, queries, layers, heads, width, mlp_ratio, dropout.
         text_config: config of the language model, or its dict.
         image_token_id: placeholder of an image token in `input_ids`. It is never embedded, so it may lie outside of
             the language model's vocabulary.
@@ -61,7 +62,7 @@ class IfasModel(PreTrainedModel):
 
     def _init_weights(self, module: Any) -> None:
         """The connector initialises itself; the other parts are transformers models, or come with weights."""
-        if isinstance(module, GloballyAwareConnector):
+        if isinstance(module, Connector):
             module.reset()
 
     def train(self, mode: bool = True) -> IfasModel:
@@ -76,7 +77,7 @@ class IfasModel(PreTrainedModel):
         frozen = not any(p.requires_grad for p in self.vision.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             patches, levels = self.vision(pixel_values_BCHW)
-        dtype = self.connector.queries.dtype
+        dtype = self.connector.project.weight.dtype
         image_BQW = self.connector(patches.to(dtype), [level.to(dtype) for level in levels])
         holes_BT = input_ids_BT == self.config.image_token_id
         text_BTW: Tensor = self.language.get_input_embeddings()(input_ids_BT.masked_fill(holes_BT, 0))
@@ -123,10 +124,10 @@ class IfasModel(PreTrainedModel):
         return out.last_hidden_state[:, -1], out.past_key_values
 
 
-def new_connector(config: IfasConfig, vision: Any) -> GloballyAwareConnector:
+def new_connector(config: IfasConfig, vision: Any) -> Connector:
     """The connector between a tower and the language model of `config`, freshly initialised."""
-    return GloballyAwareConnector(
-        **(config.connector or {}),
+    return connectors.new_connector(
+        config.connector or {},
         level_widths=vision.level_widths,
         patch_width=vision.patch_width,
         out_width=config.text_config.hidden_size,  # type: ignore[union-attr]

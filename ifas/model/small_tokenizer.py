@@ -17,9 +17,25 @@ CORPUS = (
     "A person wears a mask with a smooth surface, hard edges around the eyes and no skin texture.",
     "A mannequin head with a plastic shine and rigid features under the bright light of a kiosk.",
     "The picture is blurred, the background is dark, the light is strong and comes from the side.",
+    # The words of the embedded captioner.
+    "A face before a grey background, an orange top, white clothes, hard light. A face with a brown wall behind it.",
+    "The face of a person against a teal wall, dim light, black, blue, green, red, yellow, pink, purple.",
+    "Fine wave patterns cross the picture and rippling stripes run over the picture.",
+    "A fine regular grid covers everything and tiny dots in even rows cover everything.",
+    "A straight dark frame runs beside the head and a bright straight rim cuts the picture. A straight bright edge.",
+    "The colours are washed out and black looks grey and the picture is flat and nothing in it is black.",
+    "The colours are pale and hardly any strong colour is left and the face has the same colour all over.",
+    "The surface of the face is one even colour and small sharp highlights lie on the face. It shines like plastic.",
+    "The face and the neck differ in colour and the colour changes at the rim of the face.",
+    "The face is smooth as if moulded and no pores or fine lines can be seen.",
+    "The skin shows natural shades and fine detail and lips, cheeks and skin differ softly in colour.",
+    "The background lies out of focus behind the head and the head stands clear of a soft background.",
+    "It looks like a photo printed on paper. This seems to be a sheet of paper with a face on it. It may be a mask.",
+    "It looks like a photo of a screen. This seems to be a face on the screen of a device. It may be a display.",
+    "This seems to be a person who wears a mask. It may be a mask over the face. It looks like a mannequin, a dummy.",
 )
 
-VOCABULARY = 512
+VOCABULARY = 1024
 END, PAD, UNKNOWN, USER, ASSISTANT = "<|end|>", "<|pad|>", "<|unknown|>", "<|user|>", "<|assistant|>"
 
 CHAT_TEMPLATE = (

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ifas.core.errors import DataError
+from ifas.core.errors import DataError, unknown_key
 from ifas.core.files import read_json, replacing, sha256_file, sha256_json, write_json
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ class DemoSummary:
     reused: bool = False
 
 
-def _key(seed: int, subjects: int, faces: Path | None, limit: int | None) -> dict[str, Any]:
+def _key(
+    seed: int, subjects: int, faces: Path | None, limit: int | None, sources: tuple[str, ...] | None
+) -> dict[str, Any]:
     digest = None
     if faces is not None:
         from ifas.data.simulator.cast import portrait_files
@@ -68,6 +70,7 @@ def _key(seed: int, subjects: int, faces: Path | None, limit: int | None) -> dic
         "subjects_wanted": subjects,
         "faces": digest,
         "limit": limit,
+        **({} if sources is None else {"sources": list(sources)}),
     }
 
 
@@ -151,6 +154,7 @@ def make_demo(
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
     limit: int | None = None,
+    sources: tuple[str, ...] | None = None,
 ) -> DemoSummary:
     """Makes the demo data set in `out`, in the `folder` layout with `samples.jsonl` and `dataset.json`.
 
@@ -164,13 +168,15 @@ def make_demo(
         workers: threads.
         progress: called with (pictures done, pictures in all).
         limit: at most this many pictures of the whole plan, evenly over the kinds.
+        sources: domains with train, dev and test subjects; None: `domains.SOURCE_DOMAINS`. The others hold test
+            subjects only.
 
     Raises:
         DataError: `out` holds something else; `faces` is not a folder or has too few readable portraits.
-        ConfigError: fewer than 6 subjects.
+        ConfigError: fewer than 6 subjects, or an unknown domain.
     """
     started = time.monotonic()
-    key = _key(seed, subjects, faces, limit)
+    key = _key(seed, subjects, faces, limit, sources)
     found = _existing(out, key)
     if found is not None:
         return found
@@ -192,8 +198,11 @@ def make_demo(
         notes.append("face boxes assume a head-and-shoulders portrait")
         if skipped:
             notes.append(f"{len(skipped)} portraits skipped: they can't be read")
-    targets = tuple(d for d in DOMAINS if d not in SOURCE_DOMAINS)
-    jobs = make_plan(subjects, seed, SOURCE_DOMAINS, targets, cast.kinds)
+    chosen = SOURCE_DOMAINS if sources is None else sources
+    for name in chosen:
+        if name not in DOMAINS:
+            raise unknown_key("capture domain", name, DOMAINS)
+    jobs = make_plan(subjects, seed, chosen, tuple(d for d in DOMAINS if d not in chosen), cast.kinds)
     if limit is not None:
         jobs = thin_out(jobs, limit)
 

@@ -275,6 +275,16 @@ def test_same_data_set_is_reused_and_another_replaces_it(demo: Path, tmp_path: P
     assert json.loads((out / "dataset.json").read_text())["seed"] == 8
 
 
+def test_any_domain_can_be_a_source(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make_demo(out, subjects=6, limit=1)
+    assert not make_demo(out, subjects=6, limit=1, sources=("kiosk",)).reused
+    seen = {r["domain"] for r in records_of(out) if r["split"] != "test"}
+    assert seen == {"kiosk"}
+    with pytest.raises(ConfigError, match="balcony"):
+        make_demo(out, subjects=6, sources=("balcony",))
+
+
 def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(DataError, match="did not make"):

@@ -1,12 +1,17 @@
 """GAC against a reference written from the equations, in numpy and one sample at a time."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tiny_model import pictures, tiny
 
-from ifas.model.connector import GloballyAwareConnector
+from ifas.core.errors import ConfigError
+from ifas.model.build import build, load, save
+from ifas.model.connector import GloballyAwareConnector, LastTokenConnector, new_connector
+from ifas.model.judge import Judge
 
 WIDTH, HEADS, QUERIES, PATCH, OUT = 8, 2, 3, 5, 7
 
@@ -106,3 +111,39 @@ def test_scale_of_fresh_tokens_matches_word_embeddings() -> None:
     with torch.no_grad():
         out = model(torch.randn(4, 9, 32), [torch.randn(4, 8)] * 2)
     assert 0.1 < out.std().item() < 0.17
+
+
+def test_last_token_is_the_last_level_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    model = LastTokenConnector(level_widths=(4, 6, 9), out_width=OUT).double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    patches = torch.randn(2, 4, PATCH, dtype=torch.float64, requires_grad=True)
+    levels = [torch.randn(2, w, dtype=torch.float64, requires_grad=True) for w in (4, 6, 9)]
+    out = model(patches, levels)
+    assert out.shape == (2, model.tokens, OUT) == (2, 1, OUT)
+    p = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    last = levels[-1].detach().numpy()
+    np.testing.assert_allclose(out[:, 0].detach().numpy(), linear(p, "project", norm(p, "norm_out", last)), atol=1e-12)
+    out.sum().backward()
+    assert levels[2].grad is not None
+    assert patches.grad is levels[0].grad is levels[1].grad is None
+
+
+@pytest.mark.parametrize(("kind", "tokens"), [("last_token", 1), ("gac", 4 + 3)])
+def test_kind_is_saved_with_the_model(tmp_path: Path, kind: str, tokens: int) -> None:
+    model, processor = build(tiny(f"model.connector.kind={kind}"), seed=1)
+    assert processor.image_tokens == model.connector.tokens == tokens
+    save(model, processor, tmp_path / "m")
+    again, other = load(tmp_path / "m")
+    assert type(again.connector) is type(model.connector)
+    shown = pictures(3)
+    np.testing.assert_array_equal(Judge(model, processor).judge(shown), Judge(again, other).judge(shown))
+
+
+def test_models_saved_without_a_kind_have_gac_and_an_unknown_kind_is_refused() -> None:
+    sizes = {"queries": 2, "layers": 1, "heads": 1, "width": 4, "mlp_ratio": 2.0, "dropout": 0.0}
+    widths = {"level_widths": (4, 6), "patch_width": PATCH, "out_width": OUT}
+    assert new_connector(sizes, **widths).tokens == 2 + 2
+    with pytest.raises(ConfigError, match="q-former"):
+        new_connector({**sizes, "kind": "q-former"}, **widths)
