@@ -146,7 +146,7 @@ def job(work: Path, rows: tuple[Row, ...], seed: int, base: Path | None = None) 
     made = load("tiny", [*SETTINGS, f"train.seed={seed}"])
     model, train = second_stage(made.align, made.model, made.train) if base else (made.model, made.train)
     work.mkdir(parents=True)
-    run(Job(model=model, train=train, rows=rows, images=Drawn(), run=work, base=base), lambda *_: None)
+    run(Job(model=model, train=train, rows=rows, images=Drawn(), run=work, base=base))
     return work / FINAL
 
 

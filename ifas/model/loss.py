@@ -105,7 +105,7 @@ class _AnswerNll(torch.autograd.Function):
             if to_hidden is not None:
                 to_hidden[s] = excess @ head
             if to_head is not None:
-                to_head.addmm_(excess.t(), hidden[s])
+                torch.addmm(to_head, excess.t(), hidden[s], out=to_head)
             if to_bias is not None:
                 to_bias += excess.sum(dim=0)
         return to_hidden, to_head, to_bias, None, None

@@ -89,7 +89,7 @@ def test_frozen_parts_cost_no_weight_gradients() -> None:
     vocabulary = build(config.model)[0].language.config.vocab_size
     matrices = layers * (4 * width**2 + 3 * width * hidden)
     weight_gradients = 2 * (matrices * (found.prompt + found.answer) + vocabulary * width * found.answer)
-    # The loss makes a frozen head's gradient in the forward pass; it makes a trained head's logits again in the backward.
+    # A frozen head's input gradient is made in the forward pass; a trained head's logits again in the backward pass.
     head = 2 * vocabulary * width * found.answer
     forward, backward = (
         passes["full"][f"{way}_flops_per_sample"] - passes["frozen"][f"{way}_flops_per_sample"]
