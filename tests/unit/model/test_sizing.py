@@ -190,7 +190,7 @@ def test_zero_stages_share_what_they_say() -> None:
 @pytest.mark.parametrize(
     ("overrides", "device", "ways"),
     [
-        (["train.workers=4"], 3_000_000, "train.zero_stage="),
+        (["train.workers=4"], 3_300_000, "train.zero_stage="),
         (["train.batch=64", "train.workers=1"], 8_000_000, "train.batch="),
         (["train.workers=1"], 600_000, "model.vision.tune=lora, or model.language.tune=lora"),
     ],

@@ -86,7 +86,7 @@ def test_zero_stages_agree_and_save_the_whole_model(tmp_path: Path) -> None:
         made = job(tmp_path / str(stage), f"train.zero_stage={stage}")
         trained(made)
         curves[stage] = [line["loss"] for line in read(made.run / CURVE_FILE)]
-        assert sum(p.numel() for p in load(made.run / FINAL)[0].parameters()) == 107_296
+        assert sum(p.numel() for p in load(made.run / FINAL)[0].parameters()) == 114_016
     assert curves[0] == pytest.approx(curves[1], rel=1e-5)
     assert curves[0] == pytest.approx(curves[3], rel=1e-5)
 
