@@ -63,8 +63,8 @@ SETTINGS = (
     "model.vision.lr=0.002",
     "model.language.lr=0.006",
     "model.max_answer_tokens=40",
-    "align.steps=100",
-    "align.lr_factor=0.3",
+    "align.steps=300",
+    "align.lr_factor=0.5",
 )
 
 

@@ -117,8 +117,8 @@ def keep(compared: Mapping[str, Mapping[str, Any]], margin: float) -> tuple[bool
         return False, "verdict accuracy has no interval: too few development subjects"
     verdict = f"verdict accuracy changed by {interval[0]:+.3f} to {interval[1]:+.3f}"
     if interval[0] < -margin:
-        return False, f"{verdict}, which may be worse than -{margin:g} (align.margin)"
-    return True, f"{verdict}, not worse than -{margin:g}"
+        return False, f"{verdict}: a loss of more than {margin:g} (align.margin) is not ruled out"
+    return True, f"{verdict}: no loss of more than {margin:g}"
 
 
 def _share(side: Sequence[bool | None]) -> dict[str, Any]:
