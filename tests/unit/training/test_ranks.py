@@ -1,6 +1,7 @@
 """Ranks in processes of their own: kills at random steps, and a number of ranks that changes."""
 
 import random
+import re
 import signal
 from pathlib import Path
 
@@ -102,7 +103,8 @@ def test_a_rank_without_memory_says_what_to_change(tmp_path: Path) -> None:
     made = job(tmp_path / "r", "train.workers=1", "train.batch=64", "train.zero_stage=0")
     assert train(made, 1, kill="memory:2") == [5]
     said = (tmp_path / "r.0.log").read_text()
-    assert "out of memory in the vision tower, with 64 samples of" in said
+    # Where exactly the last bytes go depends on the allocator.
+    assert re.search(r"out of memory in the [a-z ]+, with 64 samples of \d+ tokens", said)
     assert f"{0:064x}"[:60] in said
     assert "train.batch=32 train.accumulate=2" in said
     assert "train.zero_stage=1" in said
