@@ -149,7 +149,11 @@ def dvc(folder: Path, scratch: Path, remote: str, endpoint: str) -> dict[str, fl
     shutil.rmtree(repo, ignore_errors=True)
     repo.mkdir(parents=True)
     git(repo, "init", "-q")
-    settings = [("init", "-q"), ("remote", "add", "-d", "r", remote), ("config", "cache.type", "reflink,hardlink,copy")]
+    settings = [
+        ("init", "-q"),
+        ("remote", "add", "-d", "r", str(remote)),
+        ("config", "cache.type", "reflink,hardlink,copy"),
+    ]
     run(repo, *settings, *([("remote", "modify", "r", "endpointurl", endpoint)] if endpoint else []))
     shutil.copytree(folder, repo / "data", copy_function=os.link)
     began = time.perf_counter()
@@ -221,7 +225,8 @@ def main() -> int:
         generate(here / "raw", count)
         generate_large(here / "large", count // 4)
         ok, _ = throughput(here, "large", 0.5)
-        _, packing = throughput(here, "raw", None)
+        fine, packing = throughput(here, "raw", 0.5)
+        ok &= fine
         (here / "packed-raw").rename(here / "packed")
         few = alone("pack", here / "few", here / "packed-few")
         ok &= figure("pack, peak memory", packing["peak"] / 1e9, "GB", baseline=few["peak"] / 1e9, bar=1.5)

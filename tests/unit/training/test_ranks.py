@@ -119,7 +119,7 @@ def test_checkpoints_in_an_object_store_need_no_shared_folder(tmp_path: Path, mo
         whole = job(tmp_path / "whole", *TWO)
         assert train(whole, 2) == [0, 0]
         stored = job(tmp_path / "a" / "run", *TWO, f"train.storage=s3://{server.bucket}/runs")
-        assert train(stored, 2, kill="save:8") == [-signal.SIGKILL] * 2
+        assert -signal.SIGKILL in train(stored, 2, kill="save:8")
         # The next start is on another machine: nothing of the first one's disk is left.
         elsewhere = job(tmp_path / "b" / "run", *TWO, f"train.storage=s3://{server.bucket}/runs")
         assert train(elsewhere, 2) == [0, 0]
