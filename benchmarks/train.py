@@ -123,6 +123,8 @@ def bare() -> dict[str, Any]:
 def alone(part: str, workers: int = 1, cores: int = 2, threads: str = "") -> dict[str, Any]:
     """A part in a process of its own, on the first `cores` cores."""
     env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "DS_ACCELERATOR": "cpu"}
+    # Each of Ray's processes would compile its imports again; the Makefile does the same.
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     if threads:
         env["OMP_NUM_THREADS"] = threads
     command = [sys.executable, "-m", "benchmarks.train", "--part", part, str(workers)]

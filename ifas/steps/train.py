@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ifas.core.manifest import ImageSource
+    from ifas.training.record import TrainingRecord
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
@@ -74,6 +75,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     return StepResult(
         summary=f"{record.steps} steps on {record.samples} images by {record.workers} workers{resumed}, loss judgment "
         f"{record.judgment:.3f}, interpretation {record.interpretation:.3f}, {record.samples_per_second:.1f} samples/s"
+        f"{_starved(record)}"
         f"{_told(extra)}",
         facts={
             **record.model_dump(mode="json"),
@@ -84,6 +86,14 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             "unreadable": len(_of_train(bad, domains)),
             **({"alignment": _facts(extra)} if extra else {}),
         },
+    )
+
+
+def _starved(record: TrainingRecord) -> str:
+    """Says so where the model waits for its pictures."""
+    loader, demand = record.loader_samples_per_second, record.demand_samples_per_second
+    return f" (the loaders manage {loader:.1f} of the {demand:.1f} it could take: more train.loaders)" * (
+        loader < demand
     )
 
 

@@ -63,6 +63,7 @@ class Engine:
         self.config = config
         self.accumulate = accumulate
         self.peaks = [group["lr"] for group in groups]
+        self.decays = [group["weight_decay"] for group in groups]
         self._adamw = _AdamW(groups)
         self.deep, *_ = deepspeed.initialize(
             model=model,
@@ -120,6 +121,13 @@ class Engine:
     def restore(self, folder: Path, tag: str = TAG) -> None:
         """Reads what `save` wrote; every rank calls it."""
         self.deep.load_checkpoint(str(folder), tag=tag, load_module_strict=False)
+        # From the universal form, DeepSpeed's stage 3 gives every group the settings of the first one, and all
+        # parameters one and the same counter of steps, which each of them then counts up.
+        for group, decay in zip(self.deep.optimizer.param_groups, self.decays, strict=True):
+            group["weight_decay"] = decay
+        for state in self._adamw.state.values():
+            if isinstance(state.get("step"), Tensor):
+                state["step"] = state["step"].clone()
 
     def checkpoint_bytes(self) -> int:
         """What `save` will write over all ranks, in bytes, a little over-estimated."""

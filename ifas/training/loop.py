@@ -15,6 +15,7 @@ from ifas.core.files import remove, write_json
 from ifas.core.progress import Progress, emit
 from ifas.model import tuning
 from ifas.model.build import build, load
+from ifas.model.sizing import device_memory, size, will_not_fit
 from ifas.training import checkpoint
 from ifas.training.batches import Batches
 from ifas.training.checkpoint import Checkpoints
@@ -62,6 +63,8 @@ def run(
     clock.mark("imports")
     join(config)
     rank, first = dist.get_rank(), dist.get_rank() == 0
+    if first and config.gpus_per_worker:
+        _warn(job)
     if threads := os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(int(threads))
     accumulate = job.accumulate(dist.get_world_size())
@@ -140,6 +143,13 @@ def run(
     }
     _export(engine, processor, job, facts, free)
     return ended
+
+
+def _warn(job: Job) -> None:
+    """Says before anything is loaded that this run will not fit the GPU, and what to change. It is a prediction."""
+    sizes = size(job.model, job.train)
+    if warning := will_not_fit(job.model, job.train, device_memory(job.train), sizes):
+        emit("note", "train", text=str(warning))
 
 
 def _check_export(engine: Engine, job: Job, processor: Any, free: checkpoint.FreeBytes) -> None:

@@ -69,6 +69,29 @@ def test_padding_changes_nothing() -> None:
     torch.testing.assert_close(short.sums, long.sums, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_in_float64_one_two_and_eight_shares_have_one_gradient(tune: str) -> None:
+    """8 samples as 1x8, 2x4 and 8x1: micro-batches, accumulation steps and ranks are all shares of one batch."""
+    config = tiny(f"model.language.tune={tune}")
+    model, processor = build(config)
+    tuning.prepare(model, config)
+    model.double()
+    pictures8 = [processor.image(p) for p in pictures(8)]
+    batch = processor.batch(pictures8, (LIVE * 2)[:8], (CAPTIONS * 2)[:8])
+    counts = model(**batch).counts.detach()
+    found = []
+    for size in (8, 4, 1):
+        model.zero_grad()
+        for start in range(0, 8, size):
+            share = model(**{name: tensor[start : start + size] for name, tensor in batch.items()})
+            lopsided(share.sums, counts, 0.7).backward()
+        found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys() == found[2].keys()
+    for name, wanted in found[0].items():
+        for other in found[1:]:
+            torch.testing.assert_close(other[name], wanted, rtol=1e-6, atol=1e-12, msg=name)
+
+
 def test_gradients_are_the_same_under_any_split_of_the_batch() -> None:
     model, processor = build(tiny())
     batch = batch_of(processor)
