@@ -100,13 +100,13 @@ def test_a_notice_on_one_rank_makes_all_save_and_leave(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_rank_without_memory_says_what_to_change(tmp_path: Path) -> None:
-    made = job(tmp_path / "r", "train.workers=1", "train.batch=64", "train.zero_stage=0")
+    made = job(tmp_path / "r", "train.workers=1", "train.batch=256", "train.zero_stage=0")
     assert train(made, 1, kill="memory:2") == [5]
     said = (tmp_path / "r.0.log").read_text()
     # Where exactly the last bytes go depends on the allocator.
-    assert re.search(r"out of memory in the [a-z ]+, with 64 samples of \d+ tokens", said)
+    assert re.search(r"out of memory in the [a-z ]+, with 256 samples of \d+ tokens", said)
     assert f"{0:064x}"[:60] in said
-    assert "train.batch=32 train.accumulate=2" in said
+    assert "train.batch=128 train.accumulate=2" in said
     assert "train.zero_stage=1" in said
 
 
