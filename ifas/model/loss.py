@@ -75,18 +75,16 @@ def answer_nll(
 class _AnswerNll(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, bias: Tensor | None, targets: Tensor, rows: int) -> Tensor:
-        nll = torch.empty(hidden.shape[0], dtype=_wide(hidden), device=hidden.device)
-        lse = torch.empty_like(nll)
+        nll = torch.empty(hidden.shape[0], dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
         trained = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] and not trained else None
         for s in _slices(hidden, rows):
-            logits = F.linear(hidden[s], head, bias).to(nll.dtype)
-            lse[s] = logits.logsumexp(dim=-1)
-            nll[s] = lse[s] - logits.gather(1, targets[s, None])[:, 0]
+            logits = F.linear(hidden[s], head, bias)
+            nll[s] = -F.log_softmax(logits, dim=-1, dtype=nll.dtype).gather(1, targets[s, None])[:, 0]
             if slope is not None:
-                slope[s] = _excess(logits, lse[s], targets[s]).to(head.dtype) @ head
+                slope[s] = _excess(logits, targets[s], nll.dtype).to(head.dtype) @ head
         ctx.rows, ctx.trained = rows, trained
-        ctx.save_for_backward(*((hidden, head, bias, targets, lse) if trained else (slope,)))
+        ctx.save_for_backward(*((hidden, head, bias, targets) if trained else (slope,)))
         return nll
 
     @staticmethod
@@ -95,13 +93,13 @@ class _AnswerNll(torch.autograd.Function):
         if not ctx.trained:
             (slope,) = ctx.saved_tensors
             return None if slope is None else (grad_N * slope).to(slope.dtype), None, None, None, None
-        hidden, head, bias, targets, lse = ctx.saved_tensors
+        hidden, head, bias, targets = ctx.saved_tensors
         to_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         to_head = torch.zeros_like(head) if ctx.needs_input_grad[1] else None
         to_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
         for s in _slices(hidden, ctx.rows):
-            logits = F.linear(hidden[s], head, bias).to(lse.dtype)
-            excess = (grad_N[s] * _excess(logits, lse[s], targets[s])).to(head.dtype)
+            logits = F.linear(hidden[s], head, bias)
+            excess = _excess(logits, targets[s], grad_N.dtype).mul_(grad_N[s]).to(head.dtype)
             if to_hidden is not None:
                 to_hidden[s] = excess @ head
             if to_head is not None:
@@ -115,15 +113,12 @@ def _slices(hidden: Tensor, rows: int) -> list[slice]:
     return [slice(start, start + rows) for start in range(0, hidden.shape[0], rows)]
 
 
-def _excess(logits_NV: Tensor, lse_N: Tensor, targets_N: Tensor) -> Tensor:
-    """d nll / d logits = softmax - one-hot; overwrites the logits."""
-    excess_NV = logits_NV.sub_(lse_N[:, None]).exp_()
+def _excess(logits_NV: Tensor, targets_N: Tensor, dtype: torch.dtype) -> Tensor:
+    """d nll / d logits = softmax - one-hot."""
+    # Not exp of the log-probabilities, which is several times slower where many of them are tiny.
+    excess_NV = logits_NV.softmax(dim=-1, dtype=dtype)
     excess_NV.scatter_add_(1, targets_N[:, None], excess_NV.new_full((len(targets_N), 1), -1.0))
     return excess_NV
-
-
-def _wide(tensor: Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def part_sums(nll_N: Tensor, parts_N: Tensor, samples_N: Tensor, batch: int) -> LossSums:
