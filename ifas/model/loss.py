@@ -22,7 +22,7 @@ from torch.nn import functional as F
 PROMPT, JUDGMENT, INTERPRETATION = 0, 1, 2
 
 #: Logits that are in memory at once; see `answer_nll`.
-CHUNK_ELEMENTS = 2**23
+CHUNK_ELEMENTS = 2**22
 
 
 class LossSums(NamedTuple):
@@ -83,6 +83,7 @@ class _AnswerNll(torch.autograd.Function):
             nll[s] = -F.log_softmax(logits, dim=-1, dtype=nll.dtype).gather(1, targets[s, None])[:, 0]
             if slope is not None:
                 slope[s] = _excess(logits, targets[s], nll.dtype).to(head.dtype) @ head
+            del logits  # before the next chunk is made
         ctx.rows, ctx.trained = rows, trained
         ctx.save_for_backward(*((hidden, head, bias, targets) if trained else (slope,)))
         return nll
@@ -106,6 +107,7 @@ class _AnswerNll(torch.autograd.Function):
                 torch.addmm(to_head, excess.t(), hidden[s], out=to_head)
             if to_bias is not None:
                 to_bias += excess.sum(dim=0)
+            del logits, excess  # before the next chunk is made
         return to_hidden, to_head, to_bias, None, None
 
 
