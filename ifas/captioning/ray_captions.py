@@ -104,6 +104,8 @@ def _cluster(config: CaptionConfig) -> Iterator[None]:
     else:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         ray.init(
+            # Not one that someone else has started here.
+            address="local",
             # The reading tasks of Ray Data need a CPU beside those of the actors.
             num_cpus=config.actors + 1,
             include_dashboard=False,

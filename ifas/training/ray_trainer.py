@@ -151,6 +151,8 @@ def _cluster(config: TrainConfig) -> Iterator[None]:
             # Workers inherit the environment of the node that is started here.
             os.environ.update(_worker_env(config))
             ray.init(
+                # Not one that someone else has started here.
+                address="local",
                 # One more than the workers: the controller needs its own.
                 num_cpus=config.workers + 1,
                 include_dashboard=False,

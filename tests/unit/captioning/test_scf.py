@@ -91,8 +91,8 @@ def test_a_corrupt_shard_ends_the_run(tmp_path: Path) -> None:
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     manifest, images = dataset()
-    with pytest.raises(DataError, match="phash"):
-        run_scf(manifest.drop(columns="phash"), images, QUICK, source_domains=[], out=tmp_path / "out")
+    with pytest.raises(DataError, match="width"):
+        run_scf(manifest.drop(columns="width"), images, QUICK, source_domains=[], out=tmp_path / "out")
 
 
 def test_an_unknown_source_domain_is_named(tmp_path: Path) -> None:

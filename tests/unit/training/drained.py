@@ -31,7 +31,11 @@ def main(folder: Path) -> None:
     ray.cloudpickle.register_pickle_by_value(toy_training)
     made = config(*SETTINGS, "train.where=rayjob", "train.max_failures=0", "train.max_preemptions=1")
     images = ToyImages(wait=str(folder / "go"))
-    train(made.model, made.train, manifest(), images, work=folder / "work", out=folder / "model", run_name="r")
+    try:
+        train(made.model, made.train, manifest(), images, work=folder / "work", out=folder / "model", run_name="r")
+    finally:
+        # Else the next `ray.init` on this machine would look for it.
+        cluster.shutdown()
 
 
 def drain(cluster: Cluster, machines: list[object], folder: Path) -> None:
