@@ -95,7 +95,6 @@ def dataset(per_kind: int = 8, faint: float = 0.6) -> tuple[pd.DataFrame, DrawnI
                     "height": SIDE,
                     "shard": "shard-00000.parquet",
                     "row": len(rows),
-                    "phash": f"{len(rows) * 7919:016x}",
                     "licence": "CC0-1.0",
                     "source": f"{kind}/{i}.png",
                     "synthetic": True,
