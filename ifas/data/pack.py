@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ifas.core.errors import DataError
-from ifas.core.files import replacing, sha256_file, sha256_json, write_json
+from ifas.core.files import remove, replacing, sha256_file, sha256_json, write_json
 from ifas.core.imaging import ImageLimits
 from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, SHARDS_DIR
 from ifas.core.progress import Progress
@@ -138,6 +138,8 @@ def pack(
         )
     limits = limits or ImageLimits()
     with _disk_space(out), journal_beside(out) as journal:
+        for unfinished in out.parent.glob(f".{out.name}.*.part"):  # of a packing that was killed: nobody else is at it
+            remove(unfinished)
         options = [layout, name, default, limits.model_dump(), shard_bytes, frames, FORMAT]
         journal.open({"samples": len(samples), "listing": _listing(samples), "options": sha256_json(options)})
         resumed = journal.consumed

@@ -33,7 +33,7 @@ def inject(part: nn.Module, section: TunedSection, where: str) -> None:
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    kind = getattr(section, "kind", None)
+    kind = getattr(section, "kind", None) if where == "vision" else None
     if kind is not None and kind not in TOWER_TARGETS:
         raise ConfigError(
             f"LoRA: the convolutions of {kind} pad their input themselves, peft can't put an adapter beside them",

@@ -39,6 +39,7 @@ from ifas.training.curve import CURVE_FILE
 from ifas.training.job import FINAL, fingerprint, rows_of
 from ifas.training.loop import run
 from ifas.training.record import TRAINING_FILE
+from ifas.validation.unreadable import COLUMNS, UNREADABLE_FILE
 from tests import toy_dataset
 
 SWAPPED = {"live": CAPTIONS["live"], "print": CAPTIONS["replay"], "replay": CAPTIONS["print"]}
@@ -237,6 +238,7 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         source_domains=["office", "street"],
         out=root / "captions",
     )
+    pd.DataFrame({name: pd.Series(dtype="string") for name in (*COLUMNS, "reason")}).to_parquet(root / UNREADABLE_FILE)
     return {"dataset": root / "dataset", "captions": root / "captions", "validation": root}
 
 
