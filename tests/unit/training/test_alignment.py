@@ -62,7 +62,7 @@ def frame(first: int, n: int, split: str, captions: dict[str, str] = CAPTIONS) -
 def test_wrong_attack_names_are_unlearnt_and_verdicts_are_not_worse(tmp_path: Path, alone: None) -> None:
     settings = ("train.batch=9", "train.checkpoint_every=1000", "model.language.lr=0.01", "model.max_answer_tokens=24")
     first = job(tmp_path / "1", "train.steps=90", *settings, rows=rows_of(frame(0, 36, "train", SWAPPED)))
-    run(first, lambda *_: None)
+    run(first)
     model, processor = load_model(first.run / FINAL)
     rows = frame(0, 36, "train")
     examples = minable(rows, set(), 36)
@@ -75,7 +75,7 @@ def test_wrong_attack_names_are_unlearnt_and_verdicts_are_not_worse(tmp_path: Pa
     second = config(*settings, "align.steps=120", "align.lr_factor=0.5")
     model_config, train_config = stage.second_stage(second.align, second.model, second.train)
     made = job(tmp_path / "2", rows=mixture(rows_of(rows), [t.row() for t in turns], balance=True, weighted=False))
-    run(replace(made, model=model_config, train=train_config, base=first.run / FINAL), lambda *_: None)
+    run(replace(made, model=model_config, train=train_config, base=first.run / FINAL))
 
     judged = measurable(frame(300, 60, "dev"), set(rows["sample_id"]), 100)
     answers = [
@@ -108,11 +108,11 @@ def test_questions_of_any_length_in_a_batch_add_up_to_those_alone(tmp_path: Path
 
 def test_stages_have_different_fingerprints(tmp_path: Path, alone: None) -> None:
     first = job(tmp_path / "r", "train.steps=1")
-    run(first, lambda *_: None)
+    run(first)
     rows = rows_of(manifest())
     marks = {fingerprint(first.model, first.train, rows, base) for base in (None, first.run / FINAL)}
     other = job(tmp_path / "s", "train.steps=1", "train.seed=1")
-    run(other, lambda *_: None)
+    run(other)
     marks.add(fingerprint(first.model, first.train, rows, other.run / FINAL))
     assert len(marks) == 3
     turn = rows[0]._replace(question="Is it?", yes=True)
@@ -124,9 +124,9 @@ def test_stages_have_different_fingerprints(tmp_path: Path, alone: None) -> None
 
 def test_the_second_stage_trains_on_from_the_first(tmp_path: Path, alone: None) -> None:
     first = job(tmp_path / "1", "train.steps=2")
-    run(first, lambda *_: None)
+    run(first)
     kept = job(tmp_path / "2", "train.steps=1", "model.language.lr=0", "model.connector.lr=0", "model.vision.lr=0")
-    run(replace(kept, base=first.run / FINAL), lambda *_: None)
+    run(replace(kept, base=first.run / FINAL))
     weights = [folder.run / FINAL / "model.safetensors" for folder in (first, kept)]
     assert sha256_file(weights[0]) == sha256_file(weights[1]), "without a learning rate it is the first model"
 
@@ -252,7 +252,7 @@ def stepped(inputs: dict[str, Path], root: Path, *overrides: str) -> dict[str, A
     The workers are this process: what Ray does around the loop is shown in test_ray.
     """
     (root / "work").mkdir(parents=True, exist_ok=True)
-    ray_trainer.fit = lambda job: run(job, lambda *_: None)  # type: ignore[assignment]
+    ray_trainer.fit = lambda job, _began: run(job)  # type: ignore[assignment]
     made: RunConfig = load("tiny", [*SETTINGS, *overrides])
     context = Context(run_id="r", work=root / "work", lineage=Lineage(run_id="r"), lineage_out=root / "lineage.json")
     try:
@@ -322,7 +322,7 @@ def test_a_kill_between_the_stages_redoes_no_stage_and_changes_nothing(
 def finished(folder: Path, seed: int) -> Path:
     """A trained model directory as the driver leaves it."""
     made = job(folder, "train.steps=1", f"train.seed={seed}")
-    run(made, lambda *_: None)
+    run(made)
     (made.run / FINAL / TRAINING_FILE).write_text(json.dumps({"seed": seed}))
     shutil.copy(made.run / CURVE_FILE, made.run / FINAL / CURVE_FILE)
     return made.run / FINAL
