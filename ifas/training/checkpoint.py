@@ -153,8 +153,11 @@ class Checkpoints:
                 if first:
                     write_json(folder / PROGRESS_FILE, progress)
         if first:
-            for old in self._names()[: -self.keep]:
-                self._drop(old)
+            names = self._names()
+            kept = [n for n in names if self._whole(n)][-self.keep :]
+            for old in names:
+                if old not in kept:
+                    self._drop(old)
         dist.barrier()
         return target
 
@@ -190,7 +193,10 @@ class Checkpoints:
     def restore(self, engine: Engine, found: Found) -> None:
         """Puts the state of a checkpoint into the engine, which was made for `found.universal`."""
         engine.restore(found.folder, UNIVERSAL if found.universal else TAG)
-        remove(self.run / "fetched")
+        dist.barrier()  # the other ranks of this machine may still be reading
+        with one_per_machine() as mine:
+            if mine:
+                remove(self.run / "fetched")
 
     def _names(self) -> list[str]:
         names = storage.listing(self.uri) if self.uri else [p.name for p in self.run.glob(f"{PREFIX}*")]

@@ -87,6 +87,8 @@ def run(
     starts = Starts(job)
     if first:
         starts.begin(start, dist.get_world_size())
+        if start:
+            emit("note", "train", text=f"goes on after step {start} of {config.steps}")
     curve = Curve(job.run / CURVE_FILE, start) if first else None
     tracking = sink(job) if first else None
     progress = Progress("train", total=config.steps, unit="steps", done=start)
