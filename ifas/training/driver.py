@@ -17,6 +17,7 @@ from ifas.training.curve import CURVE_FILE, read
 from ifas.training.job import FACTS_FILE, FINAL, Job, Row, fingerprint, rows_of
 from ifas.training.record import TRAINING_FILE, TrainingRecord
 from ifas.training.starts import Starts
+from ifas.training.weights import sample_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +68,10 @@ def train(
         remove(unfinished)
     # A finished model is here if only the last rename was missed; training again would give the same.
     if not (run / FINAL).is_dir():
+        # What can be told before Ray starts, is.
+        sample_weights(rows, config)
+        if job.uri:
+            storage.listing(job.uri)
         if base is None:
             _prepare_sources(model_config)
         from ifas.training.ray_trainer import fit

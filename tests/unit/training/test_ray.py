@@ -129,9 +129,17 @@ def test_a_drained_machine_is_left_with_a_checkpoint_and_no_lost_step(
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
 
 
-def test_a_missing_source_is_told_before_ray_starts(tmp_path: Path) -> None:
-    made = config("model.language.source=./nowhere")
-    with pytest.raises(ConfigError, match="nowhere"):
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.language.source=./nowhere", "nowhere"),
+        ("train.storage=nope://bucket", "nope"),
+        ("train.species_weights={mannequin: 2}", "mannequin"),
+    ],
+)
+def test_what_is_missing_is_told_before_ray_starts(tmp_path: Path, override: str, said: str) -> None:
+    made = config(override)
+    with pytest.raises(ConfigError, match=said):
         train(made.model, made.train, manifest(), ToyImages(), work=tmp_path / "w", out=tmp_path / "m", run_name="r")
     assert not ray.is_initialized()
     assert not (tmp_path / "m").exists()
