@@ -82,13 +82,42 @@ def test_resume_equals_uninterrupted(tmp_path: Path, stage: int, overrides: tupl
 
 def test_zero_stages_agree_and_save_the_whole_model(tmp_path: Path) -> None:
     curves = {}
-    for stage in (0, 1, 3):
-        made = job(tmp_path / str(stage), f"train.zero_stage={stage}")
+    for stage, offload in ((0, "none"), (1, "none"), (2, "optimizer"), (3, "none"), (3, "optimizer")):
+        made = job(tmp_path / f"{stage}-{offload}", f"train.zero_stage={stage}", f"train.offload={offload}")
         trained(made)
-        curves[stage] = [line["loss"] for line in read(made.run / CURVE_FILE)]
+        curves[stage, offload] = [line["loss"] for line in read(made.run / CURVE_FILE)]
         assert sum(p.numel() for p in load(made.run / FINAL)[0].parameters()) == 114_016
-    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
-    assert curves[0] == pytest.approx(curves[3], rel=1e-5)
+    for curve in curves.values():
+        assert curve == pytest.approx(curves[0, "none"], rel=1e-5)
+
+
+@pytest.mark.parametrize("settings", [("train.schedule=one-cycle",), ("train.length_window=3",), ("train.loaders=3",)])
+def test_resume_under_other_settings_equals_uninterrupted(tmp_path: Path, settings: tuple[str, ...]) -> None:
+    whole, again = (job(tmp_path / name, *settings) for name in ("whole", "again"))
+    trained(whole)
+    killed_after(again, 3)
+    trained(again)
+    assert weights(again) == weights(whole)
+
+
+def test_the_plain_loss_and_weights_are_trained_on(tmp_path: Path) -> None:
+    """The first step's losses differ as the settings say; the parts that are logged do not depend on them."""
+    lines = {}
+    for name, settings in {
+        "lopsided": (),
+        "plain": ("train.loss=plain",),
+        "weighted": ("train.species_weights={print: 5.0}",),
+    }.items():
+        made = job(tmp_path / name, "train.steps=2", "train.batch=6", *settings)
+        trained(made)
+        lines[name] = read(made.run / CURVE_FILE)[0]
+    for part in ("judgment", "interpretation"):
+        assert lines["plain"][part] == pytest.approx(lines["lopsided"][part])
+        assert lines["weighted"][part] == pytest.approx(lines["lopsided"][part])
+    judgment, interpretation = lines["plain"]["judgment"], lines["plain"]["interpretation"]
+    assert min(judgment, interpretation) < lines["plain"]["loss"] < max(judgment, interpretation)
+    assert abs(lines["plain"]["loss"] - interpretation) < abs(lines["lopsided"]["loss"] - interpretation)
+    assert lines["weighted"]["loss"] != pytest.approx(lines["lopsided"]["loss"], abs=1e-4)
 
 
 def test_bf16_is_close_to_fp32_and_saved_as_bf16(tmp_path: Path) -> None:
