@@ -3,7 +3,7 @@
 Baselines, in the same run: a loop that reads every file and hashes it, by as many threads as packing has, and by one;
 DVC on the loose files, with the same commands in one process, to a real S3 server (SeaweedFS) and to a folder. Packing
 is measured at two sizes: CelebA-Spoof's images have 118 KB on average. Each measurement runs in a process of its own,
-so that its peak memory is its own.
+so that its peak memory is its own; that of packing is its processes' together.
 """
 
 from __future__ import annotations
@@ -114,17 +114,17 @@ def scanned(count: str) -> dict[str, float]:
     """What packing holds of a dataset while it runs, images apart: samples, and the ledger of bytes seen."""
     import hashlib
 
-    from ifas.data.pack import _Ledger
+    from ifas.data.pack.ledger import Ledger
     from ifas.data.readers import RawSample
 
     samples = []
-    ledger = _Ledger("bench", "x")
-    root = Path("/data/CelebA_Spoof")
+    ledger = Ledger()
+    root = "/data/CelebA_Spoof"
     for n in range(int(count)):
         source = f"Data/train/{n // 60}/live/{n:06d}.png"
         samples.append(
             RawSample(
-                path=root / source,
+                path=f"{root}/{source}",
                 source=source,
                 domain="celeba-spoof",
                 subject_id=str(n // 60),
@@ -136,7 +136,7 @@ def scanned(count: str) -> dict[str, float]:
                 licence="terms",
             )
         )
-        ledger.take({"sample_id": hashlib.sha256(source.encode()).hexdigest(), "source": source, "pai_species": "live"})
+        ledger.take(hashlib.sha256(source.encode()).hexdigest(), source, "live")
     return {"images": len(samples), "seconds": 0.0}
 
 
@@ -178,7 +178,7 @@ def dvc_seconds(here: Path, kind: str) -> tuple[float, float]:
     return found[0], found[1]
 
 
-PARTS = {"hash": read_and_hash, "pack": packed, "scan": scanned, "dvc": dvc}
+PARTS = {"warm": warmed, "hash": read_and_hash, "pack": packed, "scan": scanned, "dvc": dvc}
 
 
 def alone(part: str, *arguments: object) -> dict[str, float]:
@@ -190,24 +190,30 @@ def alone(part: str, *arguments: object) -> dict[str, float]:
 
 
 def throughput(here: Path, name: str, bar: float | None) -> tuple[bool, dict[str, float]]:
-    """Packs `name` and prints its images per second against the bare loop by as many threads, and by one."""
-    alone("hash", here / name, WORKERS)  # once for the file cache, so that both sides read from memory
-    bare, packing = alone("hash", here / name, WORKERS), alone("pack", here / name, here / f"packed-{name}")
-    loop = alone("hash", here / name, 1)
-    rates = [part["images"] / part["seconds"] for part in (packing, bare, loop)]
-    size = f"{packing['bytes'] / packing['images'] / 1e3:.0f} KB"
-    ok = figure(
-        f"pack, {size} an image, against reading and hashing by {WORKERS} threads",
-        rates[0],
-        "images/s",
-        baseline=rates[1],
-        bar=bar,
-        bar_is="ratio >=",
-    )
-    figure(f"pack, {size} an image, against the loop by one thread", rates[0], "images/s", baseline=rates[2])
-    cpu = [part["cpu"] / part["images"] * 1e6 for part in (packing, loop)]
-    figure(f"pack, {size} an image, processor time against the loop by one thread", cpu[0], "us", baseline=cpu[1])
+    """Packs `name` and prints its images per second against the bare loop, by as many threads and by one."""
+    alone("hash", here / name, 1)  # once for the file cache, so that both sides read from memory
+    alone("warm", here / name, here / "warm")
+    loops = {threads: alone("hash", here / name, threads) for threads in (1, WORKERS)}
+    packing = alone("pack", here / name, here / f"packed-{name}")
+    rate = packing["images"] / packing["seconds"]
+    rates = {threads: loop["images"] / loop["seconds"] for threads, loop in loops.items()}
+    what = f"pack, {packing['images']} images of {packing['bytes'] / packing['images'] / 1e3:.0f} KB, against the loop"
+    best = max(rates, key=lambda threads: rates[threads])
+    ok = True
+    for threads, baseline in rates.items():
+        mine = bar if threads == best else None
+        called = f"{what} by {threads} thread(s){', the quicker one' if threads == best else ''}"
+        ok &= figure(called, rate, "images/s", baseline=baseline, bar=mine, bar_is="ratio >=")
     return ok, packing
+
+
+def warmed(root: Path, out: Path) -> dict[str, float]:
+    """Writes as many bytes as `root` holds and removes them: a virtual machine's memory costs more the first time."""
+    with out.open("wb") as file:
+        for source in root.rglob("*.jpg"):
+            file.write(source.read_bytes())
+    out.unlink()
+    return {}
 
 
 def main() -> int:
@@ -215,7 +221,8 @@ def main() -> int:
     if sys.argv[1:2] == ["--part"]:
         part, *arguments = sys.argv[2:]
         found = PARTS[part](*(Path(a) if a.startswith("/") else a for a in arguments))  # type: ignore[operator]
-        found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        found["peak"] = (peaks[0] + WORKERS * peaks[1]) * 1024
         print(json.dumps(found))
         return 0
     count = int(sys.argv[1]) if sys.argv[1:] else 20_000
@@ -223,10 +230,11 @@ def main() -> int:
         here = Path(folder)
         generate(here / "few", count // 4)
         generate(here / "raw", count)
-        generate_large(here / "large", count // 4)
-        ok, _ = throughput(here, "large", 0.5)
-        fine, packing = throughput(here, "raw", 0.5)
+        generate_large(here / "large", count)
+        ok, large = throughput(here, "large", 0.5)
+        fine, packing = throughput(here, "raw", None)
         ok &= fine
+        packing["peak"] = max(packing["peak"], large["peak"])
         (here / "packed-raw").rename(here / "packed")
         few = alone("pack", here / "few", here / "packed-few")
         ok &= figure("pack, peak memory", packing["peak"] / 1e9, "GB", baseline=few["peak"] / 1e9, bar=1.5)

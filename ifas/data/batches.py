@@ -188,7 +188,7 @@ def _sample(
     subject = f"{name}/{row['subject_id']}"
     box = row.get("face_box")
     return RawSample(
-        path=root / source,
+        path=os.path.join(root, source),
         source=f"{name}/{source}",
         domain=domain,
         subject_id=subject,

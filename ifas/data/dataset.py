@@ -9,8 +9,10 @@ from typing import Any
 from ifas.core.errors import CorruptShardError, DataError
 from ifas.core.files import read_json, sha256_file
 from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, SHARDS_DIR
+from ifas.data.tables import contents_sha256
 
-FORMAT = 1
+#: 1 vouched for shards by the hash of the file; 2 does so by `ids_sha256`.
+FORMAT = 2
 REFETCH = "fetch this dataset revision again (`ifas step ingest`), or pack it again from the raw images"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
@@ -43,21 +45,42 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def verify(dataset_dir: Path, *, called: str = "") -> dict[str, Any]:
-    """Checks the hash of the manifest and of every shard; returns the index.
+    """Checks the hash of the manifest and of every image; returns the index.
 
     Args:
         called: what an error calls the folder, when its path says nothing to the user.
 
     Raises:
-        CorruptShardError: names the file, the expected and the found hash.
+        CorruptShardError: names the file, and the row or the expected and the found hash.
         DataError: the folder has no index.
     """
     index = read_index(dataset_dir)
     where = called or str(dataset_dir)
     check_hash(dataset_dir / MANIFEST_FILE, index["manifest_sha256"], f"{MANIFEST_FILE} of {where}")
     for name, shard in index["shards"].items():
-        check_hash(dataset_dir / SHARDS_DIR / name, shard["sha256"], f"shard {name} of {where}")
+        check_shard(dataset_dir / SHARDS_DIR / name, shard, f"shard {name} of {where}")
     return index
+
+
+def shard_hash(shard: dict[str, Any]) -> str:
+    """What stands for the contents of a shard, as the index lists it."""
+    return str(shard.get("ids_sha256") or shard["sha256"])
+
+
+def check_shard(file: Path, shard: dict[str, Any], called: str) -> None:
+    """Raises CorruptShardError when a shard is missing or an image in it is not the one that was packed."""
+    if "ids_sha256" not in shard:
+        check_hash(file, shard["sha256"], called)
+        return
+    if not file.is_file():
+        raise CorruptShardError(f"{called} is missing", REFETCH)
+    try:
+        found = contents_sha256(file)
+    except ValueError as error:
+        raise CorruptShardError(f"{called} is corrupt: {error}", REFETCH) from error
+    if found != shard["ids_sha256"]:
+        expected = shard["ids_sha256"]
+        raise CorruptShardError(f"{called} holds other images: expected hash of ids {expected}, found {found}", REFETCH)
 
 
 def check_hash(file: Path, expected: str, called: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from ifas.data.readers import Scan
@@ -40,10 +39,10 @@ def findings(scan: Scan) -> dict[str, Any]:
     }
 
 
-def _unreadable(path: Path) -> bool:
+def _unreadable(path: str) -> bool:
     """Missing, empty, or not ours to read. Whether it holds an image is seen when it is packed."""
     try:
-        return path.stat().st_size == 0 or not os.access(path, os.R_OK)
+        return os.stat(path).st_size == 0 or not os.access(path, os.R_OK)
     except OSError:
         return True
 

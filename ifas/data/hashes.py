@@ -11,6 +11,7 @@ from ifas.core.files import replacing
 from ifas.core.home import home
 from ifas.core.look import look
 from ifas.core.manifest import ImageSource
+from ifas.data.dataset import shard_hash
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +43,7 @@ def hashes(rows: pd.DataFrame, images: ImageSource, index: dict[str, Any], worke
 
 
 def _of_shard(name: str, shard: dict[str, Any], images: ImageSource, workers: int) -> list[str | None]:
-    kept = home() / KEPT / f"{shard['sha256']}.json"
+    kept = home() / KEPT / f"{shard_hash(shard)}.json"
     try:
         read: list[str | None] = json.loads(kept.read_text(encoding="utf-8"))
         if len(read) == shard["rows"]:

@@ -22,30 +22,23 @@ class Still:
 
 
 class Room:
-    """Memory that files are read into one behind the other. To take fresh memory for each costs more than hashing it.
+    """Memory that files are read into, one after the other. To take fresh memory for each costs more than hashing it.
 
-    What it has read is valid until `clear`.
+    What it has read is valid until it reads again.
     """
 
     def __init__(self, size: int) -> None:
         self._memory = memoryview(bytearray(size))
-        self._used = 0
 
-    def clear(self) -> None:
-        """Makes all room free again."""
-        self._used = 0
-
-    def read(self, path: Path, limits: ImageLimits) -> bytes | memoryview:
+    def read(self, path: str | Path, limits: ImageLimits) -> bytes | memoryview:
         """A file's bytes; ImageRefused before reading when it is larger than an image may be."""
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if size > limits.max_bytes:
                 raise ImageRefused(f"image has {size} bytes, the limit is {limits.max_bytes}")
-            if size > len(self._memory) - self._used:
+            if size > len(self._memory):
                 return file.read(size)
-            read = file.readinto(self._memory[self._used : self._used + size])
-            self._used += read
-            return self._memory[self._used - read : self._used]
+            return self._memory[: file.readinto(self._memory[:size])]
 
 
 def stills(
@@ -70,6 +63,6 @@ def stills(
         yield Refusal(sample.source, f"can't be read: {error.strerror or error}", "read")
 
 
-def read_limited(path: Path, limits: ImageLimits) -> bytes:
+def read_limited(path: str | Path, limits: ImageLimits) -> bytes:
     """As `Room.read`, into memory of its own."""
     return bytes(Room(0).read(path, limits))

@@ -212,9 +212,9 @@ def _packed(
     called = {}
     lines = []
     for number, sample in enumerate(samples):
-        link = staged / f"{number:06d}{sample.path.suffix.lower()}"
+        link = staged / f"{number:06d}{Path(sample.path).suffix.lower()}"
         link.parent.mkdir(exist_ok=True)
-        os.symlink(sample.path.resolve(), link)
+        os.symlink(Path(sample.path).resolve(), link)
         called[link.name] = sample.source
         lines.append(
             {

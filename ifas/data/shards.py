@@ -13,7 +13,7 @@ from typing import Any
 
 from ifas.core.errors import CorruptShardError, DataError
 from ifas.core.manifest import SHARDS_DIR
-from ifas.data.dataset import REFETCH, check_hash, read_index, verify
+from ifas.data.dataset import REFETCH, check_shard, read_index, verify
 
 #: Row groups (about 256 KB each) of a shard that stay in memory, for readers that go through rows in order.
 GROUPS_KEPT = 4
@@ -23,7 +23,7 @@ GROUPS_KEPT = 4
 class ShardImages:
     """The images of a dataset folder, an `ifas.core.manifest.ImageSource`.
 
-    A shard is opened, and its hash checked, when a process first reads from it. Pickling takes only the path along.
+    A shard is opened, and its images checked, when a process first reads from it. Pickling takes only the path along.
     """
 
     root: Path
@@ -60,7 +60,7 @@ class _Shard:
         if name not in listed:
             raise DataError(f"{root} has no shard {name!r}", f"its shards are: {', '.join(listed)}")
         file = root / SHARDS_DIR / name
-        check_hash(file, listed[name]["sha256"], f"shard {name} of {root}")
+        check_shard(file, listed[name], f"shard {name} of {root}")
         try:
             self._file: Any = pq.ParquetFile(file)
         except (OSError, pa.ArrowException) as error:

@@ -6,13 +6,13 @@ what has not changed only once.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ifas.core.files import sha256_file
 from ifas.core.manifest import COLUMNS, SHARDS_DIR
 
 if TYPE_CHECKING:
@@ -25,10 +25,13 @@ GROUP_ROWS = 64
 
 @dataclass(frozen=True)
 class ShardFile:
-    """One finished shard. `bytes` is the size of the file."""
+    """One finished shard. `bytes` is the size of the file, `ids_sha256` the hash of its sample ids, joined.
+
+    An id is the hash of its image, so this vouches for every image without hashing the file once more.
+    """
 
     name: str
-    sha256: str
+    ids_sha256: str
     rows: int
     bytes: int
 
@@ -48,7 +51,8 @@ class ShardWriter:
         self._writer: Any = None
         self._name = ""
         self._rows = self._bytes = 0
-        self._ids: list[bytes] = []
+        self._digest = hashlib.sha256()
+        self._ids: list[str] = []
         self._ends = [0]
         self._memory = memoryview(bytearray(2 * GROUP_BYTES))
 
@@ -72,7 +76,8 @@ class ShardWriter:
         if end > len(self._memory):
             self._memory = memoryview(bytearray(self._memory[:start]) + bytes(end - start))
         self._memory[start:end] = image
-        self._ids.append(sample_id.encode())
+        self._digest.update(sample_id.encode())
+        self._ids.append(sample_id)
         self._ends.append(end)
         self._rows += 1
         self._bytes += len(image)
@@ -91,16 +96,17 @@ class ShardWriter:
             return
         self._flush()
         self._writer.close()
-        path = self._folder / self._name
-        self.files.append(ShardFile(self._name, sha256_file(path), self._rows, path.stat().st_size))
         self._writer = None
+        size = (self._folder / self._name).stat().st_size
+        self.files.append(ShardFile(self._name, self._digest.hexdigest(), self._rows, size))
 
     def _open(self) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self._name = f"shard-{self._first + len(self.files):05d}.parquet"
+        self._name = shard_name(self._first + len(self.files))
         self._rows = self._bytes = 0
+        self._digest = hashlib.sha256()
         schema = pa.schema([pa.field("sample_id", pa.string(), False), pa.field("image", pa.binary(), False)])
         # Encoded images do not compress, and statistics of their bytes are of no use.
         self._writer = pq.ParquetWriter(
@@ -125,6 +131,35 @@ class ShardWriter:
         arrays = [pa.array(self._ids, pa.string()), images]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._writer.schema))
         self._ids, self._ends = [], [0]
+
+
+def shard_name(number: int) -> str:
+    """File name of a shard."""
+    return f"shard-{number:05d}.parquet"
+
+
+def contents_sha256(shard: Path) -> str:
+    """The `ids_sha256` of a shard, after a look at every image in it.
+
+    Raises:
+        ValueError: the file is not a shard, or an image has not the bytes that its id says; names the row.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    digest, row = hashlib.sha256(), 0
+    try:
+        with pq.ParquetFile(shard) as file:
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group, columns=["sample_id", "image"], use_threads=False)
+                for sample_id, image in zip(rows["sample_id"].to_pylist(), rows["image"], strict=True):
+                    if hashlib.sha256(image.as_buffer()).hexdigest() != sample_id:
+                        raise ValueError(f"row {row}, sample {sample_id}, holds other bytes")
+                    digest.update(sample_id.encode())
+                    row += 1
+    except (OSError, pa.ArrowException, KeyError, MemoryError) as error:
+        raise ValueError(f"it can't be read as Parquet: {str(error).splitlines()[0]}") from error
+    return digest.hexdigest()
 
 
 def manifest_schema() -> pa.Schema:

@@ -7,6 +7,7 @@ Subject numbers start again at 1 in each split, so a subject is known by split a
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ class CasiaMfsd:
             subject = f"{split}-{int(number)}"
             quality = "high" if name.startswith("HR") else "low" if int(name) % 2 else "normal"
             return RawSample(
-                path=root / source,
+                path=os.path.join(root, source),
                 source=source,
                 domain=LAYOUT.name,
                 subject_id=subject,

@@ -9,6 +9,7 @@ videos is only compared with the paths, since public lists differ in polarity.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ class CasiaSurf3dMask:
             real = match[1] is not None
             subject = match[1] if real else match[3]
             return refused.get(source) or RawSample(
-                path=root / source,
+                path=os.path.join(root, source),
                 source=source,
                 domain=LAYOUT.name,
                 subject_id=subject,

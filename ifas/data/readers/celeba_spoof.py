@@ -129,7 +129,7 @@ def _sample(root: Path, source: str, row: list[int]) -> RawSample | Refusal:
     split: Split = "test"
     if split_folder.lower() == "train":
         split = train_or_dev(subject)
-    path = root / source
+    path = os.path.join(root, source)
     return RawSample(
         path=path,
         source=source,
@@ -140,16 +140,16 @@ def _sample(root: Path, source: str, row: list[int]) -> RawSample | Refusal:
         pai_species=SPECIES[spoof],
         illumination=ILLUMINATION[illumination],
         environment=ENVIRONMENT[environment],
-        face_box=_box(path.with_name(f"{path.stem}_BB.txt")),
+        face_box=_box(os.path.splitext(path)[0] + "_BB.txt"),
         box_frame=BOX_FRAME,
         licence=LICENCE,
     )
 
 
-def _box(file: Path) -> tuple[float, float, float, float] | None:
+def _box(file: str) -> tuple[float, float, float, float] | None:
     """x, y, w, h of the first line (a score follows); None where there is no readable box, as for some images."""
     try:
-        x, y, w, h = (float(v) for v in file.read_text(encoding="ascii").split()[:4])
+        x, y, w, h = (float(v) for v in Path(file).read_text(encoding="ascii").split()[:4])
     except (OSError, ValueError):
         return None
     return (x, y, w, h)

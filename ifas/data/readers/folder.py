@@ -104,7 +104,7 @@ def _from_path(root: Path, source: str, licence: str, synthetic: bool) -> RawSam
             f"rename it to one of: {', '.join(PAI_SPECIES)}",
         )
     return RawSample(
-        path=root / source,
+        path=os.path.join(root, source),
         source=source,
         domain=domain,
         subject_id=subject,
@@ -173,7 +173,7 @@ def _from_row(root: Path, row: dict[str, Any], licence: str, synthetic: bool) ->
         return Refusal(row["path"], "listed in samples.jsonl but the file is not there")
     box = row.get("face_box")
     return RawSample(
-        path=root / row["path"],
+        path=os.path.join(root, row["path"]),
         source=row["path"],
         domain=row["domain"],
         subject_id=row["subject_id"],

@@ -9,6 +9,7 @@ subject, which is our choice. A label in a list is only compared with the path.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ class HiFiMask:
             if splits and subject not in splits:
                 return Refusal(source, f"subject {subject} is in no protocol list")
             return RawSample(
-                path=root / source,
+                path=os.path.join(root, source),
                 source=source,
                 domain=LAYOUT.name,
                 subject_id=subject,

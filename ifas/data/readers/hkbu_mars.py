@@ -8,6 +8,7 @@ uses, are not known to us: give it in this layout. There are no splits; they are
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ class HkbuMars:
                 return Refusal(source, f"lies in the folder of subject {folder} but is named after subject {named}")
             subject = f"{folder:02d}"
             return refused.get(source) or RawSample(
-                path=root / source,
+                path=os.path.join(root, source),
                 source=source,
                 domain=LAYOUT.name,
                 subject_id=subject,

@@ -9,6 +9,7 @@ Videos of the phone end in .mp4, those of the laptop in .mov.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ class MsuMfsd:
                 return Refusal(source, f"subject {client} is in none of {', '.join(LISTS.values())}")
             subject = f"client{client:03d}"
             return RawSample(
-                path=root / source,
+                path=os.path.join(root, source),
                 source=source,
                 domain=LAYOUT.name,
                 subject_id=subject,

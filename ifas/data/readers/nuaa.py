@@ -9,6 +9,7 @@ is our choice and which a note says. Whole frames (`Raw`) are read where they ar
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Nuaa:
                 return None
             kind, _, subject, _, glasses, place, session, frame = match.groups()
             return RawSample(
-                path=root / source,
+                path=os.path.join(root, source),
                 source=source,
                 domain=LAYOUT.name,
                 subject_id=subject,

@@ -7,6 +7,7 @@ File 1 is bona fide, 2 and 3 are prints of two printers, 4 and 5 replays on two 
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class OuluNpu:
                 return None
             split, phone, session, user, file = match.groups()
             return RawSample(
-                path=root / source,
+                path=os.path.join(root, source),
                 source=source,
                 domain=LAYOUT.name,
                 subject_id=f"user{int(user):02d}",

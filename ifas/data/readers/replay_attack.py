@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ class ReplayAttack:
             else:
                 return None
             return RawSample(
-                path=root / source,
+                path=os.path.join(root, source),
                 source=source,
                 domain=LAYOUT.name,
                 subject_id=client,

@@ -8,6 +8,7 @@ cropped, a full and an upper-face paper mask.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ class RoseYoutu:
                 return None
             split, kind, _, device, _, person, _ = match.groups()
             return RawSample(
-                path=root / source,
+                path=os.path.join(root, source),
                 source=source,
                 domain=LAYOUT.name,
                 subject_id=person,

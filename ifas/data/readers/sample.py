@@ -22,13 +22,14 @@ HDF5_SUFFIXES = frozenset({".hdf5", ".h5"})
 class RawSample:
     """One image, or one medium of many frames, of a raw dataset.
 
+    `path` is where its file is; a string, since building a Path costs as much as reading a small image.
     Label and spoof type follow from the PAI species, so they can't contradict it.
 
     `face_box` is x, y, w, h in a frame of `box_frame` (width, height), or in pixels of the image where that is None;
     packing, which knows the image's size, scales and clips it.
     """
 
-    path: Path
+    path: str
     source: str
     domain: str
     subject_id: str

@@ -7,6 +7,7 @@ Type 1 is bona fide, 2 print, 3 replay.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ class Siw:
                 return Refusal(source, f"lies in {kind}/ but its type is {type_} ({SPECIES[type_]})")
             subject = f"{int(folder):03d}"
             return RawSample(
-                path=root / source,
+                path=os.path.join(root, source),
                 source=source,
                 domain=LAYOUT.name,
                 subject_id=subject,

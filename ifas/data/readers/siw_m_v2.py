@@ -10,6 +10,7 @@ and splits are cut by it, which is our choice.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -65,7 +66,7 @@ class SiwMV2:
                 return Refusal(source, f"lies in {folder or 'Live'}/ ({species}) but its name says {prefix}")
             subject = f"{species}-{int(number)}"
             return RawSample(
-                path=root / source,
+                path=os.path.join(root, source),
                 source=source,
                 domain=LAYOUT.name,
                 subject_id=subject,

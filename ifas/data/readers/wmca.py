@@ -10,6 +10,7 @@ a rigid mask. Species follow from type and PAI number together, as the public le
 from __future__ import annotations
 
 import csv
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -89,7 +90,7 @@ class Wmca:
                     said = "bona fide" if live else "an attack"
                     return Refusal(source, f"the grandtest CSV says {said}, type {type_} says {species}")
             return RawSample(
-                path=root / source,
+                path=os.path.join(root, source),
                 source=source,
                 domain=LAYOUT.name,
                 subject_id=client,

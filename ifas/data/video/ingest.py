@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ifas.core.imaging import ImageLimits
@@ -39,7 +40,7 @@ def frames_of(
     follower = FaceTracker(detector(detect))
     seen: dict[int, Seen] = {}
     times: list[float] = []
-    for number, (frame, time) in enumerate(read(sample.path, limits)):
+    for number, (frame, time) in enumerate(read(Path(sample.path), limits)):
         times.append(time)
         found = None if cropped else follower.step(frame)
         if found:
@@ -51,7 +52,7 @@ def frames_of(
         "seconds": 1.0 if cropped else times[-1] * len(times) / max(1, len(times) - 1),
         "motion": 0.01 if cropped else motion(list(boxes.values())),
     }
-    for number, (frame, _) in enumerate(read(sample.path, limits)):
+    for number, (frame, _) in enumerate(read(Path(sample.path), limits)):
         if not wanted or number > wanted[-1]:
             return
         if number in wanted:

@@ -204,8 +204,9 @@ def test_every_row(layout: str, tmp_path: Path) -> None:
     assert scan.licence
     for sample in scan.samples:
         assert sample.label == ("live" if sample.pai_species == "live" else "spoof")
-        assert sample.container == {".png": "image", ".jpg": "image", ".hdf5": "hdf5"}.get(sample.path.suffix, "video")
-        assert sample.path.is_file()
+        ending = Path(sample.path).suffix
+        assert sample.container == {".png": "image", ".jpg": "image", ".hdf5": "hdf5"}.get(ending, "video")
+        assert Path(sample.path).is_file()
     media = {s.media_id for s in scan.samples}
     assert len(media) == len(
         {s.source.rpartition("/")[0] if layout in ("hifimask", "nuaa") else s.source for s in scan.samples}

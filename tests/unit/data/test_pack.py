@@ -36,7 +36,7 @@ def test_manifest_has_exactly_the_columns(tmp_path: Path) -> None:
 def test_index_counts_and_hashes(tmp_path: Path) -> None:
     report = pack("folder", folder_dataset(tmp_path / "raw"), tmp_path / "out", name="tiny", licence=LICENCE)
     index = verify(tmp_path / "out")
-    assert (index["format"], index["name"], index["rows"], index["subjects"]) == (1, "tiny", 36, 3)
+    assert (index["format"], index["name"], index["rows"], index["subjects"]) == (2, "tiny", 36, 3)
     assert index["licences"] == {LICENCE: 36}
     assert set(index["counts"]) == {"desk", "door"}
     assert sum(n for splits in index["counts"].values() for types in splits.values() for n in types.values()) == 36
@@ -65,11 +65,11 @@ def test_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     hashes = set()
     for number, workers in enumerate((1, 2, 2)):
         out = tmp_path / f"out{number}"
-        report = pack("folder", raw, out, name="tiny", licence=LICENCE, workers=workers)
+        report = pack("folder", raw, out, name="tiny", licence=LICENCE, workers=workers, shard_bytes=9000)
         hashes.add((report.dataset_sha256, sha256_tree(out)))
     assert len(hashes) == 1
     moved = (tmp_path / "raw").rename(tmp_path / "elsewhere")
-    pack("folder", moved, tmp_path / "out9", name="tiny", licence=LICENCE)
+    pack("folder", moved, tmp_path / "out9", name="tiny", licence=LICENCE, shard_bytes=9000)
     assert sha256_tree(tmp_path / "out9") == sha256_tree(tmp_path / "out0")
 
 
@@ -78,8 +78,8 @@ def test_a_new_domain_leaves_the_other_shards_as_they_are(tmp_path: Path) -> Non
     pack("folder", raw, tmp_path / "one", name="tiny", licence=LICENCE)
     put(raw / "arch/live/s0/1.jpg", picture(4321))
     pack("folder", raw, tmp_path / "two", name="tiny", licence=LICENCE)
-    before = {s["sha256"] for s in index_of(tmp_path / "one")["shards"].values()}
-    after = {s["sha256"] for s in index_of(tmp_path / "two")["shards"].values()}
+    before = {s["ids_sha256"] for s in index_of(tmp_path / "one")["shards"].values()}
+    after = {s["ids_sha256"] for s in index_of(tmp_path / "two")["shards"].values()}
     assert before < after
 
 
@@ -173,7 +173,7 @@ def test_failing_leaves_the_old_dataset(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ifas.data.pack.write_manifest", full)
+    monkeypatch.setattr("ifas.data.pack.packing.write_manifest", full)
     with pytest.raises(DataError, match="no disk space"):
         pack("folder", raw, tmp_path / "out", name="tiny", licence=LICENCE)
     assert sha256_tree(tmp_path / "out") == before

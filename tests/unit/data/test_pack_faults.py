@@ -1,6 +1,5 @@
 """Packing and publishing are killed at random points: the next run completes, and the result is that of a quiet run."""
 
-import json
 import os
 import random
 import signal
@@ -25,6 +24,8 @@ from ifas.data.shards import ShardImages
 from tests.unit.data.pictures import folder_dataset, picture, put
 
 OPTIONS = {"name": "tiny", "licence": "CC0-1.0", "shard_bytes": 9_000, "workers": 2}
+#: For packing in the test itself; the result does not depend on the number of processes.
+ALONE = {**OPTIONS, "workers": 1}
 PACK = """
 import sys; from pathlib import Path
 from ifas.data.pack import pack
@@ -63,12 +64,8 @@ def started(code: str, *arguments: Path) -> subprocess.Popen:
     return child
 
 
-def shards_done(out: Path) -> int:
-    journal = out.with_name(f".{out.name}.packing") / "journal.jsonl"
-    try:
-        return journal.read_bytes().count(b"\n")
-    except OSError:
-        return 0
+def pieces_done(out: Path) -> int:
+    return len(list(out.with_name(f".{out.name}.packing").glob("[0-9]*")))
 
 
 def killed(child: subprocess.Popen, after: float) -> bool:
@@ -84,7 +81,7 @@ def killed(child: subprocess.Popen, after: float) -> bool:
 @pytest.mark.slow
 def test_packing_killed_fourteen_times(tmp_path: Path) -> None:
     raw = raw_dataset(tmp_path / "raw")
-    quiet = pack("folder", raw, tmp_path / "quiet", **OPTIONS)  # type: ignore[arg-type]
+    quiet = pack("folder", raw, tmp_path / "quiet", **ALONE)  # type: ignore[arg-type]
     expected = sha256_tree(tmp_path / "quiet")
     dice = random.Random(4)
     kills = resumed = rounds = 0
@@ -93,10 +90,10 @@ def test_packing_killed_fourteen_times(tmp_path: Path) -> None:
         assert rounds < 60, f"only {kills} of {rounds} runs were still alive when they were to be killed"
         out = tmp_path / f"out{rounds}"
         for _ in range(dice.randint(1, 4)):
-            # A random number of shards after the last kill, and then a moment that may lie anywhere in the next one.
-            target = shards_done(out) + dice.randint(0, 5)
+            # A random number of pieces after the last kill, and then a moment that may lie anywhere in the next one.
+            target = pieces_done(out) + dice.randint(0, 5)
             child = started(PACK, raw, out)
-            while child.poll() is None and shards_done(out) < target:
+            while child.poll() is None and pieces_done(out) < target:
                 time.sleep(0.001)
             kills += killed(child, dice.uniform(0, 0.02))
             assert not out.exists() or sha256_tree(out) == expected
@@ -118,9 +115,9 @@ def test_packing_killed_fourteen_times(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_publishing_killed_six_times(tmp_path: Path) -> None:
     raw = raw_dataset(tmp_path / "raw")
-    pack("folder", raw, tmp_path / "one", **OPTIONS)  # type: ignore[arg-type]
+    pack("folder", raw, tmp_path / "one", **ALONE)  # type: ignore[arg-type]
     put(raw / "desk/live/s3/new.jpg", picture(4711))
-    pack("folder", raw, tmp_path / "two", **OPTIONS)  # type: ignore[arg-type]
+    pack("folder", raw, tmp_path / "two", **ALONE)  # type: ignore[arg-type]
 
     def state(registry: Path) -> tuple[set[str], list[str]]:
         remote = Path(f"{registry}-remote")
@@ -155,48 +152,107 @@ def test_publishing_killed_six_times(tmp_path: Path) -> None:
         assert sha256_tree(tmp_path / f"fetched{turn}") == sha256_tree(tmp_path / "one")
 
 
+def children(pid: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"PPid:\t{pid}\n" in (entry / "status").read_text():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def packers(child: subprocess.Popen) -> list[int]:
+    """The processes that pack for `child`, once they do."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        found = [p for p in children(child.pid) if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
+        if len(found) == 2:
+            return found
+        time.sleep(0.005)
+    raise AssertionError(f"no two processes pack: {children(child.pid)}")
+
+
+def test_a_packing_process_that_is_killed_is_told_and_the_rest_kept(tmp_path: Path) -> None:
+    raw, out = raw_dataset(tmp_path / "raw"), tmp_path / "out"
+    child = started(PACK, raw, out)
+    victim = packers(child)[0]
+    while pieces_done(out) < 3:
+        time.sleep(0.001)
+    os.kill(victim, signal.SIGKILL)
+    _, error = child.communicate(timeout=60)
+    assert child.returncode != 0
+    assert "was killed" in error
+    assert "fewer workers" in error
+    assert pack("folder", raw, out, **ALONE).resumed > 0  # type: ignore[arg-type]
+    pack("folder", raw, tmp_path / "quiet", **ALONE)  # type: ignore[arg-type]
+    assert sha256_tree(out) == sha256_tree(tmp_path / "quiet")
+
+
+def test_packing_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    child = started(PACK, raw_dataset(tmp_path / "raw"), tmp_path / "out")
+    mine = packers(child)
+    os.kill(child.pid, signal.SIGKILL)
+    child.communicate()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}/cmdline").exists() for pid in mine):
+        assert time.monotonic() < deadline, "they go on without it"
+        time.sleep(0.01)
+
+
+def test_a_disk_that_fills_up_ends_all_processes(tmp_path: Path) -> None:
+    raw = raw_dataset(tmp_path / "raw")
+    code = PACK.replace("import sys;", "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000));")
+    child = started(code, raw, tmp_path / "out")
+    _, error = child.communicate(timeout=60)
+    assert child.returncode != 0
+    assert "File too large" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_changed_dataset_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = raw_dataset(tmp_path / "raw")
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ifas.data.pack._assemble", stop)
+    monkeypatch.setattr("ifas.data.pack.packing._assemble", stop)
     with pytest.raises(KeyboardInterrupt):
-        pack("folder", raw, tmp_path / "out", **OPTIONS)  # type: ignore[arg-type]
+        pack("folder", raw, tmp_path / "out", **ALONE)  # type: ignore[arg-type]
     monkeypatch.undo()
     put(raw / "desk/live/s3/new.jpg", picture(4711))
-    assert pack("folder", raw, tmp_path / "out", **OPTIONS).resumed == 0  # type: ignore[arg-type]
-    pack("folder", raw, tmp_path / "fresh", **OPTIONS)  # type: ignore[arg-type]
+    assert pack("folder", raw, tmp_path / "out", **ALONE).resumed == 0  # type: ignore[arg-type]
+    pack("folder", raw, tmp_path / "fresh", **ALONE)  # type: ignore[arg-type]
     assert sha256_tree(tmp_path / "out") == sha256_tree(tmp_path / "fresh")
 
 
 def test_a_damaged_journal_costs_time_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = raw_dataset(tmp_path / "raw")
-    pack("folder", raw, tmp_path / "fresh", **OPTIONS)  # type: ignore[arg-type]
+    pack("folder", raw, tmp_path / "fresh", **ALONE)  # type: ignore[arg-type]
     journal = tmp_path / ".out.packing"
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for damage in ("line", "shard", "rows gone", "rows cut", "key"):
-        monkeypatch.setattr("ifas.data.pack._assemble", stop)
+    for damage in ("facts", "shard", "rows gone", "rows cut", "key"):
+        monkeypatch.setattr("ifas.data.pack.packing._assemble", stop)
         with pytest.raises(KeyboardInterrupt):
-            pack("folder", raw, tmp_path / "out", **OPTIONS)  # type: ignore[arg-type]
+            pack("folder", raw, tmp_path / "out", **ALONE)  # type: ignore[arg-type]
         monkeypatch.undo()
-        if damage == "line":
-            text = (journal / "journal.jsonl").read_text()
-            (journal / "journal.jsonl").write_text(text[:-40])
+        piece = journal / "00002"
+        if damage == "facts":
+            text = (piece / "piece.json").read_text()
+            (piece / "piece.json").write_text(text[:-40])
         elif damage == "shard":
-            (journal / "shards" / "shard-00002.parquet").write_bytes(b"half a shard")
+            (piece / "shards" / "shard-00000.parquet").write_bytes(b"half a shard")
         elif damage == "rows gone":
-            (journal / "shard-00001.json").unlink()
+            (piece / "rows.parquet").unlink()
         elif damage == "rows cut":  # what is left can be read
-            rows = journal / "shard-00001.json"
-            rows.write_text(json.dumps(json.loads(rows.read_text())[:-1]))
+            pq.write_table(pq.read_table(piece / "rows.parquet")[:-1], piece / "rows.parquet")
         else:
             (journal / "key.json").write_text('{"sam')
-        report = pack("folder", raw, tmp_path / "out", **OPTIONS)  # type: ignore[arg-type]
+        report = pack("folder", raw, tmp_path / "out", **ALONE)  # type: ignore[arg-type]
         assert (report.resumed > 0) == (damage != "key")
         assert report.resumed < 12 * 3 * 3 * 2 + 9  # all files of the raw dataset
         assert sha256_tree(tmp_path / "out") == sha256_tree(tmp_path / "fresh")
@@ -206,12 +262,12 @@ def test_two_packings_into_one_folder(tmp_path: Path) -> None:
     raw = raw_dataset(tmp_path / "raw")
     child = started(PACK, raw, tmp_path / "out")
     deadline = time.monotonic() + 20
-    while not (tmp_path / ".out.packing" / "journal.jsonl").exists() and time.monotonic() < deadline:
+    while not (tmp_path / ".out.packing" / "key.json").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     os.kill(child.pid, signal.SIGSTOP)
     try:
         with pytest.raises(DataError, match="another process is packing"):
-            pack("folder", raw, tmp_path / "out", **OPTIONS)  # type: ignore[arg-type]
+            pack("folder", raw, tmp_path / "out", **ALONE)  # type: ignore[arg-type]
     finally:
         os.kill(child.pid, signal.SIGCONT)
     child.communicate(timeout=60)

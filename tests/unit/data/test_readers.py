@@ -78,7 +78,7 @@ def test_celeba_spoof_every_row(tmp_path: Path) -> None:
             assert row.domain == "celeba-spoof"
             assert row.licence == LICENCE
             assert not row.synthetic
-            assert row.path == tmp_path / row.source
+            assert Path(row.path) == tmp_path / row.source
             assert row.face_box == (number, 20, 100, 120)
             assert row.box_frame == (224, 224)
             light = {0: "normal", 1: "strong", 2: "back", 3: "dark"}
@@ -237,7 +237,7 @@ def test_folder_samples_jsonl_decides(tmp_path: Path) -> None:
     scan = READERS["folder"].scan(listed(tmp_path, LINE))
     (row,) = scan.samples
     assert row == RawSample(
-        path=tmp_path / "x/1.png",
+        path=str(tmp_path / "x/1.png"),
         source="x/1.png",
         domain="x",
         subject_id="s1",

@@ -50,7 +50,7 @@ def video(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sample(path: Path, **changes: object) -> RawSample:
     made = RawSample(
-        path=path,
+        path=str(path),
         source=path.name,
         domain="replay-attack",
         subject_id="client001",
