@@ -89,6 +89,15 @@ def read_and_hash(root: Path, threads: str) -> dict[str, float]:
     }
 
 
+def warmed(root: Path, out: Path) -> dict[str, float]:
+    """Writes as many bytes as `root` holds and removes them: a virtual machine's memory costs more the first time."""
+    with out.open("wb") as file:
+        for source in root.rglob("*.jpg"):
+            file.write(source.read_bytes())
+    out.unlink()
+    return {}
+
+
 def packed(root: Path, out: Path) -> dict[str, float]:
     """`pack`, imports excluded; the scan included."""
     import pandas as pd
@@ -205,15 +214,6 @@ def throughput(here: Path, name: str, bar: float | None) -> tuple[bool, dict[str
         called = f"{what} by {threads} thread(s){', the quicker one' if threads == best else ''}"
         ok &= figure(called, rate, "images/s", baseline=baseline, bar=mine, bar_is="ratio >=")
     return ok, packing
-
-
-def warmed(root: Path, out: Path) -> dict[str, float]:
-    """Writes as many bytes as `root` holds and removes them: a virtual machine's memory costs more the first time."""
-    with out.open("wb") as file:
-        for source in root.rglob("*.jpg"):
-            file.write(source.read_bytes())
-    out.unlink()
-    return {}
 
 
 def main() -> int:
