@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 #: What a token of the sequence is. Only the last two kinds carry loss.
 PROMPT, JUDGMENT, INTERPRETATION = 0, 1, 2
@@ -78,12 +77,12 @@ class _AnswerNll(torch.autograd.Function):
         nll = torch.empty(hidden.shape[0], dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
         trained = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] and not trained else None
+        room = _Room(hidden, head, rows, nll.dtype)
         for s in _slices(hidden, rows):
-            logits = F.linear(hidden[s], head, bias)
-            nll[s] = -F.log_softmax(logits, dim=-1, dtype=nll.dtype).gather(1, targets[s, None])[:, 0]
+            logits = room.logits(hidden[s], head, bias)
+            nll[s] = room.nll(logits, targets[s])
             if slope is not None:
-                slope[s] = _excess(logits, targets[s], nll.dtype).to(head.dtype) @ head
-            del logits  # before the next chunk is made
+                slope[s] = room.excess(logits, targets[s]).to(head.dtype) @ head
         ctx.rows, ctx.trained = rows, trained
         ctx.save_for_backward(*((hidden, head, bias, targets) if trained else (slope,)))
         return nll
@@ -98,29 +97,48 @@ class _AnswerNll(torch.autograd.Function):
         to_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         to_head = torch.zeros_like(head) if ctx.needs_input_grad[1] else None
         to_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
+        room = _Room(hidden, head, ctx.rows, grad_N.dtype)
         for s in _slices(hidden, ctx.rows):
-            logits = F.linear(hidden[s], head, bias)
-            excess = _excess(logits, targets[s], grad_N.dtype).mul_(grad_N[s]).to(head.dtype)
+            logits = room.logits(hidden[s], head, bias)
+            excess = room.excess(logits, targets[s]).mul_(grad_N[s]).to(head.dtype)
             if to_hidden is not None:
                 to_hidden[s] = excess @ head
             if to_head is not None:
                 torch.addmm(to_head, excess.t(), hidden[s], out=to_head)
             if to_bias is not None:
                 to_bias += excess.sum(dim=0)
-            del logits, excess  # before the next chunk is made
         return to_hidden, to_head, to_bias, None, None
+
+
+class _Room:
+    """Memory for the logits of one chunk and for what is made of them, used again by every chunk."""
+
+    def __init__(self, hidden: Tensor, head: Tensor, rows: int, dtype: torch.dtype) -> None:
+        size = (min(rows, hidden.shape[0]), head.shape[0])
+        self._logits = hidden.new_empty(size)
+        self._wide = hidden.new_empty(size, dtype=dtype)
+
+    def logits(self, hidden_NW: Tensor, head_VW: Tensor, bias_V: Tensor | None) -> Tensor:
+        """(N, V)."""
+        made = torch.mm(hidden_NW, head_VW.t(), out=self._logits[: len(hidden_NW)])
+        return made if bias_V is None else made.add_(bias_V)
+
+    def nll(self, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+        """(N,)."""
+        wide = self._wide[: len(logits_NV)]
+        return -torch.log_softmax(logits_NV, -1, dtype=wide.dtype, out=wide).gather(1, targets_N[:, None])[:, 0]
+
+    def excess(self, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+        """d nll / d logits = softmax - one-hot, (N, V)."""
+        wide = self._wide[: len(logits_NV)]
+        # Not exp of the log-probabilities, which is several times slower where many of them are tiny.
+        excess_NV: Tensor = torch.softmax(logits_NV, -1, dtype=wide.dtype, out=wide)
+        excess_NV.scatter_add_(1, targets_N[:, None], excess_NV.new_full((len(targets_N), 1), -1.0))
+        return excess_NV
 
 
 def _slices(hidden: Tensor, rows: int) -> list[slice]:
     return [slice(start, start + rows) for start in range(0, hidden.shape[0], rows)]
-
-
-def _excess(logits_NV: Tensor, targets_N: Tensor, dtype: torch.dtype) -> Tensor:
-    """d nll / d logits = softmax - one-hot."""
-    # Not exp of the log-probabilities, which is several times slower where many of them are tiny.
-    excess_NV = logits_NV.softmax(dim=-1, dtype=dtype)
-    excess_NV.scatter_add_(1, targets_N[:, None], excess_NV.new_full((len(targets_N), 1), -1.0))
-    return excess_NV
 
 
 def part_sums(nll_N: Tensor, parts_N: Tensor, samples_N: Tensor, batch: int) -> LossSums:
