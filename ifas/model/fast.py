@@ -2,8 +2,8 @@
 Only the last position's output of the language model is right after it; decoding needs no other.
 
 - *Folding*: a BatchNorm in eval mode is a scale and a shift per channel, which the convolution before it takes over;
-  the zero padding of a convolution is its own where both sides are alike; activations write in place. A map is then
-  read and written once, not four times.
+  the zero padding of a convolution is its own, and on a CPU its activation, too. A map is then written once, not four
+  times.
 - *Packing*: the language model's head is laid out once for oneDNN's kernels. A plain product of a few rows with a
   matrix of a whole vocabulary is several times slower on some CPUs.
 - *Trimming*: nobody reads what the last layer's MLP makes of a prompt's earlier positions.
@@ -34,8 +34,7 @@ def speed_up(model: Any, rows: int) -> Any:
     if isinstance(getattr(last, "mlp", None), nn.Module):
         last.mlp = LastPosition(last.mlp)
     head = model.language.get_output_embeddings()
-    plain = type(head) is nn.Linear and head.weight.device.type == "cpu" and head.weight.dtype == torch.float32
-    if plain and torch._C._has_mkldnn:
+    if type(head) is nn.Linear and _onednn(head.weight):
         model.language.set_output_embeddings(PackedLinear(head, rows))
     return model
 
@@ -47,27 +46,60 @@ def fold(tower: EfficientNetLite0Tower) -> None:
     moments = [tower._moments(level) for level in range(len(tower.level_widths))]
     tower._moments = moments.__getitem__  # type: ignore[method-assign, assignment]
     net = tower.net
-    pairs = [(net, "_conv_stem", "_bn0"), (net, "_conv_head", "_bn1")]
+    steps = [(net, "_conv_stem", "_bn0", True), (net, "_conv_head", "_bn1", True)]
     for block in net._blocks:
-        pairs += [(block, "_expand_conv", "_bn0"), (block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
-    for owner, convolution, norm in pairs:
+        steps += [(block, "_expand_conv", "_bn0", True), (block, "_depthwise_conv", "_bn1", True)]
+        steps += [(block, "_project_conv", "_bn2", False)]
+    onednn = _onednn(net._conv_stem.weight)
+    for owner, convolution, norm, active in steps:
         if not hasattr(owner, convolution):
             continue  # the first block widens nothing
-        fused = _fused(getattr(owner, convolution), getattr(owner, norm))
-        setattr(owner, convolution, fused)
+        fused = _fused(getattr(owner, convolution), getattr(owner, norm), onednn)
+        setattr(owner, convolution, ActiveConvolution(fused) if active and onednn else fused)
         setattr(owner, norm, nn.Identity())
-    for module in net.modules():
-        if isinstance(module, nn.ReLU6):
-            module.inplace = True
+    for owner in (net, *net._blocks):
+        owner._swish = nn.Identity() if onednn else nn.ReLU6(inplace=True)
 
 
-def _fused(convolution: Any, norm: Any) -> Any:
+def _onednn(weight: Tensor) -> bool:
+    """Whether oneDNN computes with this weight, so that its own operators may be called."""
+    return torch._C._has_mkldnn and weight.device.type == "cpu" and weight.dtype == torch.float32
+
+
+def _fused(convolution: Any, norm: Any, cpu: bool) -> Any:
+    """The convolution with its norm and its padding inside."""
     dtype = convolution.weight.dtype
     fused: Any = fuse_conv_bn_eval(convolution.float(), norm.float()).to(dtype)
     padding = getattr(fused, "static_padding", None)
-    if isinstance(padding, nn.ZeroPad2d) and len(set(padding.padding)) == 1:
-        fused.padding, fused.static_padding = padding.padding[:2], nn.Identity()
+    if isinstance(padding, nn.ZeroPad2d):
+        left, right, top, bottom = padding.padding
+        even = left == right and top == bottom
+        if even or (cpu and right >= left and bottom >= top):
+            # A convolution pads both sides alike: where it must not on the left, a column of zeros in the kernel does
+            # it. A padded copy of a large map costs a CPU more than the wider kernel.
+            fused.weight = nn.Parameter(F.pad(fused.weight, (right - left, 0, bottom - top, 0)), requires_grad=False)
+            fused.kernel_size = tuple(fused.weight.shape[2:])
+            fused.padding, fused.static_padding = (bottom, right), nn.Identity()
     return fused.to(memory_format=torch.channels_last)
+
+
+class ActiveConvolution(nn.Module):
+    """A float32 convolution on the CPU that is followed by a ReLU6, in one pass over its map.
+
+    Args:
+        convolution: without padding outside of it.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias = convolution.weight, convolution.bias
+        self._shape = (convolution.padding, convolution.stride, convolution.dilation, convolution.groups)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Returns (B, C', H', W')."""
+        after = ("hardtanh", [0.0, 6.0], "")
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise(x_BCHW, self.weight, self.bias, *self._shape, *after)
+        return out
 
 
 class LastPosition(nn.Module):
