@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -173,24 +174,28 @@ def settings(config: TrainConfig, accumulate: int, *, universal: bool = False) -
     }
 
 
-def backend(config: TrainConfig) -> str:
-    """Collective library: nccl between GPUs, gloo between CPUs."""
-    return "nccl" if config.gpus_per_worker else "gloo"
-
-
 def join(config: TrainConfig) -> None:
     """Joins the process group; RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are in the environment."""
-    if not config.gpus_per_worker:
+    if config.gpus_per_worker:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    else:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    _deepspeed().init_distributed(dist_backend=backend(config), verbose=False)
+    _deepspeed().init_distributed(dist_backend="nccl" if config.gpus_per_worker else "gloo", verbose=False)
 
 
 def _deepspeed() -> Any:
     # FutureWarning: of torch, about collectives that DeepSpeed uses.
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    import deepspeed
-    import deepspeed.ops
+    # Its autotuner, which is not used here, would import MLflow where it is installed: a quarter of the imports.
+    tracking = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == "mlflow"}
+    sys.modules["mlflow"] = None  # type: ignore[assignment]
+    try:
+        import deepspeed
+        import deepspeed.ops
+    finally:
+        del sys.modules["mlflow"]
+        sys.modules.update(tracking)
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # Only used for inference; on a CPU, DeepSpeed would compile it when the process group is made: a minute, and g++.

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from ifas.core import storage
@@ -19,8 +19,8 @@ from ifas.core.config import TrainConfig
 from ifas.core.errors import IfasError, TrainingError
 from ifas.core.home import home
 from ifas.core.progress import EVENTS_ENV, emit
-from ifas.training.engine import backend
 from ifas.training.job import FINAL, Job
+from ifas.training.ray_ranks import Ranks
 from ifas.training.ray_worker import ERROR_FILE, PREEMPTED_FILE, told, work
 from ifas.training.starts import Clock, fetch_log
 
@@ -35,7 +35,12 @@ DRIVER_ENV = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 #: A single node that listens on 127.0.0.1 only, and that nobody takes away.
-LOCAL_ENV = {"RAY_AUTH_MODE": "disabled", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+LOCAL_ENV = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Workers started in advance have not the environment that Ray Train asks for, and would only hold up those that do.
+    "RAY_prestart_worker_first_driver": "0",
+}
 
 
 def fit(job: Job, began: float | None = None) -> None:
@@ -80,14 +85,14 @@ def fit(job: Job, began: float | None = None) -> None:
         fetch_log(job)
 
 
-def _trainer(job: Job, clock: Clock) -> TorchTrainer:
+def _trainer(job: Job, clock: Clock) -> DataParallelTrainer:
     config = job.train
     # Ray's own records; checkpoints are ours, see `checkpoint`.
     path, filesystem = (f"{job.uri}/ray", _arrow(job.uri)) if job.uri else (str(job.run.absolute()), None)
-    return TorchTrainer(
+    return DataParallelTrainer(
         work,
         train_loop_config={"job": job, "began": clock.began, "seconds": clock.seconds},
-        torch_config=TorchConfig(backend=backend(config)),
+        backend_config=Ranks(),
         scaling_config=ScalingConfig(
             num_workers=config.workers,
             use_gpu=config.gpus_per_worker > 0,

@@ -12,6 +12,7 @@ import ray.train
 from ifas.core import errors, storage
 from ifas.core.errors import IfasError
 from ifas.training.job import Job
+from ifas.training.ray_ranks import take_place
 from ifas.training.starts import Clock
 
 ERROR_FILE = "error.json"
@@ -32,6 +33,7 @@ def work(config: dict[str, Any]) -> None:
         return
     clock = Clock(config["began"], config["seconds"])
     clock.mark("workers")
+    take_place()
     # Here, so that Ray's own processes, which only pass this function on, do not import the model's libraries.
     from ifas.training.loop import run
 

@@ -1,0 +1,52 @@
+"""How Ray's workers become ranks.
+
+Ray's own torch backend does it as well, but makes the driver and the controller import torch, which neither uses.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import ray.train
+import ray.util
+from ray.train.backend import Backend, BackendConfig
+from ray.train.collective import broadcast_from_rank_zero
+
+
+class _Ranks(Backend):
+    """Workers of a node see all GPUs of the training there, as NCCL wants them; LOCAL_RANK picks one."""
+
+    share_cuda_visible_devices = True
+
+
+class Ranks(BackendConfig):
+    """For a trainer whose workers call `take_place`."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        """The backend."""
+        return _Ranks
+
+
+def take_place() -> None:
+    """Puts RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT into the environment. All workers call it."""
+    context = ray.train.get_context()
+    address = broadcast_from_rank_zero(_address() if context.get_world_rank() == 0 else None)
+    assert address is not None
+    os.environ |= {
+        "RANK": str(context.get_world_rank()),
+        "WORLD_SIZE": str(context.get_world_size()),
+        "LOCAL_RANK": str(context.get_local_rank()),
+        "LOCAL_WORLD_SIZE": str(context.get_local_world_size()),
+        "MASTER_ADDR": address[0],
+        "MASTER_PORT": str(address[1]),
+    }
+
+
+def _address() -> tuple[str, int]:
+    """Of this node, with a port that nobody listens at."""
+    host = ray.util.get_node_ip_address()
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as free:
+        free.bind((host, 0))
+        return host, int(free.getsockname()[1])
