@@ -40,10 +40,7 @@ class Crew:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._pool is not None:
-            if kind is not None:
-                self._stop.value = True
-            # What is in the middle of a piece must not write when the next run begins.
-            self._pool.shutdown(wait=kind is not None, cancel_futures=True)
+            self._pool.shutdown(wait=False)
 
     def expect(self, root: Path) -> None:
         """Starts the processes where `root` holds many files, so that they are there when these have been looked at."""
@@ -73,13 +70,19 @@ class Crew:
         pool = self._pool or self._start()
         pending = {pool.submit(_pack, piece, folder, options) for piece in pieces}
         done = 0
-        while pending:
-            ready, pending = wait(pending, timeout=POLL, return_when=FIRST_COMPLETED)
-            now = sum(self._counted)
-            advance(now - done)
-            done = now
-            for future in ready:
-                future.result()
+        try:
+            while pending:
+                ready, pending = wait(pending, timeout=POLL, return_when=FIRST_COMPLETED)
+                now = sum(self._counted)
+                advance(now - done)
+                done = now
+                for future in ready:
+                    future.result()
+        except BaseException:
+            # Who is in the middle of a piece must not write when the caller has given up the folder.
+            self._stop.value = True
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
 
     def _start(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")

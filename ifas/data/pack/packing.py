@@ -114,29 +114,19 @@ def pack(
     with Crew(workers) as crew:
         crew.expect(root)
         scan = reader(layout).scan(root)
-        samples = in_order(scan.samples)
-        default = licence or scan.licence
-        unlicensed = [s.source for s in samples if not (s.licence or default)]
-        if unlicensed:
-            raise DataError(
-                f"{root} does not say the licence of {len(unlicensed)} images, first {unlicensed[0]}",
-                "pass --licence with an SPDX id or the dataset's terms",
-            )
         options = Options(
-            name=name, licence=default, limits=limits or ImageLimits(), frames=chosen, shard_bytes=shard_bytes
+            name=name,
+            licence=licence or scan.licence,
+            limits=limits or ImageLimits(),
+            frames=chosen,
+            shard_bytes=shard_bytes,
         )
+        _check_licences(root, scan, options)
         with _told(out), journal_beside(out) as journal:
-            for unfinished in out.parent.glob(
-                f".{out.name}.*.part"
-            ):  # of a packing that was killed: nobody else is at it
-                remove(unfinished)
-            pieces, listing = plan(samples, shard_bytes)
-            how = [layout, name, default, options.limits.model_dump(), shard_bytes, frames, FORMAT]
-            left = missing(journal, {"samples": len(samples), "listing": listing, "options": sha256_json(how)}, pieces)
-            resumed = len(samples) - sum(len(piece.samples) for piece in left)
-            progress = Progress("ingest", total=len(samples), done=resumed)
-            crew.pack(left, journal, options, progress.advance)
-            parts = [finished(piece_folder(journal, piece)) for piece in pieces]
+            for unfinished in out.parent.glob(f".{out.name}.*.part"):
+                remove(unfinished)  # of a packing that was killed: nobody else is at it
+            how = [layout, name, options.licence, options.limits.model_dump(), shard_bytes, frames, FORMAT]
+            parts, resumed = _parts(scan, journal, sha256_json(how), crew, options)
             ledger = Ledger()
             later = [ledger.take_piece(part) for part in parts]
             refused = sorted([*scan.refused, *(one for part in parts for one in part.refused), *ledger.contradictions])
@@ -174,6 +164,26 @@ def _check_out(root: Path, out: Path) -> None:
         raise DataError(f"output {out} and the raw dataset {root} lie inside each other", "pack into another folder")
     if out.exists() and not (out.is_dir() and ((out / DATASET_FILE).is_file() or not any(out.iterdir()))):
         raise DataError(f"{out} exists and is not a dataset folder", "pack into a new folder, or remove this one")
+
+
+def _check_licences(root: Path, scan: Scan, options: Options) -> None:
+    unlicensed = [s.source for s in scan.samples if not (s.licence or options.licence)]
+    if unlicensed:
+        raise DataError(
+            f"{root} does not say the licence of {len(unlicensed)} images, first {min(unlicensed)}",
+            "pass --licence with an SPDX id or the dataset's terms",
+        )
+
+
+def _parts(scan: Scan, journal: Path, how: str, crew: Crew, options: Options) -> tuple[list[Finished], int]:
+    """All pieces, packed, and the number of samples that an earlier run had dealt with."""
+    samples = in_order(scan.samples)
+    pieces, listing = plan(samples, options.shard_bytes)
+    left = missing(journal, {"samples": len(samples), "listing": listing, "options": how}, pieces)
+    resumed = len(samples) - sum(len(piece.samples) for piece in left)
+    progress = Progress("ingest", total=len(samples), done=resumed)
+    crew.pack(left, journal, options, progress.advance)
+    return [finished(piece_folder(journal, piece)) for piece in pieces], resumed
 
 
 def _assemble(

@@ -190,6 +190,21 @@ def test_a_packing_process_that_is_killed_is_told_and_the_rest_kept(tmp_path: Pa
     assert sha256_tree(out) == sha256_tree(tmp_path / "quiet")
 
 
+def test_an_interrupted_packing_stops_its_processes_and_can_go_on(tmp_path: Path) -> None:
+    raw, out = raw_dataset(tmp_path / "raw"), tmp_path / "out"
+    child = started(PACK, raw, out)
+    mine = packers(child)
+    while pieces_done(out) < 2:
+        time.sleep(0.001)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: all of them are told
+    _, error = child.communicate(timeout=60)
+    assert child.returncode != 0
+    assert error.count("Traceback") == 1, "only the process that the user started says anything"
+    assert not any(Path(f"/proc/{pid}/cmdline").exists() for pid in mine)
+    assert not list(out.with_name(".out.packing").glob("*.part"))
+    assert pack("folder", raw, out, **ALONE).resumed > 0  # type: ignore[arg-type]
+
+
 def test_packing_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     child = started(PACK, raw_dataset(tmp_path / "raw"), tmp_path / "out")
     mine = packers(child)
