@@ -80,10 +80,12 @@ def test_resume_equals_uninterrupted(tmp_path: Path, stage: int, overrides: tupl
     assert Starts(again).lines() == [{"step": 0, "lost": 0, "workers": 1}, {"step": 3, "lost": 0, "workers": 1}]
 
 
-def test_zero_stages_agree_and_save_the_whole_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tune", ["full", "alore"])
+def test_zero_stages_agree_and_save_the_whole_model(tmp_path: Path, tune: str) -> None:
     curves = {}
     for stage, offload in ((0, "none"), (1, "none"), (2, "optimizer"), (3, "none"), (3, "optimizer")):
-        made = job(tmp_path / f"{stage}-{offload}", f"train.zero_stage={stage}", f"train.offload={offload}")
+        settings = (f"train.zero_stage={stage}", f"train.offload={offload}", f"model.vision.tune={tune}")
+        made = job(tmp_path / f"{stage}-{offload}", *settings)
         trained(made)
         curves[stage, offload] = [line["loss"] for line in read(made.run / CURVE_FILE)]
         assert sum(p.numel() for p in load(made.run / FINAL)[0].parameters()) == 114_016
