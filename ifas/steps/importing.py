@@ -23,7 +23,7 @@ class Imported:
 
 
 def import_dataset(
-    layout: str, root: Path, *, name: str, out: Path, registry: Registry, licence: str, frames: str, workers: int
+    layout: str, root: Path, *, name: str, out: Path, registry: Registry, licence: str, frames: str, workers: int | None
 ) -> Imported:
     """Packs `root` into `out`, validates and publishes it. Run again, it goes on where it was stopped.
 

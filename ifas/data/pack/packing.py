@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -86,7 +87,7 @@ def pack(
     licence: str | None = None,
     limits: ImageLimits | None = None,
     shard_bytes: int = 256 * 2**20,
-    workers: int = 2,
+    workers: int | None = None,
     frames: str = "two",
 ) -> PackReport:
     """Packs the raw dataset at `root` into the dataset folder `out`, which appears whole or not at all.
@@ -100,7 +101,7 @@ def pack(
         licence: of images for which neither the layout nor the dataset says one.
         limits: what is taken at all.
         shard_bytes: image bytes after which a shard ends.
-        workers: processes, of which each packs a piece at a time.
+        workers: processes, of which each packs a piece at a time; None: one a core.
         frames: of a video: `two` or `every:K`, see `FramePlan`.
 
     Raises:
@@ -111,7 +112,7 @@ def pack(
     check_name(name)
     chosen = FramePlan.parse(frames)
     _check_out(root, out)
-    with Crew(workers) as crew:
+    with Crew(workers or len(os.sched_getaffinity(0))) as crew:
         crew.expect(root)
         scan = reader(layout).scan(root)
         options = Options(
