@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -90,7 +92,7 @@ class Crew:
         self._counted, self._stop = context.RawArray("q", SLOTS), context.RawValue("b", 0)
         self._pool = ProcessPoolExecutor(self._workers, context, _begin, (self._counted, self._stop))
         for _ in range(self._workers):
-            self._pool.submit(manifest_table, [])  # imports what packing needs
+            self._pool.submit(_warm)
         return self._pool
 
 
@@ -115,6 +117,15 @@ def _leave_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+def _warm() -> None:
+    """Imports what packing needs, and has the garbage collector never look at it again."""
+    # Arrow looks for pandas once, to know its objects, which nobody packs: half of all that would be imported.
+    sys.modules["pandas"] = None  # type: ignore[assignment]
+    manifest_table([])
+    del sys.modules["pandas"]
+    gc.freeze()
 
 
 def _pack(piece: Piece, folder: Path, options: Options) -> None:

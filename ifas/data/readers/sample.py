@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -114,6 +115,7 @@ def train_or_dev(subject_id: str) -> Split:
     return "dev" if share_of(subject_id) < DEV_SHARE else "train"
 
 
+@lru_cache(maxsize=2**16)
 def share_of(subject_id: str) -> float:
     """A number in [0, 1) that only depends on the subject: splits cut here stay put when subjects are added."""
     return int.from_bytes(hashlib.sha256(subject_id.encode()).digest()[:8], "big") / 2**64
