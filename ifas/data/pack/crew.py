@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,8 +25,6 @@ POLL = 0.25
 ENOUGH = 2
 #: Samples are counted by process; process ids lie closer together than this.
 SLOTS = 4096
-#: Files from which processes are started before it is known what they are.
-MANY = 4096
 
 
 class Crew:
@@ -44,15 +43,16 @@ class Crew:
         if self._pool is not None:
             self._pool.shutdown(wait=False)
 
-    def expect(self, root: Path) -> None:
-        """Starts the processes where `root` holds many files, so that they are there when these have been looked at."""
-        if self._workers > 1 and self._pool is None:
-            found = 0
-            for _, _, names in os.walk(root):
-                found += len(names)
-                if found >= MANY:
-                    self._start()
-                    return
+    def expect(self, root: Path, shard_bytes: int) -> None:
+        """Starts the processes where `root` holds enough for them, so that they are there when it has been scanned."""
+        enough, found = ENOUGH * self._workers * shard_bytes, 0
+        for folder, _, names in os.walk(root) if self._workers > 1 else ():
+            for name in names:
+                with suppress(OSError):
+                    found += os.stat(os.path.join(folder, name)).st_size
+            if found >= enough:
+                self._start()
+                return
 
     def pack(self, pieces: list[Piece], folder: Path, options: Options, advance: Callable[[int], None]) -> None:
         """Packs `pieces`, each into its folder below `folder`; a few pieces of images are packed by this process.

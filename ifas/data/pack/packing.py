@@ -113,7 +113,7 @@ def pack(
     chosen = FramePlan.parse(frames)
     _check_out(root, out)
     with Crew(workers or len(os.sched_getaffinity(0))) as crew:
-        crew.expect(root)
+        crew.expect(root, shard_bytes)
         scan = reader(layout).scan(root)
         options = Options(
             name=name,
