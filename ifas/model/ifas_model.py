@@ -105,13 +105,14 @@ class IfasModel(PreTrainedModel):
         return part_sums(nll_N, parts[:, 1:][answer_BT], samples_N, len(input_ids))
 
     @torch.no_grad()
-    def prefill(self, pixel_values: Tensor, input_ids: Tensor, see: int = 0) -> tuple[Tensor, Any]:
+    def prefill(self, pixel_values: Tensor, input_ids: Tensor, see: int = 0, opening: Any = None) -> tuple[Tensor, Any]:
         """Runs the prompt once.
 
         Args:
             pixel_values: uint8 (B, 3, H, W).
             input_ids: (B, T) prompts of one length, no padding.
             see: pictures that pass the vision tower at once; 0 takes all.
+            opening: KV cache of what comes before `input_ids`, B rows; it is used up.
 
         Returns:
             Last hidden state (B, width) of the last position, which the language model's head turns into the logits of
@@ -120,7 +121,7 @@ class IfasModel(PreTrainedModel):
         some = see or len(pixel_values)
         pairs = zip(torch.split(pixel_values, some), torch.split(input_ids, some), strict=True)
         embeds_BTW = torch.cat([self.embed(pixels, ids) for pixels, ids in pairs])
-        out = self.language.get_decoder()(inputs_embeds=embeds_BTW, use_cache=True)
+        out = self.language.get_decoder()(inputs_embeds=embeds_BTW, past_key_values=opening, use_cache=True)
         return out.last_hidden_state[:, -1], out.past_key_values
 
 

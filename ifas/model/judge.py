@@ -6,6 +6,7 @@ length and no padding: a picture's answer does not depend on its neighbours in a
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +68,9 @@ class Judge:
         self.batch = batch
         self.see = SEE_ON_CPU if model.device.type == "cpu" and not compile else 0
         self._prefill = torch.compile(model.prefill, dynamic=True) if compile else model.prefill
+        # What a prompt says before the picture is the same for all. A compiled prefill takes the prompt as a whole.
+        self._said = 0 if compile else processor.prompt_ids.index(processor.image_token_id)
+        self._opening = self._opened() if self._said else None
 
     @classmethod
     def load(
@@ -174,11 +178,21 @@ class Judge:
                 yield self.processor.pixel_values(batch)
 
     @torch.inference_mode()
+    def _opened(self) -> Any:
+        """KV cache (one row) of the prompt up to the picture."""
+        language, ids = self.model.language, self.processor.prompt_ids[: self._said]
+        ids_1T = torch.tensor([ids], device=self.model.device)
+        return language.get_decoder()(input_ids=ids_1T, use_cache=True).past_key_values
+
+    @torch.inference_mode()
     def _start(self, pixels_BCHW: Tensor) -> tuple[npt.NDArray[np.float64], Any]:
         """Scores (B,) and the cache of the prompts."""
         device = self.model.device
-        prompt_BT = torch.tensor([self.processor.prompt_ids], device=device).expand(len(pixels_BCHW), -1)
-        hidden_BW, cache = self._prefill(pixels_BCHW.to(device), prompt_BT, self.see)
+        prompt_BT = torch.tensor([self.processor.prompt_ids[self._said :]], device=device).expand(len(pixels_BCHW), -1)
+        opening = copy.deepcopy(self._opening)
+        if opening is not None:
+            opening.batch_repeat_interleave(len(pixels_BCHW))
+        hidden_BW, cache = self._prefill(pixels_BCHW.to(device), prompt_BT, self.see, opening)
         # The two rows of the head that count, in float32 whatever the weights are.
         tokens, head = self.processor.verdicts, self.model.language.get_output_embeddings()
         pair = [tokens.yes[0], tokens.no[0]]

@@ -138,7 +138,8 @@ def test_kind_is_saved_with_the_model(tmp_path: Path, kind: str, tokens: int) ->
     again, other = load(tmp_path / "m")
     assert type(again.connector) is type(model.connector)
     shown = pictures(3)
-    np.testing.assert_array_equal(Judge(model, processor).judge(shown), Judge(again, other).judge(shown))
+    # Not to the bit: kernels may choose by where in memory the weights lie.
+    np.testing.assert_allclose(Judge(model, processor).judge(shown), Judge(again, other).judge(shown), atol=1e-6)
 
 
 def test_models_saved_without_a_kind_have_gac_and_an_unknown_kind_is_refused() -> None:
