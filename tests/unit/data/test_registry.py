@@ -197,7 +197,7 @@ def test_corrupt_objects_in_the_remote(copy: Registry, two: tuple[Path, list[Pat
     good = shard.read_bytes()
     shard.chmod(0o644)
     shard.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    with pytest.raises(CorruptShardError, match=r"shard-00000.parquet of tiny at .*: expected SHA-256 \w+, found \w+"):
+    with pytest.raises(CorruptShardError, match=r"shard-00000.parquet of tiny at .* is corrupt: it can't be read"):
         copy.fetch("tiny", "v2", tmp_path / "out")
     shard.write_bytes(good)
     for listing in objects(copy, ".dir"):
