@@ -72,7 +72,7 @@ def pack_data(
     out: Annotated[Path, typer.Option(help="Dataset folder to make.")],
     name: Annotated[str, typer.Option(help="Name of the dataset.")],
     licence: Annotated[str | None, typer.Option(help="SPDX id or terms, where the layout does not say.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that pack; default: one a core.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that pack; default: one a core.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what was found.")] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:

@@ -1,6 +1,9 @@
 """Process-wide settings that must stand before a heavy library is imported."""
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _SETTINGS = {
     # Two processes on two cores otherwise spin each other to death: measured 10x slower.
@@ -25,3 +28,15 @@ def prepare() -> None:
         os.environ.setdefault(name, value)
     if not os.path.exists("/dev/nvidiactl"):
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+@contextmanager
+def hidden(package: str) -> Iterator[None]:
+    """Within, `package` can't be imported: for a library that imports it only because it is installed."""
+    there = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == package}
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+        sys.modules.update(there)

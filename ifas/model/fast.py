@@ -66,7 +66,7 @@ def _onednn(weight: Tensor) -> bool:
     return torch._C._has_mkldnn and weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
-def _fused(convolution: Any, norm: Any, cpu: bool) -> Any:
+def _fused(convolution: Any, norm: Any, onednn: bool) -> Any:
     """The convolution with its norm and its padding inside."""
     dtype = convolution.weight.dtype
     fused: Any = fuse_conv_bn_eval(convolution.float(), norm.float()).to(dtype)
@@ -74,7 +74,7 @@ def _fused(convolution: Any, norm: Any, cpu: bool) -> Any:
     if isinstance(padding, nn.ZeroPad2d):
         left, right, top, bottom = padding.padding
         even = left == right and top == bottom
-        if even or (cpu and right >= left and bottom >= top):
+        if even or (onednn and right >= left and bottom >= top):
             # A convolution pads both sides alike: where it must not on the left, a column of zeros in the kernel does
             # it. A padded copy of a large map costs a CPU more than the wider kernel.
             fused.weight = nn.Parameter(F.pad(fused.weight, (right - left, 0, bottom - top, 0)), requires_grad=False)

@@ -57,7 +57,8 @@ class Judge:
     """Judges and explains pictures.
 
     Args:
-        model, processor: from `build.load` or `build.build`; `load` also rewrites the model, see `fast`.
+        model, processor: from `build.load` or `build.build`; `load` also rewrites the model, see `fast`. Its weights
+            stay as they are: what the prompt says before the picture is computed once, here.
         batch: pictures at once.
         compile: runs the prefill through torch.compile, for every shape of batch once.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from ifas.core.config import TrainConfig
+from ifas.core.environment import hidden
 from ifas.core.errors import ConfigError
 from ifas.model.loss import LossSums
 from ifas.training.schedule import lr_factor
@@ -188,14 +188,9 @@ def _deepspeed() -> Any:
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # Its autotuner, which is not used here, would import MLflow where it is installed: a quarter of the imports.
-    tracking = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == "mlflow"}
-    sys.modules["mlflow"] = None  # type: ignore[assignment]
-    try:
+    with hidden("mlflow"):
         import deepspeed
         import deepspeed.ops
-    finally:
-        del sys.modules["mlflow"]
-        sys.modules.update(tracking)
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # Only used for inference; on a CPU, DeepSpeed would compile it when the process group is made: a minute, and g++.

@@ -6,15 +6,15 @@ import gc
 import multiprocessing
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ifas.core.environment import hidden
 from ifas.data.pack.piece import Options, pack_piece
 from ifas.data.pack.plan import Piece
 from ifas.data.tables import manifest_table
@@ -41,7 +41,10 @@ class Crew:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._pool is not None:
-            self._pool.shutdown(wait=False)
+            if kind is None:
+                self._pool.shutdown(wait=False)
+            else:
+                self._end(self._pool)
 
     def expect(self, root: Path, shard_bytes: int) -> None:
         """Starts the processes where `root` holds enough for them, so that they are there when it has been scanned."""
@@ -64,15 +67,16 @@ class Crew:
             OSError: of the disk; the first one ends all.
             BrokenProcessPool: a process was killed.
         """
-        light = all(sample.container == "image" for piece in pieces for sample in piece.samples[:1])
+        light = all(sample.container == "image" for piece in pieces for sample in piece.samples)
         if self._workers < 2 or len(pieces) < (ENOUGH * self._workers if light else 2):
             for piece in pieces:
                 pack_piece(piece, folder, options, lambda: advance(1))
             return
         pool = self._pool or self._start()
-        pending = {pool.submit(_pack, piece, folder, options) for piece in pieces}
         done = 0
         try:
+            with _undisturbed():
+                pending = {pool.submit(_pack, piece, folder, options) for piece in pieces}
             while pending:
                 ready, pending = wait(pending, timeout=POLL, return_when=FIRST_COMPLETED)
                 now = sum(self._counted)
@@ -82,18 +86,32 @@ class Crew:
                     future.result()
         except BaseException:
             # Who is in the middle of a piece must not write when the caller has given up the folder.
-            self._stop.value = True
-            pool.shutdown(wait=True, cancel_futures=True)
+            self._end(pool)
             raise
+
+    def _end(self, pool: ProcessPoolExecutor) -> None:
+        self._stop.value = True
+        pool.shutdown(wait=True, cancel_futures=True)
 
     def _start(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
         # Without locks: a process that is killed would keep one.
         self._counted, self._stop = context.RawArray("q", SLOTS), context.RawValue("b", 0)
         self._pool = ProcessPoolExecutor(self._workers, context, _begin, (self._counted, self._stop))
-        for _ in range(self._workers):
-            self._pool.submit(_warm)
+        with _undisturbed():
+            for _ in range(self._workers):
+                self._pool.submit(_warm)
         return self._pool
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Processes that are started within never hear of Ctrl-C: this one is told as well, and says what they do."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Stopped(Exception):
@@ -107,8 +125,6 @@ _stop: Any = None
 def _begin(counted: Any, stop: Any) -> None:
     global _counted, _stop
     _counted, _stop = counted, stop
-    # The process that started this one is told of Ctrl-C as well, and says what to do.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
@@ -122,9 +138,8 @@ def _leave_with_parent() -> None:
 def _warm() -> None:
     """Imports what packing needs, and has the garbage collector never look at it again."""
     # Arrow looks for pandas once, to know its objects, which nobody packs: half of all that would be imported.
-    sys.modules["pandas"] = None  # type: ignore[assignment]
-    manifest_table([])
-    del sys.modules["pandas"]
+    with hidden("pandas"):
+        manifest_table([])
     gc.freeze()
 
 

@@ -101,7 +101,8 @@ def pack(
         licence: of images for which neither the layout nor the dataset says one.
         limits: what is taken at all.
         shard_bytes: image bytes after which a shard ends.
-        workers: processes, of which each packs a piece at a time; None: one a core.
+        workers: processes, of which each packs a piece at a time; None: one a core. They are spawned, so
+                a script that calls this has its code under `if __name__ == "__main__"`.
         frames: of a video: `two` or `every:K`, see `FramePlan`.
 
     Raises:

@@ -26,6 +26,8 @@ from tests.unit.data.pictures import folder_dataset, picture, put
 OPTIONS = {"name": "tiny", "licence": "CC0-1.0", "shard_bytes": 9_000, "workers": 2}
 #: For packing in the test itself; the result does not depend on the number of processes.
 ALONE = {**OPTIONS, "workers": 1}
+#: Subjects whose packing takes so long that a test can step in, on a busy machine as well.
+MANY = 120
 PACK = """
 import sys; from pathlib import Path
 from ifas.data.pack import pack
@@ -41,8 +43,8 @@ print(Registry(Path(sys.argv[2])).publish(Path(sys.argv[1])).tag, flush=True)
 """
 
 
-def raw_dataset(root: Path) -> Path:
-    folder_dataset(root, subjects=12, domains=("desk", "door", "hall"))
+def raw_dataset(root: Path, subjects: int = 12) -> Path:
+    folder_dataset(root, subjects=subjects, domains=("desk", "door", "hall"))
     for n in range(6):  # large files make the moments between two shards longer
         put(root / "desk/live/s0" / f"large{n}.png", picture(900 + n, 700, 700, "PNG"))
     put(root / "desk/live/s0/cut.jpg", picture(5)[:300])
@@ -58,6 +60,8 @@ def started(code: str, *arguments: Path) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell has its background jobs, which tests may be, ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert child.stdout is not None
     assert child.stdout.readline() == "go\n", child.communicate()
@@ -175,7 +179,7 @@ def packers(child: subprocess.Popen) -> list[int]:
 
 
 def test_a_packing_process_that_is_killed_is_told_and_the_rest_kept(tmp_path: Path) -> None:
-    raw, out = raw_dataset(tmp_path / "raw"), tmp_path / "out"
+    raw, out = raw_dataset(tmp_path / "raw", MANY), tmp_path / "out"
     child = started(PACK, raw, out)
     victim = packers(child)[0]
     while pieces_done(out) < 3:
@@ -191,7 +195,7 @@ def test_a_packing_process_that_is_killed_is_told_and_the_rest_kept(tmp_path: Pa
 
 
 def test_an_interrupted_packing_stops_its_processes_and_can_go_on(tmp_path: Path) -> None:
-    raw, out = raw_dataset(tmp_path / "raw"), tmp_path / "out"
+    raw, out = raw_dataset(tmp_path / "raw", MANY), tmp_path / "out"
     child = started(PACK, raw, out)
     mine = packers(child)
     while pieces_done(out) < 2:
