@@ -110,6 +110,14 @@ def _forms(table: tuple[tuple[str, SpoofType], ...]) -> dict[str, SpoofType]:
     return {form: kind for word, kind in table for form in (word.lower(), f"{word.lower()}s")}
 
 
+def keyword_forms() -> dict[SpoofType, list[str]]:
+    """Words that name each attack medium, in lower case: `KEYWORDS` and their plurals."""
+    found: dict[SpoofType, list[str]] = {}
+    for form, kind in _forms(tuple(KEYWORDS.items())).items():
+        found.setdefault(kind, []).append(form)
+    return found
+
+
 def media_named(text: str, keywords: dict[str, SpoofType] | None = None) -> list[SpoofType]:
     """Attack media that `text` names, in order of appearance, each once.
 

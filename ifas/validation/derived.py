@@ -6,11 +6,11 @@ such a column is that its values are null, and the texts are what the report sho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ifas.core.manifest import CAPTION_COLUMNS, COLUMNS, LOOK_COLUMNS
-from ifas.core.taxonomy import PAI_SPECIES, SPLITS, SPOOF_TYPES, media_named
+from ifas.core.taxonomy import PAI_SPECIES, SPLITS, SPOOF_TYPES, keyword_forms, media_named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,15 @@ def problems(bad: pd.Series, text: Callable[..., str], *columns: pd.Series) -> p
     for i in np.flatnonzero(bad.fillna(False).to_numpy(dtype=bool)):
         values[i] = text(*(column.iat[i] for column in columns))
     return pd.Series(values, index=bad.index, dtype=object)
+
+
+def looked_up(values: pd.Series, table: Mapping[str, Any]) -> pd.Series:
+    """`values.map(table)`, each value that differs looked up once: null where the table has none."""
+    import pandas as pd
+
+    codes, names = pd.factorize(values)
+    found = pd.Series([table.get(name) if isinstance(name, str) else None for name in names] + [None], dtype=object)
+    return found.take(codes).set_axis(values.index)
 
 
 def size(rows: pd.DataFrame) -> pd.Series:
@@ -80,7 +89,7 @@ def label(rows: pd.DataFrame) -> pd.Series:
 
 def species(rows: pd.DataFrame) -> pd.Series:
     """PAI species that belong to another spoof type. Unknown values are left to the rules of their own."""
-    belongs = rows["pai_species"].map(PAI_SPECIES)
+    belongs = looked_up(rows["pai_species"], PAI_SPECIES)
     bad = belongs.notna() & rows["spoof_type"].isin(SPOOF_TYPES) & (belongs != rows["spoof_type"])
     return problems(bad, lambda a, b: f"species {a}, spoof type {b}", rows["pai_species"], rows["spoof_type"])
 
@@ -101,16 +110,26 @@ MEDIA = "_media"
 
 
 def with_media(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with the column `MEDIA`. Each caption that differs is read once, by all rules together."""
+    """Rows with the column `MEDIA`: what `media_named` says of each caption, read once for all rules together."""
     import numpy as np
     import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
     if "caption" not in rows:
         return rows
-    codes, texts = pd.factorize(rows["caption"])
-    bits = [sum([BIT[kind] for kind in media_named(text)]) if isinstance(text, str) else 0 for text in texts]
-    # A null has code -1 and so takes the zero at the end.
-    return rows.assign(**{MEDIA: np.array([*bits, 0], dtype=np.int16)[codes]})
+    captions = rows["caption"]
+    if not isinstance(captions.dtype, pd.StringDtype):
+        captions = captions.where(captions.map(lambda value: isinstance(value, str)), None)
+    texts = pa.array(captions, pa.large_string(), from_pandas=True)
+    bits = np.zeros(len(rows), dtype=np.int16)
+    for kind, words in keyword_forms().items():
+        # A word's boundary is the same for Arrow, a column at a time, and for `re`, a text at a time, in ASCII only.
+        named = pc.match_substring_regex(texts, rf"\b(?:{'|'.join(words)})\b", ignore_case=True)
+        bits[pc.fill_null(named, False).to_numpy(zero_copy_only=False)] |= BIT[kind]
+    for i in np.flatnonzero(~pc.fill_null(pc.string_is_ascii(texts), True).to_numpy(zero_copy_only=False)):
+        bits[i] = sum(BIT[kind] for kind in media_named(captions.iat[i]))
+    return rows.assign(**{MEDIA: bits})
 
 
 def live_caption(rows: pd.DataFrame) -> pd.Series:
@@ -129,7 +148,7 @@ def attack_caption(rows: pd.DataFrame) -> pd.Series:
         return f"{kind}, but the caption names {' and '.join(named) or 'no medium'}: {caption}"
 
     rows = rows if MEDIA in rows else with_media(rows)
-    bad = (rows[MEDIA] & rows["spoof_type"].map(BIT).fillna(0).astype(int)) == 0
+    bad = (rows[MEDIA] & looked_up(rows["spoof_type"], BIT).fillna(0).astype(int)) == 0
     texts = problems(bad, text, rows["spoof_type"], rows["caption"])
     return texts.where(bad, NAMED) if len(rows) else pd.Series([], dtype=object)
 
@@ -217,7 +236,7 @@ def holds(values: pd.Series, type: str) -> bool:
     if type == "bool":
         return kind == "boolean"
     if type == "list<float>":
-        return all(_numbers(value) for value in values.dropna())
+        return _all_numbers(values.dropna().to_numpy(dtype=object))
     # A column of integers with nulls arrives from Parquet as floats.
     return kind == "integer" or (kind in ("floating", "mixed-integer-float") and bool((values.dropna() % 1 == 0).all()))
 
@@ -228,7 +247,11 @@ def _kind(values: pd.Series) -> str:
     return "empty" if values.isna().all() else str(pd.api.types.infer_dtype(values, skipna=True))
 
 
-def _numbers(value: Any) -> bool:
+def _all_numbers(values: Any) -> bool:
+    """Whether each value is a list or array of numbers."""
     import numpy as np
 
-    return isinstance(value, list | tuple | np.ndarray) and np.asarray(value).dtype.kind in "iuf"
+    if any(not issubclass(one, list | tuple | np.ndarray) for one in set(map(type, values))):
+        return False
+    types = {value.dtype if isinstance(value, np.ndarray) else np.asarray(value).dtype for value in values}
+    return all(one.kind in "iuf" for one in types)

@@ -21,18 +21,21 @@ SMALL = 32
 
 def in_several_splits(rows: pd.DataFrame, column: str) -> pd.Series:
     """Problem text of each row whose value of `column` occurs in more than one split of its dataset, else null."""
+    import numpy as np
     import pandas as pd
 
-    seen = rows[["dataset", column, "split"]].drop_duplicates().dropna()
-    shared = seen[seen.groupby(["dataset", column])["split"].transform("size") > 1]
-    where = shared.groupby(["dataset", column])["split"].agg(lambda splits: ", ".join(sorted(splits))).to_dict()
-    if not where:
-        return pd.Series(None, index=rows.index, dtype=object)
-    texts = [
-        f"{key[1]} of {key[0]} is in {where[key]}" if key in where else None
-        for key in zip(rows["dataset"], rows[column], strict=True)
-    ]
-    return pd.Series(texts, index=rows.index, dtype=object)
+    texts = pd.Series(None, index=rows.index, dtype=object)
+    datasets, values, splits = (pd.factorize(rows[name])[0] for name in ("dataset", column, "split"))
+    known = (datasets >= 0) & (values >= 0) & (splits >= 0)
+    keys = pd.factorize(datasets * (values.max(initial=0) + 1) + values)[0]
+    first, last = np.full(len(rows), len(rows)), np.full(len(rows), -1)
+    np.minimum.at(first, keys[known], splits[known])
+    np.maximum.at(last, keys[known], splits[known])
+    shared = rows.loc[(first < last)[keys], ["dataset", column, "split"]].dropna(subset=["dataset", column])
+    where = shared.groupby(["dataset", column])["split"].agg(lambda found: ", ".join(sorted(found.dropna().unique())))
+    for at, dataset, value in zip(shared.index, shared["dataset"], shared[column], strict=True):
+        texts[at] = f"{value} of {dataset} is in {where[dataset, value]}"
+    return texts
 
 
 def near_duplicates(rows: pd.DataFrame, max_hamming: int) -> pd.Series:
@@ -47,16 +50,16 @@ def near_duplicates(rows: pd.DataFrame, max_hamming: int) -> pd.Series:
     usable = rows["phash"].str.fullmatch("[0-9a-f]{16}").fillna(False).astype(bool) & rows["split"].notna()
     if not usable.any():
         return texts
-    used = rows[usable]
-    codes = np.array([int(text, 16) for text in used["phash"]], dtype=np.uint64)
-    splits = pd.factorize(used["split"])[0]
-    distance, partner = nearest_across(codes, splits, max_hamming)
-    ids, names = used["sample_id"].astype(str).to_numpy(), used["split"].to_numpy()
     positions = np.flatnonzero(usable.to_numpy())
+    digits = "".join(rows["phash"].to_numpy(dtype=object)[positions])
+    codes = np.frombuffer(bytes.fromhex(digits), dtype=">u8").astype(np.uint64)
+    names = rows["split"].to_numpy(dtype=object)[positions]
+    distance, partner = nearest_across(codes, pd.factorize(names)[0], max_hamming)
     for i in np.flatnonzero(partner >= 0):
         j = partner[i]
         alike = "the same hash as" if distance[i] == 0 else f"{distance[i]} of {HASH_BITS} bits from"
-        texts.iat[positions[i]] = f"in {names[i]}, {alike} {ids[j]} in {names[j]}"
+        other = rows["sample_id"].iat[positions[j]]
+        texts.iat[positions[i]] = f"in {names[i]}, {alike} {other} in {names[j]}"
     return texts
 
 

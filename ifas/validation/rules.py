@@ -57,9 +57,9 @@ class Rule:
 
 
 #: Name of a table -> how it is drawn from the manifest and the protocol's source domains. Each has a column `id`.
+#: The table of columns is drawn first, since it says which rules can be checked.
 TABLES: dict[Table, Callable[[pd.DataFrame, Sequence[str]], pd.DataFrame]] = {
     "manifest": lambda rows, _: _one_row(rows),
-    "columns": lambda rows, _: derived.column_table(rows),
     "images": lambda rows, _: _with_id(rows),
     "attack images": lambda rows, _: _with_id(rows[rows["label"] == "spoof"]),
     "classes": derived.class_table,
@@ -355,6 +355,7 @@ def _with_id(rows: pd.DataFrame) -> pd.DataFrame:
     """Images with a column `id`: the sample id, or the row's number where there is none."""
     import pandas as pd
 
-    numbers = pd.Series([f"row {i}" for i in rows.index], index=rows.index, dtype=object)
-    ids = rows["sample_id"].astype(object).where(rows["sample_id"].notna(), numbers) if "sample_id" in rows else numbers
+    ids = rows["sample_id"].astype(object) if "sample_id" in rows else pd.Series(None, index=rows.index, dtype=object)
+    unnamed = rows.index[ids.isna()]
+    ids[unnamed] = [f"row {i}" for i in unnamed]
     return rows.assign(id=ids)

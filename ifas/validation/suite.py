@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ifas.core.config import ValidateConfig
-from ifas.validation.derived import column_table, with_media
+from ifas.validation.derived import MEDIA, column_table, with_media
 from ifas.validation.report import write_report
 from ifas.validation.rules import TABLES, Rule, rules
 from ifas.validation.section import Section
@@ -97,17 +97,22 @@ def validate(
 def check(manifest: pd.DataFrame, rules: Sequence[Rule], source_domains: Sequence[str] = ()) -> tuple[Finding, ...]:
     """One finding per rule, in the order of the rules."""
     rows = with_media(manifest.reset_index(drop=True))
-    columns = column_table(rows).set_index("id")
+    columns = column_table(rows)
+    by_id = columns.set_index("id")
     found = {
         rule.id: Finding(rule, "not checked", f"not checked: {reason}")
         for rule in rules
-        if (reason := _obstacle(rule, columns, rows.empty))
+        if (reason := _obstacle(rule, by_id, rows.empty))
     }
     drawn: dict[str, pd.DataFrame] = {}
-    for name, draw in TABLES.items():
+    draws = {"columns": lambda *_: columns, **TABLES}
+    for name, draw in draws.items():
         ready = [rule for rule in rules if rule.table == name and rule.id not in found]
         if ready:
-            drawn[name] = _draw(draw, rows, source_domains, ready, found)
+            # A table is a copy of the rows it takes, so it is given no more columns than its rules ask for.
+            asked = {"sample_id", MEDIA}.union(*(rule.needs for rule in ready))
+            few = rows[[name for name in rows.columns if name in asked]]
+            drawn[name] = _draw(draw, few, source_domains, ready, found)
     ready = [rule for rule in rules if rule.id not in found]
     for rule, result in zip(ready, _expect(drawn, ready), strict=True):
         found[rule.id] = _finding(rule, result, drawn)
@@ -165,6 +170,11 @@ def _obstacle(rule: Rule, columns: pd.DataFrame, empty: bool) -> str:
     return "the manifest is empty" if rule.needs and empty else ""
 
 
+def _column(rule: Rule) -> str:
+    """Name of what the rule judges, in its table and when tables are put together: rules of one column share it."""
+    return f"{rule.table}: {rule.values if isinstance(rule.values, str) else rule.id}"
+
+
 def _draw(
     draw: Callable[[pd.DataFrame, Sequence[str]], pd.DataFrame],
     rows: pd.DataFrame,
@@ -172,7 +182,7 @@ def _draw(
     rules: Sequence[Rule],
     found: dict[str, Finding],
 ) -> pd.DataFrame:
-    """The table's `id` and a column per rule, under the rule's id. What can't be derived goes to `found`, broken."""
+    """The table's `id` and the columns that the rules judge. What can't be derived goes to `found`, broken."""
     import pandas as pd
 
     try:
@@ -183,7 +193,7 @@ def _draw(
     columns = {"id": table["id"]}
     for rule in rules:
         try:
-            columns[rule.id] = table[rule.values] if isinstance(rule.values, str) else rule.values(table)
+            columns[_column(rule)] = table[rule.values] if isinstance(rule.values, str) else rule.values(table)
         except Exception as error:  # noqa: BLE001
             found[rule.id] = Finding(rule, "broken", f"{type(error).__name__}: {error}")
         else:
@@ -197,55 +207,57 @@ def _expect(drawn: dict[str, pd.DataFrame], rules: Sequence[Rule]) -> list[Any]:
 
     Great Expectations filters the whole table for every expectation, so with many rows few columns go at a time.
     """
-    largest = max((len(table) for table in drawn.values()), default=0)
-    at_once = max(1, CELLS // max(1, largest))
-    return [
-        result for start in range(0, len(rules), at_once) for result in _pass(drawn, rules[start : start + at_once])
-    ]
-
-
-def _pass(drawn: dict[str, pd.DataFrame], rules: Sequence[Rule]) -> list[Any]:
-    """Results of some rules, judged at once.
-
-    The tables are put below each other: every expectation used here skips nulls, or wants them, so the rows of other
-    tables count for nothing. Rows of a result are those of the rule's own table.
-    """
-    import pandas as pd
-
-    offsets, below, tables = {}, 0, []
-    for name, table in drawn.items():
-        mine = [rule.id for rule in rules if rule.table == name]
-        if mine:
-            offsets[name], below = below, below + len(table)
-            tables.append(table[mine])
-    frame = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
-    results = {result.expectation_config.meta["rule"]: result for result in _validate(frame, rules)}
-    for rule in rules:
-        outcome = results[rule.id].result
-        outcome["rows"] = [i - offsets[rule.table] for i in outcome.get("partial_unexpected_index_list") or []]
-    return [results[rule.id] for rule in rules]
-
-
-def _validate(frame: pd.DataFrame, rules: Sequence[Rule]) -> list[Any]:
-    """Results of Great Expectations. Those that raised come first, so their order is not that of the rules."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
-    import great_expectations.expectations as gxe
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     asset = context.data_sources.add_pandas("manifest").add_dataframe_asset("tables")
-    batch = asset.add_batch_definition_whole_dataframe("all").get_batch(batch_parameters={"dataframe": frame})
-    suite = gx.ExpectationSuite(
-        name="rules",
-        expectations=[
-            getattr(gxe, rule.expectation)(column=rule.id, meta={"rule": rule.id}, **rule.arguments) for rule in rules
-        ],
-    )
+    batch = asset.add_batch_definition_whole_dataframe("all")
+    largest = max((len(table) for table in drawn.values()), default=0)
+    at_once = max(1, CELLS // max(1, largest))
+    columns = list(dict.fromkeys(map(_column, rules)))
+    results = {}
+    for start in range(0, len(columns), at_once):
+        few = [rule for rule in rules if _column(rule) in columns[start : start + at_once]]
+        results.update(_pass(context, batch, drawn, few))
+    return [results[rule.id] for rule in rules]
+
+
+def _pass(context: Any, batch: Any, drawn: dict[str, pd.DataFrame], rules: Sequence[Rule]) -> dict[str, Any]:
+    """Results of some rules by id, judged at once.
+
+    The tables are put below each other: every expectation used here skips nulls, or wants them, so the rows of other
+    tables count for nothing. Rows of a result are those of the rule's own table.
+    """
+    import great_expectations as gx
+    import great_expectations.expectations as gxe
+    import pandas as pd
+
+    offsets, below, tables = {}, 0, []
+    for name, table in drawn.items():
+        mine = list(dict.fromkeys(_column(rule) for rule in rules if rule.table == name))
+        if mine:
+            offsets[name], below = below, below + len(table)
+            tables.append(table[mine])
+    frame = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
+    name = rules[0].id
+    expectations = [
+        getattr(gxe, rule.expectation)(column=_column(rule), meta={"rule": rule.id}, **rule.arguments) for rule in rules
+    ]
+    suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
+    # A definition's run takes the fingerprint of the table once; a batch that is fetched and then validated, twice.
+    definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
     # No unexpected_index_column_names: GX would look each row up on its own, seconds for 100,000 failing rows.
     wanted = {"result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES}
-    return list(batch.validate(suite, result_format=wanted).results)
+    outcome = definition.run(batch_parameters={"dataframe": frame}, result_format=wanted)
+    # Those that raised come first, so the order is not that of the rules.
+    results = {result.expectation_config.meta["rule"]: result for result in outcome.results}
+    for rule in rules:
+        found = results[rule.id].result
+        found["rows"] = [i - offsets[rule.table] for i in found.get("partial_unexpected_index_list") or []]
+    return results
 
 
 def _finding(rule: Rule, result: Any, drawn: dict[str, pd.DataFrame]) -> Finding:
@@ -261,7 +273,7 @@ def _finding(rule: Rule, result: Any, drawn: dict[str, pd.DataFrame]) -> Finding
     else:
         observed = f"all {cases} {rule.table} as expected"
     shown = result.result["rows"][:EXAMPLES]
-    examples = tuple(Example(str(table.at[i, "id"]), _text(table.at[i, rule.id])) for i in shown)
+    examples = tuple(Example(str(table.at[i, "id"]), _text(table.at[i, _column(rule)])) for i in shown)
     return Finding(rule, "passed" if result.success else "failed", observed, examples)
 
 

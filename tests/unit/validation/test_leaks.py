@@ -73,3 +73,25 @@ def test_same_name_in_two_datasets_is_two_people() -> None:
     found = in_several_splits(rows, "subject_id")
     assert found.isna().tolist() == [True, True, False, False]
     assert found[2] == "2 of b is in dev, train"
+
+
+NAMES = st.sampled_from(["a", "b", "c", None])
+SPLITS = st.sampled_from(["train", "dev", "test", None])
+
+
+@given(table=st.lists(st.tuples(NAMES, NAMES, SPLITS), max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_people_in_several_splits_are_those_of_a_plain_search(table: list[tuple[str | None, ...]]) -> None:
+    rows = pd.DataFrame(table, columns=["dataset", "subject_id", "split"], dtype=object)
+    seen: dict[tuple[str | None, ...], set[str]] = {}
+    for *person, split in table:
+        if None not in (*person, split):
+            seen.setdefault(tuple(person), set()).add(str(split))
+    expected = [
+        f"{name} of {dataset} is in {', '.join(sorted(seen[dataset, name]))}"
+        if len(seen.get((dataset, name), ())) > 1
+        else None
+        for dataset, name, _ in table
+    ]
+    found = in_several_splits(rows, "subject_id")
+    assert [None if pd.isna(text) else text for text in found] == expected
