@@ -11,7 +11,6 @@ from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from ifas.core import storage
@@ -20,6 +19,7 @@ from ifas.core.errors import IfasError, TrainingError
 from ifas.core.home import home
 from ifas.core.progress import EVENTS_ENV, emit
 from ifas.training.job import FINAL, Job
+from ifas.training.ray_lean import LeanTrainer, LocalTrainer
 from ifas.training.ray_ranks import Ranks
 from ifas.training.ray_worker import ERROR_FILE, PREEMPTED_FILE, told, work
 from ifas.training.starts import Clock, fetch_log
@@ -85,11 +85,12 @@ def fit(job: Job, began: float | None = None) -> None:
         fetch_log(job)
 
 
-def _trainer(job: Job, clock: Clock) -> DataParallelTrainer:
+def _trainer(job: Job, clock: Clock) -> LeanTrainer:
     config = job.train
+    kind = LeanTrainer if config.where == "rayjob" else LocalTrainer
     # Ray's own records; checkpoints are ours, see `checkpoint`.
     path, filesystem = (f"{job.uri}/ray", _arrow(job.uri)) if job.uri else (str(job.run.absolute()), None)
-    return DataParallelTrainer(
+    return kind(
         work,
         train_loop_config={"job": job, "began": clock.began, "seconds": clock.seconds},
         backend_config=Ranks(),
