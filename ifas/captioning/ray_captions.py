@@ -20,6 +20,7 @@ from ifas.captioning.parts import Part, Wanted, caption_shard, load, part_file, 
 from ifas.captioning.protocol import general_captioner
 from ifas.core.config import CaptionConfig
 from ifas.core.errors import DataError
+from ifas.core.local_ray import local_ray
 from ifas.core.manifest import ImageSource
 
 
@@ -92,28 +93,19 @@ def _rows(text: str) -> list[Wanted]:
 
 @contextmanager
 def _cluster(config: CaptionConfig) -> Iterator[None]:
-    """The Ray cluster this process belongs to, or one on this machine that listens on 127.0.0.1 only."""
+    """The Ray cluster this process belongs to, or one of this machine alone."""
     if ray.is_initialized():
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
-    else:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        ray.init(
-            # Not one that someone else has started here.
-            address="local",
-            # The reading tasks of Ray Data need a CPU beside those of the actors.
-            num_cpus=config.actors + 1,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=200 * 2**20,
-            _node_ip_address="127.0.0.1",
-        )
+    if not os.environ.get("RAY_ADDRESS"):
+        # The reading tasks of Ray Data need a CPU beside those of the actors.
+        with local_ray(cpus=config.actors + 1, object_store=200 * 2**20):
+            yield
+        return
+    ray.init(log_to_driver=False)
     try:
         yield
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +16,24 @@ from ifas.core.manifest import ImageSource
 from ifas.training.curve import CURVE_FILE, read
 from ifas.training.job import FACTS_FILE, FINAL, Job, Row, fingerprint, rows_of
 from ifas.training.record import TRAINING_FILE, TrainingRecord
-from ifas.training.starts import Starts
+from ifas.training.starts import Clock, Starts
 from ifas.training.weights import sample_weights
 
 if TYPE_CHECKING:
     import pandas as pd
 
 VERSIONS = ("torch", "transformers", "peft", "deepspeed", "ray")
+
+
+def fit(job: Job, clock: Clock) -> None:
+    """Trains `job` with Ray: see `ray_trainer.fit`."""
+    from ifas.training.ray_cluster import cluster
+
+    with cluster(job.train, meanwhile=lambda: import_module("ifas.training.ray_trainer")):
+        from ifas.training import ray_trainer
+
+        clock.mark("ray")
+        ray_trainer.fit(job, clock)
 
 
 def train(
@@ -74,9 +85,7 @@ def train(
             storage.listing(job.uri)
         if base is None:
             _prepare_sources(model_config)
-        from ifas.training.ray_trainer import fit
-
-        fit(job, began)
+        fit(job, Clock(began))
     if not (run / FINAL).is_dir():
         raise TrainingError(f"training ended without a model in {run}", "remove that folder and train again")
     facts = read_json(run / FINAL / FACTS_FILE)

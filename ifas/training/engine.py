@@ -15,7 +15,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from ifas.core.config import TrainConfig
-from ifas.core.environment import hidden
+from ifas.core.environment import hidden, setting
 from ifas.core.errors import ConfigError
 from ifas.model.loss import LossSums
 from ifas.training.schedule import lr_factor
@@ -187,10 +187,12 @@ def _deepspeed() -> Any:
     # FutureWarning: of torch, about collectives that DeepSpeed uses.
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    # Its autotuner, which is not used here, would import MLflow where it is installed: a quarter of the imports.
-    with hidden("mlflow"):
+    # Its autotuner would import MLflow where it is installed, its Muon optimizer the compiler of torch. Neither is used
+    # here, and both together are half of DeepSpeed's start.
+    with hidden("mlflow"), setting("TORCHDYNAMO_DISABLE", "1"):
         import deepspeed
         import deepspeed.ops
+        import deepspeed.runtime.zero.muon.muon_optimizer
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # Only used for inference; on a CPU, DeepSpeed would compile it when the process group is made: a minute, and g++.

@@ -1,7 +1,7 @@
 """Ray Train without the processes that a training here has no use for.
 
 Each is a Python process that imports Ray before the workers may start, and then wakes a hundred times a second. No
-setting turns them off. Both methods that are overridden are private to Ray, whose version is pinned.
+setting turns them off. What is overridden is private to Ray, whose version is pinned.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LocalTrainer(LeanTrainer):
 class _ThisMachine(FixedScalingPolicy):
     """Asks no coordinator of autoscaling for machines."""
 
-    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
+    def after_controller_start(self, train_run_context: TrainRunContext) -> None:  # noqa: ARG002
         return
 
     def _maybe_send_resource_request(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import ray.train
 
 from ifas.core import errors, storage
+from ifas.core.environment import prepare
 from ifas.core.errors import IfasError
 from ifas.training.job import Job
 from ifas.training.ray_ranks import take_place
@@ -33,6 +34,7 @@ def work(config: dict[str, Any]) -> None:
         return
     clock = Clock(config["began"], config["seconds"])
     clock.mark("workers")
+    prepare()
     take_place()
     # Here, so that Ray's own processes, which only pass this function on, do not import the model's libraries.
     from ifas.training.loop import run

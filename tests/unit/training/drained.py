@@ -13,7 +13,7 @@ from ray.cluster_utils import Cluster
 from toy_training import ToyImages, config, manifest
 
 from ifas.training.driver import train
-from ifas.training.ray_trainer import DRIVER_ENV
+from ifas.training.ray_cluster import DRIVER_ENV
 
 SETTINGS = ("train.workers=2", "train.zero_stage=2", "train.steps=9", "train.checkpoint_every=3", "train.batch=3")
 

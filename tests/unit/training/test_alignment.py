@@ -29,7 +29,7 @@ from ifas.model.build import build
 from ifas.model.build import load as load_model
 from ifas.steps import train as step
 from ifas.steps.contract import STEPS, Context
-from ifas.training import ray_trainer
+from ifas.training import driver
 from ifas.training.alignment import stage
 from ifas.training.alignment.answers import Answer, Respondent
 from ifas.training.alignment.examples import Example, measurable, minable, pictures
@@ -242,7 +242,7 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"dataset": root / "dataset", "captions": root / "captions", "validation": root}
 
 
-FIT = ray_trainer.fit
+FIT = driver.fit
 SETTINGS = ["align.enabled=true", "align.images=12", "align.samples=2", "align.steps=4", "train.checkpoint_every=2"]
 
 
@@ -252,13 +252,13 @@ def stepped(inputs: dict[str, Path], root: Path, *overrides: str) -> dict[str, A
     The workers are this process: what Ray does around the loop is shown in test_ray.
     """
     (root / "work").mkdir(parents=True, exist_ok=True)
-    ray_trainer.fit = lambda job, _began: run(job)  # type: ignore[assignment]
+    driver.fit = lambda job, _clock: run(job)  # type: ignore[assignment]
     made: RunConfig = load("tiny", [*SETTINGS, *overrides])
     context = Context(run_id="r", work=root / "work", lineage=Lineage(run_id="r"), lineage_out=root / "lineage.json")
     try:
         result = step.run(made, inputs, {"model": root / "model"}, context)
     finally:
-        ray_trainer.fit = FIT
+        driver.fit = FIT
     return {**result.facts, "summary": result.summary}
 
 
