@@ -22,8 +22,6 @@ ADDRESS = "127.0.0.1"
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "disabled",
-    # Workers started in advance have not the environment that Ray Train asks for, and would only hold up those that do.
-    "RAY_prestart_worker_first_driver": "0",
 }
 
 

@@ -26,7 +26,11 @@ DRIVER_ENV = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 #: And on this machine alone, which nobody takes away.
-LOCAL_ENV = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+LOCAL_ENV = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Ray Train's own setting for its controller, which here has the environment of the node.
+    "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
+}
 
 
 @contextmanager
@@ -52,8 +56,8 @@ def cluster(config: TrainConfig, meanwhile: Callable[[], object]) -> Iterator[No
 def _connected(config: TrainConfig, meanwhile: Callable[[], object]) -> Iterator[None]:
     if config.where == "local":
         os.environ.update(_worker_env(config))
-        # One more than the workers: the controller needs its own.
-        with local_ray(cpus=config.workers + 1, object_store=128 * 2**20, meanwhile=meanwhile):
+        # As many processes are started in advance: the controller's and that by which workers wait for each other, too.
+        with local_ray(cpus=config.workers + 2, object_store=128 * 2**20, meanwhile=meanwhile):
             yield
         return
     try:

@@ -6,14 +6,18 @@ setting turns them off. What is overridden is private to Ray, whose version is p
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
+import ray
 from ray.train import Result
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import RayTrainCallback
 from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 
@@ -33,9 +37,25 @@ class LocalTrainer(LeanTrainer):
         ]
 
     def _initialize_and_run_controller(self, **controller: Any) -> Result:
-        return super()._initialize_and_run_controller(
-            **{**controller, "scaling_policy": _ThisMachine(self.scaling_config)}
-        )
+        actor = ray.remote(num_cpus=0)(_Controller)
+        running = actor.remote(**{**controller, "scaling_policy": _ThisMachine(self.scaling_config)})
+        if threading.current_thread() is threading.main_thread():
+            self._register_sigint_handler(running)
+        ray.get(running.run.remote())
+        result: Result = ray.get(running.get_result.remote())
+        return result
+
+
+class _Workers(WorkerGroup):
+    """Need no environment beside that of the node, so that they take processes that it started in advance."""
+
+    @staticmethod
+    def _get_worker_runtime_env(custom_runtime_env: Any) -> dict[str, Any]:  # noqa: ARG004
+        return {}
+
+
+class _Controller(TrainController):
+    worker_group_cls = _Workers
 
 
 class _ThisMachine(FixedScalingPolicy):
