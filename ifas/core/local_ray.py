@@ -34,7 +34,7 @@ def local_ray(*, cpus: int, object_store: int, meanwhile: Callable[[], object] =
         object_store: bytes of shared memory.
         meanwhile: called while Ray's processes start.
     """
-    before = {name: os.environ.get(name) for name in _SETTINGS}
+    before = dict(os.environ)
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     whole, ray._private.node.Node = ray._private.node.Node, partial(_Node, meanwhile)
@@ -48,15 +48,13 @@ def local_ray(*, cpus: int, object_store: int, meanwhile: Callable[[], object] =
             logging_level=logging.ERROR,
             object_store_memory=object_store,
         )
-    finally:
         ray._private.node.Node = whole
-    try:
         yield
     finally:
+        ray._private.node.Node = whole
         ray.shutdown()
-        for name, was in before.items():
-            if was is None:
-                os.environ.pop(name, None)
+        os.environ.clear()
+        os.environ.update(before)
 
 
 class _Node(ray._private.node.Node):
