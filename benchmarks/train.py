@@ -1,8 +1,13 @@
 """`python -m benchmarks.train`: what Ray and DeepSpeed cost, what a second worker gives, and what a start takes.
 
-The `laptop` profile on generated JPEG files. The baseline is the same model in a bare torch loop: same batches, made
-one step ahead by a thread as well, same optimizer, clipping and thread count. Rates are those of the later steps, from
-the loss curve. Every run is a process of its own; "on 1 core" pins it, Ray's own processes included.
+The `laptop` profile on generated JPEG files. A run's rate is that of its median step after the first ones, a ratio the
+median of its rounds.
+
+- *Against a bare torch loop*: the same model, batches made one step ahead by a thread as well, optimizer, clipping and
+  thread count. Both train at the same time, each pinned to a core of its own, Ray's processes included, and change
+  cores from round to round: a virtual machine's speed changes by the minute, and so it changes for both.
+- *2 workers on 2 cores against 1 worker on 1 core*: one after the other.
+- *Start*: of the runs with 2 workers, the quickest.
 """
 
 from __future__ import annotations
@@ -10,18 +15,23 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.figure import figure
 
-STEPS, SKIPPED, BATCH, ROWS = 30, 6, 4, 48
-SETTINGS = [f"train.steps={STEPS}", f"train.batch={BATCH}", "train.checkpoint_every=1000"]
+STEPS, SKIPPED, BATCH, ROWS, ROUNDS = 30, 6, 4, 48, 2
+#: Steps of a training beside which the bare loop starts and makes its own.
+LONG = 3 * STEPS
+SETTINGS = [f"train.batch={BATCH}", "train.checkpoint_every=1000"]
 #: As long as the captions of the demo.
 CAPTION = (
     "A face before a grey wall, soft light from the left. A dark straight rim cuts the picture and fine stripes "
@@ -67,22 +77,18 @@ def manifest() -> Any:
     return frame
 
 
-def product(workers: int) -> dict[str, Any]:
-    """Samples per second of `train`, and the stages of its start."""
+def product(workers: int, folder: Path, steps: int) -> dict[str, Any]:
+    """Samples per second of `train` below `folder`, and the stages of its start."""
     from ifas.core.config import load
     from ifas.training.curve import CURVE_FILE, read
     from ifas.training.driver import train
 
-    config = load("laptop", [*SETTINGS, f"train.workers={workers}"])
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "model"
-        record = train(
-            config.model, config.train, manifest(), Generated(), work=Path(folder) / "work", out=out, run_name="bench"
-        )
-        seconds = [line["seconds"] for line in read(out / CURVE_FILE)]
-    rate = (STEPS - SKIPPED) * BATCH * workers / (seconds[-1] - seconds[SKIPPED - 1])
+    config = load("laptop", [*SETTINGS, f"train.workers={workers}", f"train.steps={steps}"])
+    out = folder / "model"
+    record = train(config.model, config.train, manifest(), Generated(), work=folder / "work", out=out, run_name="bench")
+    ends = [line["seconds"] for line in read(out / CURVE_FILE)]
     return {
-        "rate": rate,
+        "rate": BATCH * workers / step_seconds(ends),
         "start_up": record.start_up,
         "loader": record.loader_samples_per_second,
         "demand": record.demand_samples_per_second,
@@ -90,7 +96,7 @@ def product(workers: int) -> dict[str, Any]:
 
 
 def bare() -> dict[str, Any]:
-    """Samples per second of a plain torch loop over the same batches."""
+    """When each step of a plain torch loop over the same batches ended, in seconds of `time.monotonic`."""
     import torch
 
     from ifas.core.config import load
@@ -101,7 +107,7 @@ def bare() -> dict[str, Any]:
     from ifas.training.job import Job, rows_of
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    config = load("laptop", [*SETTINGS, "train.workers=1"])
+    config = load("laptop", [*SETTINGS, "train.workers=1", f"train.steps={STEPS}"])
     job = Job(model=config.model, train=config.train, rows=rows_of(manifest()), images=Generated(), run=Path("bench"))
     model, processor = build(config.model)
     tuning.prepare(model, config.model)
@@ -116,57 +122,102 @@ def bare() -> dict[str, Any]:
         torch.nn.utils.clip_grad_norm_(trained, config.train.clip)
         optimizer.step()
         optimizer.zero_grad()
-        ends.append(time.perf_counter())
-    return {"rate": (STEPS - SKIPPED) * BATCH / (ends[-1] - ends[SKIPPED - 1])}
+        ends.append(time.monotonic())
+    return {"ends": ends}
 
 
-def alone(part: str, workers: int = 1, cores: int = 2, threads: str = "") -> dict[str, Any]:
-    """A part in a process of its own, on the first `cores` cores."""
+def step_seconds(ends: list[float]) -> float:
+    """The median step after the first ones, given when each step ended."""
+    return median(after - before for before, after in pairwise(ends[SKIPPED - 1 :]))
+
+
+def started(part: str, folder: str, workers: int, cores: set[int], steps: int = STEPS) -> subprocess.Popen[str]:
+    """A part in a process of its own, which it leads a group of, on `cores`. It prints its result last."""
     env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "DS_ACCELERATOR": "cpu"}
     # Each of Ray's processes would compile its imports again; the Makefile does the same.
     env.pop("PYTHONDONTWRITEBYTECODE", None)
-    if threads:
-        env["OMP_NUM_THREADS"] = threads
-    command = [sys.executable, "-m", "benchmarks.train", "--part", part, str(workers)]
-    done = subprocess.run(
-        command,
-        check=True,
+    if part == "bare":
+        env["OMP_NUM_THREADS"] = str(len(cores))
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.train", "--part", part, str(workers), folder, str(steps)],
         stdout=subprocess.PIPE,
         text=True,
         env=env,
-        preexec_fn=lambda: os.sched_setaffinity(0, range(cores)),
+        start_new_session=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+
+
+def result(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """What a part printed.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    out = process.communicate()[0]
+    if process.returncode:
+        raise SystemExit(f"a part of the benchmark failed with {process.returncode}")
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
     return found
+
+
+def alone(workers: int) -> dict[str, Any]:
+    """`product` on as many cores as workers."""
+    with tempfile.TemporaryDirectory() as folder:
+        return result(started("product", folder, workers, set(range(workers))))
+
+
+def side_by_side(core: int, other: int) -> tuple[float, float]:
+    """Samples per second of `product` on `core` and of `bare` on `other`, while both train."""
+    with tempfile.TemporaryDirectory() as folder:
+        ours = started("product", folder, 1, {core}, LONG)
+        try:
+            while len(ends := step_ends(Path(folder))) < SKIPPED:
+                if ours.poll() is not None:
+                    raise SystemExit("the training ended before the bare loop began")
+                time.sleep(0.2)
+            # The step's line has just been written: `seconds` of the curve on the clock that all processes share.
+            began = time.monotonic() - ends[-1]
+            theirs = result(started("bare", folder, 1, {other}))["ends"]
+            window = [began + end for end in step_ends(Path(folder)) if began + end >= theirs[SKIPPED - 1]]
+        finally:
+            os.killpg(ours.pid, signal.SIGKILL)
+            ours.wait()
+            time.sleep(3)  # until Ray's processes have noticed
+    if len(window) < SKIPPED:
+        raise SystemExit("the training ended before the bare loop did")
+    return BATCH / median(b - a for a, b in pairwise(window)), BATCH / step_seconds(theirs)
+
+
+def step_ends(folder: Path) -> list[float]:
+    """When the steps of the training below `folder` ended, in seconds since it began."""
+    from ifas.training.curve import CURVE_FILE, read
+
+    found = next(folder.glob(f"work/*/{CURVE_FILE}"), None)
+    return [line["seconds"] for line in read(found)] if found else []
+
+
+def against(name: str, rates: list[tuple[float, float]], bar: float) -> bool:
+    """Prints the median ratio of (ours, theirs)."""
+    ratio, value = median(ours / theirs for ours, theirs in rates), median(ours for ours, _ in rates)
+    print(json.dumps({"rounds": [round(ours / theirs, 3) for ours, theirs in rates]}))
+    return figure(name, value, "samples/s", baseline=value / ratio, bar=bar, bar_is="ratio >=")
 
 
 def main() -> int:
     """Prints the figures; 1 where a bar is missed."""
     if sys.argv[1:2] == ["--part"]:
-        part, workers = sys.argv[2], int(sys.argv[3])
-        print(json.dumps(bare() if part == "bare" else product(workers)))
+        part, workers, folder, steps = sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]), int(sys.argv[5])
+        print(json.dumps(bare() if part == "bare" else product(workers, folder, steps)))
         return 0
-    baseline, one, two = [], [], []
-    for _ in range(2):  # interleaved: what else the machine does hits all alike
-        baseline.append(alone("bare", cores=1, threads="1"))
-        one.append(alone("product", 1, cores=1))
-        two.append(alone("product", 2, cores=2))
-    best = {name: max(part["rate"] for part in parts) for name, parts in (("bare", baseline), ("1", one), ("2", two))}
-    ok = figure(
-        "training, 1 worker, Ray + DeepSpeed, against a bare torch loop",
-        best["1"],
-        "samples/s",
-        baseline=best["bare"],
-        bar=0.9,
-        bar_is="ratio >=",
-    )
-    ok &= figure(
+    together = [side_by_side(*cores) for cores in ((0, 1), (1, 0)) * ROUNDS]
+    rounds = [(alone(1), alone(2)) for _ in range(ROUNDS)]
+    two = [runs[1] for runs in rounds]
+    ok = against("training, 1 worker, Ray + DeepSpeed, against a bare torch loop", together, bar=0.9)
+    ok &= against(
         "training, 2 workers on 2 cores, against 1 worker on 1 core",
-        best["2"],
-        "samples/s",
-        baseline=best["1"],
+        [(second["rate"], first["rate"]) for first, second in rounds],
         bar=1.7,
-        bar_is="ratio >=",
     )
     figure("loader, 2 workers, against the model's demand", two[-1]["loader"], "samples/s", baseline=two[-1]["demand"])
     quickest = min((run["start_up"] for run in two), key=lambda stages: sum(stages.values()))
