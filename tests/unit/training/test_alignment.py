@@ -246,13 +246,14 @@ FIT = driver.fit
 SETTINGS = ["align.enabled=true", "align.images=12", "align.samples=2", "align.steps=4", "train.checkpoint_every=2"]
 
 
-def stepped(inputs: dict[str, Path], root: Path, *overrides: str) -> dict[str, Any]:
+def stepped(inputs: dict[str, Path], root: Path, *overrides: str, ray: bool = False) -> dict[str, Any]:
     """Runs the train step with a work folder that stays; its facts and summary.
 
-    The workers are this process: what Ray does around the loop is shown in test_ray.
+    Without `ray`, the workers are this process.
     """
     (root / "work").mkdir(parents=True, exist_ok=True)
-    driver.fit = lambda job, _clock: run(job)  # type: ignore[assignment]
+    if not ray:
+        driver.fit = lambda job, _clock: run(job)  # type: ignore[assignment]
     made: RunConfig = load("tiny", [*SETTINGS, *overrides])
     context = Context(run_id="r", work=root / "work", lineage=Lineage(run_id="r"), lineage_out=root / "lineage.json")
     try:
@@ -260,6 +261,21 @@ def stepped(inputs: dict[str, Path], root: Path, *overrides: str) -> dict[str, A
     finally:
         driver.fit = FIT
     return {**result.facts, "summary": result.summary}
+
+
+def beside(inputs: dict[str, Path], root: Path, *overrides: str, ray: bool = False) -> subprocess.Popen[bytes]:
+    """`stepped` in a process of its own."""
+    named = {name: str(path) for name, path in inputs.items()}
+    script = (
+        f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]\n"
+        "from pathlib import Path\n"
+        "from test_alignment import stepped\n"
+        f"stepped({{k: Path(v) for k, v in {named!r}.items()}}, Path({str(root)!r}), *{overrides!r}, ray={ray})\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    return subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "MASTER_PORT": port})
 
 
 @pytest.mark.slow
@@ -286,17 +302,7 @@ def test_a_kill_between_the_stages_redoes_no_stage_and_changes_nothing(
     assert found["dev"] == {"pictures": 24, "subjects": 3}
 
     killed = tmp_path / "killed"
-    script = (
-        f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]\n"
-        "from pathlib import Path\n"
-        "from test_alignment import stepped\n"
-        f"stepped({{k: Path(v) for k, v in { ({k: str(v) for k, v in captioned.items()})!r}.items()}}, "
-        f"Path({str(killed)!r}), 'align.margin=1')\n"
-    )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "MASTER_PORT": port})
+    process = beside(captioned, killed, "align.margin=1")
     deadline = time.monotonic() + 240
     # Mined already, the second training not yet done.
     while not list((killed / "work").glob(f"*{stage.ANSWERS_FILE}")):
@@ -314,6 +320,34 @@ def test_a_kill_between_the_stages_redoes_no_stage_and_changes_nothing(
     after = [first.stat().st_mtime_ns, *(f.stat().st_mtime_ns for f in (killed / "work").glob("*answers.jsonl"))]
     assert stamps == after, "the first stage and the mined answers were taken as they were"
     assert again["alignment"] == whole["alignment"]
+    assert sha256_file(killed / "model" / "model.safetensors") == sha256_file(
+        tmp_path / "whole" / "model" / "model.safetensors"
+    )
+
+
+@pytest.mark.slow
+def test_a_kill_in_the_second_stage_under_ray_changes_nothing(
+    captioned: dict[str, Path], tmp_path: Path, alone: None
+) -> None:
+    settings = ("align.margin=1", "align.steps=60", "train.workers=1")
+    killed = tmp_path / "killed"
+    process = beside(captioned, killed, *settings, ray=True)
+    deadline = time.monotonic() + 400
+    while not list((killed / "work").glob("*-align-*/checkpoint_*/progress.json")):
+        assert process.poll() is None, "the step ended by itself"
+        assert time.monotonic() < deadline, "no second training"
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (killed / "model").exists()
+    assert not (killed / "work" / "second").exists()
+
+    again = beside(captioned, killed, *settings, ray=True)
+    assert again.wait(timeout=400) == 0
+    found = json.loads((killed / "model" / stage.ALIGNMENT_FILE).read_text())
+    assert found["kept"] is True
+    assert 0 < found["training"]["resumed_from"] < 60
+    assert beside(captioned, tmp_path / "whole", *settings, ray=True).wait(timeout=400) == 0
     assert sha256_file(killed / "model" / "model.safetensors") == sha256_file(
         tmp_path / "whole" / "model" / "model.safetensors"
     )
