@@ -186,7 +186,9 @@ def side_by_side(core: int, other: int) -> tuple[float, float]:
             time.sleep(3)  # until Ray's processes have noticed
     if len(window) < SKIPPED:
         raise SystemExit("the training ended before the bare loop did")
-    return BATCH / median(b - a for a, b in pairwise(window)), BATCH / step_seconds(theirs)
+    rates = BATCH / median(b - a for a, b in pairwise(window)), BATCH / step_seconds(theirs)
+    print(json.dumps({"core": core, "ours": round(rates[0], 3), "bare": round(rates[1], 3)}), flush=True)
+    return rates
 
 
 def step_ends(folder: Path) -> list[float]:
@@ -211,9 +213,9 @@ def main() -> int:
         print(json.dumps(bare() if part == "bare" else product(workers, folder, steps)))
         return 0
     together = [side_by_side(*cores) for cores in ((0, 1), (1, 0)) * ROUNDS]
+    ok = against("training, 1 worker, Ray + DeepSpeed, against a bare torch loop", together, bar=0.9)
     rounds = [(alone(1), alone(2)) for _ in range(ROUNDS)]
     two = [runs[1] for runs in rounds]
-    ok = against("training, 1 worker, Ray + DeepSpeed, against a bare torch loop", together, bar=0.9)
     ok &= against(
         "training, 2 workers on 2 cores, against 1 worker on 1 core",
         [(second["rate"], first["rate"]) for first, second in rounds],
