@@ -148,13 +148,23 @@ def started(part: str, folder: str, workers: int, cores: set[int], steps: int = 
     )
 
 
+def stop(process: subprocess.Popen[str]) -> None:
+    """Kills a part, if it still runs."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def result(process: subprocess.Popen[str]) -> dict[str, Any]:
     """What a part printed.
 
     Raises:
         SystemExit: it failed.
     """
-    out = process.communicate()[0]
+    try:
+        out = process.communicate()[0]
+    finally:  # also where this benchmark is interrupted
+        stop(process)
     if process.returncode:
         raise SystemExit(f"a part of the benchmark failed with {process.returncode}")
     found: dict[str, Any] = json.loads(out.splitlines()[-1])
@@ -181,8 +191,7 @@ def side_by_side(core: int, other: int) -> tuple[float, float]:
             theirs = result(started("bare", folder, 1, {other}))["ends"]
             window = [began + end for end in step_ends(Path(folder)) if began + end >= theirs[SKIPPED - 1]]
         finally:
-            os.killpg(ours.pid, signal.SIGKILL)
-            ours.wait()
+            stop(ours)
             time.sleep(3)  # until Ray's processes have noticed
     if len(window) < SKIPPED:
         raise SystemExit("the training ended before the bare loop did")

@@ -119,16 +119,18 @@ def with_media(rows: pd.DataFrame) -> pd.DataFrame:
     if "caption" not in rows:
         return rows
     captions = rows["caption"]
-    if not isinstance(captions.dtype, pd.StringDtype):
-        captions = captions.where(captions.map(lambda value: isinstance(value, str)), None)
-    texts = pa.array(captions, pa.large_string(), from_pandas=True)
     bits = np.zeros(len(rows), dtype=np.int16)
-    for kind, words in keyword_forms().items():
+    slow = np.ones(len(rows), dtype=bool)
+    if isinstance(captions.dtype, pd.StringDtype):
         # A word's boundary is the same for Arrow, a column at a time, and for `re`, a text at a time, in ASCII only.
-        named = pc.match_substring_regex(texts, rf"\b(?:{'|'.join(words)})\b", ignore_case=True)
-        bits[pc.fill_null(named, False).to_numpy(zero_copy_only=False)] |= BIT[kind]
-    for i in np.flatnonzero(~pc.fill_null(pc.string_is_ascii(texts), True).to_numpy(zero_copy_only=False)):
-        bits[i] = sum(BIT[kind] for kind in media_named(captions.iat[i]))
+        texts = pa.array(captions, pa.large_string(), from_pandas=True)
+        for kind, words in keyword_forms().items():
+            named = pc.match_substring_regex(texts, rf"\b(?:{'|'.join(words)})\b", ignore_case=True)
+            bits[pc.fill_null(named, False).to_numpy(zero_copy_only=False)] |= BIT[kind]
+        slow = ~pc.fill_null(pc.string_is_ascii(texts), True).to_numpy(zero_copy_only=False)
+    for i in np.flatnonzero(slow):
+        text = captions.iat[i]
+        bits[i] = sum(BIT[kind] for kind in media_named(text)) if isinstance(text, str) else 0
     return rows.assign(**{MEDIA: bits})
 
 

@@ -24,18 +24,20 @@ def in_several_splits(rows: pd.DataFrame, column: str) -> pd.Series:
     import numpy as np
     import pandas as pd
 
-    texts = pd.Series(None, index=rows.index, dtype=object)
+    texts = np.full(len(rows), None, dtype=object)
     datasets, values, splits = (pd.factorize(rows[name])[0] for name in ("dataset", column, "split"))
     known = (datasets >= 0) & (values >= 0) & (splits >= 0)
     keys = pd.factorize(datasets * (values.max(initial=0) + 1) + values)[0]
     first, last = np.full(len(rows), len(rows)), np.full(len(rows), -1)
     np.minimum.at(first, keys[known], splits[known])
     np.maximum.at(last, keys[known], splits[known])
-    shared = rows.loc[(first < last)[keys], ["dataset", column, "split"]].dropna(subset=["dataset", column])
-    where = shared.groupby(["dataset", column])["split"].agg(lambda found: ", ".join(sorted(found.dropna().unique())))
-    for at, dataset, value in zip(shared.index, shared["dataset"], shared[column], strict=True):
-        texts[at] = f"{value} of {dataset} is in {where[dataset, value]}"
-    return texts
+    mask = (first < last)[keys] & (datasets >= 0) & (values >= 0)
+    shared = rows.loc[mask, ["dataset", column, "split"]]
+    groups = shared.dropna().groupby(["dataset", column])["split"]
+    where = groups.agg(lambda found: ", ".join(sorted(found.unique()))).to_dict()
+    people = zip(shared["dataset"], shared[column], strict=True)
+    texts[mask] = [f"{value} of {dataset} is in {where[dataset, value]}" for dataset, value in people]
+    return pd.Series(texts, index=rows.index, dtype=object)
 
 
 def near_duplicates(rows: pd.DataFrame, max_hamming: int) -> pd.Series:
@@ -46,21 +48,20 @@ def near_duplicates(rows: pd.DataFrame, max_hamming: int) -> pd.Series:
     import numpy as np
     import pandas as pd
 
-    texts = pd.Series(None, index=rows.index, dtype=object)
+    texts = np.full(len(rows), None, dtype=object)
     usable = rows["phash"].str.fullmatch("[0-9a-f]{16}").fillna(False).astype(bool) & rows["split"].notna()
     if not usable.any():
-        return texts
+        return pd.Series(texts, index=rows.index, dtype=object)
     positions = np.flatnonzero(usable.to_numpy())
     digits = "".join(rows["phash"].to_numpy(dtype=object)[positions])
     codes = np.frombuffer(bytes.fromhex(digits), dtype=">u8").astype(np.uint64)
-    names = rows["split"].to_numpy(dtype=object)[positions]
+    names, ids = (rows[name].to_numpy(dtype=object)[positions] for name in ("split", "sample_id"))
     distance, partner = nearest_across(codes, pd.factorize(names)[0], max_hamming)
     for i in np.flatnonzero(partner >= 0):
         j = partner[i]
         alike = "the same hash as" if distance[i] == 0 else f"{distance[i]} of {HASH_BITS} bits from"
-        other = rows["sample_id"].iat[positions[j]]
-        texts.iat[positions[i]] = f"in {names[i]}, {alike} {other} in {names[j]}"
-    return texts
+        texts[positions[i]] = f"in {names[i]}, {alike} {ids[j]} in {names[j]}"
+    return pd.Series(texts, index=rows.index, dtype=object)
 
 
 def nearest_across(

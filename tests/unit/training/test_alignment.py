@@ -278,6 +278,19 @@ def beside(inputs: dict[str, Path], root: Path, *overrides: str, ray: bool = Fal
     return subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "MASTER_PORT": port})
 
 
+def kill_once(root: Path, there: str, process: subprocess.Popen[bytes]) -> None:
+    """Kills the step that works in `root` once its work folder holds `there`, and before the second model is done."""
+    deadline = time.monotonic() + 400
+    while not list((root / "work").glob(there)):
+        assert process.poll() is None, "the step ended by itself"
+        assert time.monotonic() < deadline, f"no {there}"
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (root / "model").exists()
+    assert not (root / "work" / "second").exists()
+
+
 @pytest.mark.slow
 def test_a_kill_between_the_stages_redoes_no_stage_and_changes_nothing(
     captioned: dict[str, Path], tmp_path: Path, alone: None
@@ -302,17 +315,8 @@ def test_a_kill_between_the_stages_redoes_no_stage_and_changes_nothing(
     assert found["dev"] == {"pictures": 24, "subjects": 3}
 
     killed = tmp_path / "killed"
-    process = beside(captioned, killed, "align.margin=1")
-    deadline = time.monotonic() + 240
     # Mined already, the second training not yet done.
-    while not list((killed / "work").glob(f"*{stage.ANSWERS_FILE}")):
-        assert process.poll() is None, "the step ended by itself"
-        assert time.monotonic() < deadline, "nothing was mined"
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (killed / "model").exists()
-    assert not (killed / "work" / "second").exists()
+    kill_once(killed, f"*{stage.ANSWERS_FILE}", beside(captioned, killed, "align.margin=1"))
     first = killed / "work" / "first" / "model.safetensors"
     stamps = [first.stat().st_mtime_ns, *(f.stat().st_mtime_ns for f in (killed / "work").glob("*answers.jsonl"))]
 
@@ -331,16 +335,7 @@ def test_a_kill_in_the_second_stage_under_ray_changes_nothing(
 ) -> None:
     settings = ("align.margin=1", "align.steps=60", "train.workers=1")
     killed = tmp_path / "killed"
-    process = beside(captioned, killed, *settings, ray=True)
-    deadline = time.monotonic() + 400
-    while not list((killed / "work").glob("*-align-*/checkpoint_*/progress.json")):
-        assert process.poll() is None, "the step ended by itself"
-        assert time.monotonic() < deadline, "no second training"
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (killed / "model").exists()
-    assert not (killed / "work" / "second").exists()
+    kill_once(killed, "*-align-*/checkpoint_*/progress.json", beside(captioned, killed, *settings, ray=True))
 
     again = beside(captioned, killed, *settings, ray=True)
     assert again.wait(timeout=400) == 0

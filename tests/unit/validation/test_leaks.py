@@ -60,6 +60,7 @@ def test_one_bucket_of_identical_pictures_in_one_split_costs_nothing() -> None:
 def test_malformed_hashes_are_left_to_their_own_rule() -> None:
     rows = pd.DataFrame({"sample_id": list("abc"), "phash": ["zz", None, "0" * 16], "split": ["train", "test", "test"]})
     assert near_duplicates(rows, 4).isna().all()
+    assert near_duplicates(rows.head(2), 4).isna().tolist() == [True, True]
 
 
 def test_same_name_in_two_datasets_is_two_people() -> None:
