@@ -81,6 +81,7 @@ def random_model(config: Any, device: str) -> Any:
 
     from ifas.model import tuning
     from ifas.model.build import ifas_config
+    from ifas.model.fused_norm import fuse
     from ifas.model.ifas_model import IfasModel
 
     shape = ifas_config(config.model, download=False)
@@ -93,6 +94,8 @@ def random_model(config: Any, device: str) -> Any:
         torch.set_default_dtype(torch_default)
     tuning.prepare(model, config.model)
     model.to(device, dtype)
+    if device == "cuda":
+        fuse(model.language)
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1 and "lora_" not in name and ".alore." not in name:
             torch.nn.init.normal_(parameter, std=0.02)
@@ -108,7 +111,7 @@ class Trainer:
         self.model, self.batch = model.train(), batch
         self.trained = [p for p in model.parameters() if p.requires_grad]
         self.copies = [p.detach().float() for p in self.trained]
-        self.optimizer = torch.optim.AdamW(self.copies, lr=config.model.connector.lr)
+        self.optimizer = torch.optim.AdamW(self.copies, lr=config.model.connector.lr, fused=True)
 
     def step(self) -> None:
         """Forward, backward, update."""
@@ -123,9 +126,9 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         with torch.no_grad():
-            for copy, parameter in zip(self.copies, self.trained, strict=True):
-                parameter.copy_(copy)
-                parameter.grad = None
+            torch._foreach_copy_(self.trained, self.copies)
+        for parameter in self.trained:
+            parameter.grad = None
 
 
 def peak_bytes(device: str, run: Callable[[], Any], resident: int) -> int:

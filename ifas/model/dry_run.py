@@ -5,7 +5,8 @@ attention counts in full. Since the real model runs, a frozen matrix has no weig
 lowest trained parameter no backward pass at all. Memory: bytes of all tensors alive at once, weights, gradients and
 the loss function included as they come and go. Attention is counted as a fused kernel (flash) does it: it holds its
 inputs, its output and one float32 per head and query, never a score matrix, and computes the scores twice (once more
-in the backward pass, which is not counted as it is no work of the model's).
+in the backward pass, which is not counted as it is no work of the model's). So is an RMSNorm that `fused_norm` has
+rewritten: it holds its input and one float32 per position.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def training_pass(model: Any, batch: int, tokens: int, answers: int) -> Pass:
             parameter.register_post_accumulate_grad_hook(_drop)
     model.train()
     ledger = _Ledger(model, answers=batch * answers)
-    with ledger, _FusedAttention(ledger):
+    with ledger, _Fused(ledger):
         # Any kind but PROMPT: which positions it falls on is up to `answers`.
         parts = torch.full((batch, tokens), INTERPRETATION, device="meta")
         out = model(pixel_values=_pixels(model, batch), input_ids=_ids(batch, tokens), parts=parts)
@@ -65,7 +66,7 @@ def training_pass(model: Any, batch: int, tokens: int, answers: int) -> Pass:
 def prefill_pass(model: Any, batch: int, tokens: int) -> Pass:
     """The judgment of `batch` pictures: one prefill of `tokens` positions, the KV cache included."""
     ledger = _Ledger(model.eval(), answers=0)
-    with ledger, _FusedAttention(ledger):
+    with ledger, _Fused(ledger):
         model.prefill(_pixels(model, batch), _ids(batch, tokens))
     return Pass(ledger.flops, 0, ledger.peak)
 
@@ -173,8 +174,8 @@ def _shapes(thing: Any) -> Any:
     return (type(thing), thing)
 
 
-class _FusedAttention(TorchFunctionMode):
-    """Takes the place of scaled_dot_product_attention."""
+class _Fused(TorchFunctionMode):
+    """Takes the place of what a GPU does in one kernel: scaled_dot_product_attention and rms_norm."""
 
     def __init__(self, ledger: _Ledger) -> None:
         super().__init__()
@@ -188,6 +189,9 @@ class _FusedAttention(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
             return _Attention.apply(named["query"], named["key"], named["value"], self.ledger)  # type: ignore[no-untyped-call]
+        if func is F.rms_norm:
+            named = dict(zip(("input", "normalized_shape", "weight"), args, strict=False)) | kwargs
+            return _RmsNorm.apply(named["input"], named["weight"])  # type: ignore[no-untyped-call]
         return func(*args, **kwargs)
 
 
@@ -210,3 +214,18 @@ class _Attention(torch.autograd.Function):
         q, k, v, *_ = ctx.saved_tensors
         ctx.ledger.flops += 2 * ctx.flops
         return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), None
+
+
+class _RmsNorm(torch.autograd.Function):
+    """Shapes of a fused RMSNorm over the last dimension of (..., W)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_W: Tensor) -> Tensor:
+        ctx.save_for_backward(x, x.new_empty(x.shape[:-1], dtype=torch.float32), weight_W)
+        return torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None]:
+        del gradients
+        x, _, weight_W = ctx.saved_tensors
+        return torch.empty_like(x), torch.empty_like(weight_W) if ctx.needs_input_grad[1] else None

@@ -103,6 +103,9 @@ class Judge:
             torch.set_num_threads(threads)
         model, processor = load(folder, dtype=DTYPES[dtype])
         model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if model.device.type == "cuda" and model.dtype == torch.float32:
+            # Else cuDNN rounds what it convolves to 10 bits (TF32), and scores depend on the size of a batch.
+            torch.backends.cudnn.allow_tf32 = False
         judge = cls(speed_up(model, batch), processor, batch, compile=compile)
         if compile:
             judge._compile()

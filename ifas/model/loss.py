@@ -20,8 +20,9 @@ from torch import Tensor
 #: What a token of the sequence is. Only the last two kinds carry loss.
 PROMPT, JUDGMENT, INTERPRETATION = 0, 1, 2
 
-#: Logits that are in memory at once; see `answer_nll`.
-CHUNK_ELEMENTS = 2**22
+#: Logits that are in memory at once (see `answer_nll`): so many, or for a large head an eighth of its own size, a small
+#: addition that keeps a GPU busy. A product with few rows takes as long as reading the whole head.
+CHUNK_ELEMENTS, HEAD_SHARE = 2**22, 8
 
 
 class LossSums(NamedTuple):
@@ -52,7 +53,7 @@ class LossSums(NamedTuple):
 
 
 def answer_nll(
-    hidden_NW: Tensor, head_VW: Tensor, bias_V: Tensor | None, targets_N: Tensor, chunk_elements: int = CHUNK_ELEMENTS
+    hidden_NW: Tensor, head_VW: Tensor, bias_V: Tensor | None, targets_N: Tensor, chunk_elements: int = 0
 ) -> Tensor:
     """Negative log-likelihoods (N,) of `targets_N` under `softmax(hidden @ head^T + bias)`, in float32 or wider.
 
@@ -64,9 +65,10 @@ def answer_nll(
         hidden_NW: hidden states at the position before each target.
         head_VW, bias_V: of the language model's head.
         targets_N: token ids.
-        chunk_elements: logits in memory at once, at least one row.
+        chunk_elements: logits in memory at once, at least one row; 0 chooses.
     """
-    rows = max(1, chunk_elements // head_VW.shape[0])
+    elements = chunk_elements or max(CHUNK_ELEMENTS, head_VW.numel() // HEAD_SHARE)
+    rows = max(1, elements // head_VW.shape[0])
     nll_N: Tensor = _AnswerNll.apply(hidden_NW, head_VW, bias_V, targets_N, rows)  # type: ignore[no-untyped-call]
     return nll_N
 

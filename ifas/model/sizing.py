@@ -19,6 +19,7 @@ from ifas.core.errors import ConfigError
 from ifas.model import tuning
 from ifas.model.build import describe, skeleton
 from ifas.model.dry_run import prefill_pass, training_pass
+from ifas.model.fused_norm import fuse
 from ifas.model.memory import Memory, training_memory
 
 STAGES = (0, 1, 2, 3)
@@ -85,6 +86,8 @@ def size(model: ModelConfig, train: TrainConfig, *, judged_at_once: int = 16) ->
         ConfigError: a source is neither on this machine nor in `architectures`, or an adapter does not fit.
     """
     skeletal = skeleton(model).to(dtype_of(train))
+    if train.gpus_per_worker:
+        fuse(skeletal.language)
     length = lengths(model, skeletal.connector.tokens)
     weights = sum(p.numel() * p.element_size() for p in skeletal.parameters())
     judged = prefill_pass(skeletal, judged_at_once, length.prompt)

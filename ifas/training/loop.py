@@ -15,6 +15,7 @@ from ifas.core.files import remove, write_json
 from ifas.core.progress import Progress, emit
 from ifas.model import tuning
 from ifas.model.build import build, load
+from ifas.model.fused_norm import fuse
 from ifas.model.sizing import device_memory, size, will_not_fit
 from ifas.training import checkpoint
 from ifas.training.batches import Batches
@@ -73,6 +74,8 @@ def run(
     parameters = tuning.count(model)["total"]["parameters"]
     tuning.prepare(model, job.model, seed=config.seed)
     trainable = tuning.count(model)["total"]["trainable"]
+    if config.gpus_per_worker:
+        fuse(model.language)
     model.train()
     clock.mark("model")
     checkpoints = Checkpoints(job.run, job.uri, config.keep_checkpoints, free)
