@@ -31,9 +31,9 @@ class Augmentation:
     tint: tuple[float, float, float]
 
     def box(self, height: int, width: int) -> Box:
-        """The crop in pixels: left, top, right, bottom."""
-        x, y = self.left * width, self.top * height
-        return x, y, x + self.side * width, y + self.side * height
+        """The crop in whole pixels, at least one: left, top, right, bottom."""
+        x, y = int(self.left * width), int(self.top * height)
+        return x, y, x + max(1, round(self.side * width)), y + max(1, round(self.side * height))
 
     def recolour(self, picture: Pixels) -> Pixels:
         """Mirrors and changes the colours of an already cropped and resized picture (H, W, 3)."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -188,6 +189,21 @@ def test_picture_is_resized_whole_with_antialias() -> None:
     pixels = made.pixel_values([small, small])
     assert pixels.shape == (2, 3, 32, 32)
     assert str(pixels.dtype) == "torch.uint8"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(640, 480), (31, 57), (1, 1), (20, 300)])
+def test_pictures_are_those_of_pillow_to_one_level(shape: tuple[int, int]) -> None:
+    """Also of a part, and of arrays that can't be written to, as they come from a decoder."""
+    made = processor(small_tokenizer())
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    picture.setflags(write=False)
+    h, w = shape
+    for part in (None, (w // 10, h // 20, w - w // 10, h - h // 9)):
+        wanted = Image.fromarray(picture).crop(part).resize((32, 32), Image.Resampling.BILINEAR)
+        got = made.image(picture, part)
+        assert got.dtype == np.uint8
+        assert abs(got.astype(int) - np.asarray(wanted)).max() <= 1
 
 
 def test_saved_and_read_again(tmp_path: Path) -> None:

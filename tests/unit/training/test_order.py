@@ -64,14 +64,15 @@ def test_draws_need_no_history() -> None:
     assert late.draw(199) == wanted[199]
 
 
-@given(seed=st.integers(0, 99), position=st.integers(0, 10**6))
-def test_augmentation_is_light_and_repeatable(seed: int, position: int) -> None:
+@given(seed=st.integers(0, 99), position=st.integers(0, 10**6), height=st.integers(1, 3000), width=st.integers(1, 3000))
+def test_augmentation_is_light_and_repeatable(seed: int, position: int, height: int, width: int) -> None:
     change = augmentation(seed, position)
     assert change == augmentation(seed, position)
-    left, top, right, bottom = change.box(100, 200)
-    assert 0 <= left < right <= 200 + 1e-9
-    assert 0 <= top < bottom <= 100 + 1e-9
-    assert (right - left) / 200 >= MIN_SIDE
+    left, top, right, bottom = change.box(height, width)
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+    assert right - left >= MIN_SIDE * width - 0.5
+    assert bottom - top >= MIN_SIDE * height - 0.5
     assert abs(change.brightness - 1) <= BRIGHTNESS
 
 
