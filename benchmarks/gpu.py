@@ -1,9 +1,10 @@
 """`python -m benchmarks.gpu [--profile large] [--device cuda]`: the model on a GPU, with random weights in bf16.
 
 Measures the card's own ceilings first (copy, matrix product), then a training step and the judgment of a profile, and
-compares peak memory with what `ifas model describe` predicts. Needs torch, transformers, pydantic and PyYAML; where
+compares peak memory with what `ifas model describe` predicts; then the judge and the decoder against transformers'
+`generate`, every row as long as it can get. Needs torch, transformers, pydantic and PyYAML; where
 peft is missing, ALoRE takes the place of LoRA, and the name of the figure says so. Without a GPU nothing is measured.
-The loop is a plain one, not that of DeepSpeed, and all samples have full length.
+The loop is a plain one; where DeepSpeed is installed, its step is measured as well. All samples have full length.
 
 Model FLOPs are those of `ifas.model.dry_run`: recomputation is not counted, a causal attention in full. MFU is their
 rate over the card's dense bf16 rate as its maker states it, where the card is in `STATED`, else over the measured one.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +27,12 @@ from benchmarks.figure import figure
 STATED = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
 
 MFU_BAR, JUDGE_BAR, MEMORY_BAR = 0.45, 0.55, 0.10
+
+#: Pictures at once where answers are decoded.
+DECODED = 16
+
+#: ZeRO stage of the `large` profile.
+STAGE = 2
 
 
 def best(device: str, run: Callable[[], Any], tries: int) -> float:
@@ -192,8 +200,6 @@ def main() -> int:
 
 def measure(args: argparse.Namespace, card: str) -> bool:
     """Whether all bars are held."""
-    import torch
-
     from ifas.model.sizing import size
 
     device, barred = args.device, args.device == "cuda"
@@ -221,6 +227,7 @@ def measure(args: argparse.Namespace, card: str) -> bool:
     peak = peak_bytes(device, trainer.step, predicted["lasting"] - predicted["gradients"])
     ok &= _compared(f"{name}: peak memory", peak, predicted["peak"], barred)
 
+    bare, batch = seconds, trainer.batch
     del trainer
     from ifas.model.tuning import merge
 
@@ -238,8 +245,80 @@ def measure(args: argparse.Namespace, card: str) -> bool:
     ok &= figure(f"{name}: share of the measured matrix product", rate / multiplied, "", bar=bar, bar_is="value >=")
     peak = peak_bytes(device, lambda: model.prefill(pixels, prompt), judge["weights"])
     ok &= _compared(f"{name}: peak memory", peak, judge["peak"], barred)
-    if device == "cuda":
-        torch.cuda.empty_cache()
+    ok &= against_generate(args, model, pixels[:DECODED], prompt[:DECODED], sizes["tokens"]["answer"] - 1)
+    del model
+    if find_spec("deepspeed"):
+        with_deepspeed(args, config, batch, sizes, bare)
+    return ok
+
+
+def with_deepspeed(
+    args: argparse.Namespace, config: Any, batch: dict[str, Any], sizes: dict[str, Any], bare: float
+) -> None:
+    """The step of the product's engine on one worker, against the plain loop's `bare` seconds."""
+    from ifas.model.loss import lopsided
+    from ifas.model.tuning import parameter_groups
+    from ifas.training.engine import Engine, join
+
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29400"}
+    os.environ.update(alone)
+    stage = STAGE if args.device == "cuda" else 0
+    train = config.train.model_copy(update={"zero_stage": stage, "gpus_per_worker": int(args.device == "cuda")})
+    join(train)
+    model = random_model(config, args.device).train()
+    engine = Engine(model, parameter_groups(model, config.model, train.weight_decay), train)
+
+    def step() -> None:
+        engine.begin(0)
+        out = engine.forward(batch)
+        engine.backward(lopsided(out.sums, out.counts, 0.7), last=True)
+        engine.step()
+
+    name = f"training {args.profile}, batch {train.batch}, DeepSpeed's ZeRO stage {stage} on one worker"
+    seconds = best(args.device, step, args.tries)
+    figure(f"{name}, against the plain loop", train.batch / seconds, "samples/s", baseline=train.batch / bare)
+    predicted = sizes["memory"][str(stage)]
+    peak = peak_bytes(args.device, step, predicted["lasting"] - predicted["gradients"])
+    _compared(f"{name}: peak memory", peak, predicted["peak"], barred=False)
+
+
+def against_generate(args: argparse.Namespace, model: Any, pixels: Any, prompt: Any, tokens: int) -> bool:
+    """The judge and the decoder of the inference engine against transformers' `generate` of the same modules."""
+    from benchmarks.inference import generate
+    from ifas.model.decoding import greedy
+
+    count, device, barred = len(prompt), args.device, args.device == "cuda"
+
+    def explain() -> None:
+        _, cache = model.prefill(pixels, prompt)
+        assert len([*greedy(model.language, cache, [[1]] * count, end_id=-1, limit=tokens)]) == tokens
+
+    def rows() -> None:
+        for row in range(count):
+            generate(model, pixels[row : row + 1], prompt[row : row + 1], 1, tokens)
+
+    tries = min(args.tries, 3)
+    judged = best(device, lambda: model.prefill(pixels, prompt), args.tries)
+    explained = best(device, explain, tries)
+    together = best(device, lambda: generate(model, pixels, prompt, 1, tokens), tries)
+    apart = best(device, rows, 1)
+    name, bar = f"judge {args.profile}, {count} at once, against generate", 8 if barred else None
+    ok = figure(name, count / judged, "pictures/s", baseline=count / together, bar=bar, bar_is="ratio >=")
+    figure(f"{name} row by row", count / judged, "pictures/s", baseline=count / apart)
+    name, bar, all_tokens = (
+        f"explain {args.profile}, {count} at once, against generate",
+        4 if barred else None,
+        count * tokens,
+    )
+    ok &= figure(
+        f"{name} row by row",
+        all_tokens / explained,
+        "tokens/s",
+        baseline=all_tokens / apart,
+        bar=bar,
+        bar_is="ratio >=",
+    )
+    figure(name, all_tokens / explained, "tokens/s", baseline=all_tokens / together)
     return ok
 
 
