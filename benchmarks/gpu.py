@@ -202,7 +202,7 @@ def measure(args: argparse.Namespace, card: str) -> bool:
     """Whether all bars are held."""
     from ifas.model.sizing import size
 
-    device, barred = args.device, args.device == "cuda"
+    device = args.device
     copied, multiplied = ceilings(device, args.tries)
     figure("copy", copied / 1e9, "GB/s")
     figure("matrix product, bf16", multiplied / 1e12, "TFLOP/s")
@@ -214,9 +214,29 @@ def measure(args: argparse.Namespace, card: str) -> bool:
         config = settings(args.profile, fitting_batch(config.train, sizes["memory"]["0"]))
         sizes = size(config.model, config.train, judged_at_once=args.judged)
     model = random_model(config, device)
-    trainer = Trainer(model, config, inputs(config, sizes, device))
+    batch = inputs(config, sizes, device)
+    ok, seconds = training(args, config, model, batch, sizes, stated, multiplied)
+    ok &= judging(args, config, model, sizes, multiplied)
+    if find_spec("deepspeed"):
+        del model
+        with_deepspeed(args, config, batch, sizes, seconds)
+    return ok
+
+
+def training(
+    args: argparse.Namespace,
+    config: Any,
+    model: Any,
+    batch: dict[str, Any],
+    sizes: dict[str, Any],
+    stated: float,
+    multiplied: float,
+) -> tuple[bool, float]:
+    """The plain loop. Returns whether the bars are held, and the seconds of a step."""
+    barred = args.device == "cuda"
+    trainer = Trainer(model, config, batch)
     adapter = {"lora": "LoRA", "alore": "ALoRE"}[config.model.language.tune]
-    seconds = best(device, trainer.step, args.tries)
+    seconds = best(args.device, trainer.step, args.tries)
     told = sizes["training"]
     flops = config.train.batch * (told["forward_flops_per_sample"] + told["backward_flops_per_sample"])
     name = f"training {args.profile}, {adapter}, batch {config.train.batch}"
@@ -224,13 +244,15 @@ def measure(args: argparse.Namespace, card: str) -> bool:
     ok = figure(f"{name}: MFU", flops / seconds / stated, "", bar=MFU_BAR if barred else None, bar_is="value >=")
     figure(f"{name}: share of the measured matrix product", flops / seconds / multiplied, "")
     predicted = sizes["memory"]["0"]
-    peak = peak_bytes(device, trainer.step, predicted["lasting"] - predicted["gradients"])
-    ok &= _compared(f"{name}: peak memory", peak, predicted["peak"], barred)
+    peak = peak_bytes(args.device, trainer.step, predicted["lasting"] - predicted["gradients"])
+    return ok & _compared(f"{name}: peak memory", peak, predicted["peak"], barred), seconds
 
-    bare, batch = seconds, trainer.batch
-    del trainer
+
+def judging(args: argparse.Namespace, config: Any, model: Any, sizes: dict[str, Any], multiplied: float) -> bool:
+    """The judge, its adapters merged. Returns whether the bars are held."""
     from ifas.model.tuning import merge
 
+    device, barred = args.device, args.device == "cuda"
     merge(model)
     model.eval().requires_grad_(False)
     many = {**config.train.model_dump(), "batch": args.judged}
@@ -242,14 +264,10 @@ def measure(args: argparse.Namespace, card: str) -> bool:
     figure(name, args.judged / seconds, "pictures/s")
     rate = args.judged * judge["flops_per_picture"] / seconds
     bar = JUDGE_BAR if barred else None
-    ok &= figure(f"{name}: share of the measured matrix product", rate / multiplied, "", bar=bar, bar_is="value >=")
+    ok = figure(f"{name}: share of the measured matrix product", rate / multiplied, "", bar=bar, bar_is="value >=")
     peak = peak_bytes(device, lambda: model.prefill(pixels, prompt), judge["weights"])
     ok &= _compared(f"{name}: peak memory", peak, judge["peak"], barred)
-    ok &= against_generate(args, model, pixels[:DECODED], prompt[:DECODED], sizes["tokens"]["answer"] - 1)
-    del model
-    if find_spec("deepspeed"):
-        with_deepspeed(args, config, batch, sizes, bare)
-    return ok
+    return ok & against_generate(args, model, pixels[:DECODED], prompt[:DECODED], sizes["tokens"]["answer"] - 1)
 
 
 def with_deepspeed(
