@@ -6,7 +6,7 @@ median of its rounds.
 - *Against a bare torch loop*: the same model, batches made one step ahead by a thread as well, optimizer, clipping and
   thread count. Both train at the same time, each pinned to a core of its own, Ray's processes included, and change
   cores from round to round: a virtual machine's speed changes by the minute, and so it changes for both.
-- *2 workers on 2 cores against 1 worker on 1 core*: one after the other.
+- *2 workers on 2 cores against 1 worker on 1 core*: one after the other, which the machine's speed does enter.
 - *Start*: of the runs with 2 workers, the quickest.
 """
 
@@ -223,7 +223,7 @@ def main() -> int:
         return 0
     together = [side_by_side(*cores) for cores in ((0, 1), (1, 0)) * ROUNDS]
     ok = against("training, 1 worker, Ray + DeepSpeed, against a bare torch loop", together, bar=0.9)
-    rounds = [(alone(1), alone(2)) for _ in range(ROUNDS)]
+    rounds = [(alone(1), alone(2)) for _ in range(2 * ROUNDS)]
     two = [runs[1] for runs in rounds]
     ok &= against(
         "training, 2 workers on 2 cores, against 1 worker on 1 core",
