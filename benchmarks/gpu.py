@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -30,9 +31,6 @@ MFU_BAR, JUDGE_BAR, MEMORY_BAR = 0.45, 0.55, 0.10
 
 #: Pictures at once where answers are decoded.
 DECODED = 16
-
-#: ZeRO stage of the `large` profile.
-STAGE = 2
 
 
 def best(device: str, run: Callable[[], Any], tries: int) -> float:
@@ -274,13 +272,16 @@ def with_deepspeed(
     args: argparse.Namespace, config: Any, batch: dict[str, Any], sizes: dict[str, Any], bare: float
 ) -> None:
     """The step of the product's engine on one worker, against the plain loop's `bare` seconds."""
+    from ifas.core.config import load
     from ifas.model.loss import lopsided
     from ifas.model.tuning import parameter_groups
     from ifas.training.engine import Engine, join
 
-    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29400"}
-    os.environ.update(alone)
-    stage = STAGE if args.device == "cuda" else 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    stage = load(args.profile).train.zero_stage
     train = config.train.model_copy(update={"zero_stage": stage, "gpus_per_worker": int(args.device == "cuda")})
     join(train)
     model = random_model(config, args.device).train()
@@ -323,20 +324,14 @@ def against_generate(args: argparse.Namespace, model: Any, pixels: Any, prompt: 
     name, bar = f"judge {args.profile}, {count} at once, against generate", 8 if barred else None
     ok = figure(name, count / judged, "pictures/s", baseline=count / together, bar=bar, bar_is="ratio >=")
     figure(f"{name} row by row", count / judged, "pictures/s", baseline=count / apart)
-    name, bar, all_tokens = (
+    name, bar, made = (
         f"explain {args.profile}, {count} at once, against generate",
         4 if barred else None,
         count * tokens,
     )
-    ok &= figure(
-        f"{name} row by row",
-        all_tokens / explained,
-        "tokens/s",
-        baseline=all_tokens / apart,
-        bar=bar,
-        bar_is="ratio >=",
-    )
-    figure(name, all_tokens / explained, "tokens/s", baseline=all_tokens / together)
+    rate, row_rate = made / explained, made / apart
+    ok &= figure(f"{name} row by row", rate, "tokens/s", baseline=row_rate, bar=bar, bar_is="ratio >=")
+    figure(name, rate, "tokens/s", baseline=made / together)
     return ok
 
 

@@ -104,7 +104,7 @@ class Judge:
         model, processor = load(folder, dtype=DTYPES[dtype])
         model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if model.device.type == "cuda" and model.dtype == torch.float32:
-            # Else cuDNN rounds what it convolves to 10 bits (TF32), and scores depend on the size of a batch.
+            # Else cuDNN rounds what it convolves to 10 bits (TF32): on an H100 ten times further from the CPU's scores.
             torch.backends.cudnn.allow_tf32 = False
         judge = cls(speed_up(model, batch), processor, batch, compile=compile)
         if compile:
