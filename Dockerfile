@@ -19,7 +19,7 @@ WORKDIR /build
 COPY requirements.lock infra/ray-default.lock ./
 RUN uv pip install --no-cache ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} "torch==${TORCH}" \
  && uv pip install --no-cache --no-deps -r requirements.lock -r ray-default.lock
-COPY LICENSE NOTICE README.md pyproject.toml ./
+COPY LICENSE NOTICE README.md pyproject.toml setup.py ./
 COPY ifas/ ifas/
 COPY components/ components/
 COPY pipelines/ pipelines/

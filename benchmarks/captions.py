@@ -28,8 +28,8 @@ from benchmarks.edges import shows
 from benchmarks.figure import figure
 from ifas.captioning.clauses import SAID_FROM, describe
 from ifas.captioning.measure import measure
-from ifas.captioning.specialists import look, specialists
-from ifas.data.simulator import make_demo
+from ifas.captioning.specialists import measurements, specialists
+from ifas.simulator import make_demo
 
 KINDS = ("live", "print", "replay", "mask")
 SEEDS = (41, 42, 43)
@@ -71,7 +71,7 @@ def main() -> int:
                 row = json.loads(line)
                 picture = cv2.imread(str(folder / row["path"]))[..., ::-1].copy()
                 rows.append(row)
-                seen.append(look(measure(picture, tuple(row["face_box"]))))
+                seen.append(measurements(measure(picture, tuple(row["face_box"]))))
     kinds = [row["spoof_type"] for row in rows]
     said = [{c.specialist for c in describe(one, kind).clauses} for one, kind in zip(seen, kinds, strict=True)]
     real = [truth(row) for row in rows]

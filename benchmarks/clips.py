@@ -33,7 +33,7 @@ class Clip:
 
 def portraits(folder: Path, count: int = 3) -> list[tuple[np.ndarray, tuple[float, float, float, float]]]:
     """Rendered bona fide pictures and their face boxes."""
-    from ifas.data.simulator import make_demo
+    from ifas.simulator import make_demo
 
     make_demo(folder, seed=11, subjects=6, workers=2, limit=4 * count)
     rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]

@@ -19,8 +19,8 @@ import numpy as np
 from benchmarks.figure import figure
 from ifas.captioning.edges import FEATURES, TABLE, Edge, edges, odds_table
 from ifas.captioning.view import View
-from ifas.data.simulator import make_demo
-from ifas.data.simulator.camera import PICTURE
+from ifas.simulator import make_demo
+from ifas.simulator.camera import PICTURE
 
 FITTED, HELD_OUT = (11, 12, 13, 14, 15, 16), 17
 KNOTS = 6

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.figure import figure
 from ifas.captioning.measure import Measured, measure
 from ifas.captioning.specialists.recapture import TABLE, chance, odds_table
-from ifas.data.simulator import make_demo
+from ifas.simulator import make_demo
 
 FITTED, HELD_OUT = (51, 52, 53, 54), 55
 NAMES = (

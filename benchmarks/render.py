@@ -12,10 +12,10 @@ PER_KIND = 12
 def main() -> int:
     """Times import and compilation, then pictures of each kind of the default plan; 1 when a bar is missed."""
     started = time.monotonic()
-    from ifas.data.simulator.cast import RenderedCast
-    from ifas.data.simulator.domains import DOMAINS, SOURCE_DOMAINS
-    from ifas.data.simulator.plan import KINDS, make_plan
-    from ifas.data.simulator.staging import stage
+    from ifas.simulator.cast import RenderedCast
+    from ifas.simulator.domains import DOMAINS, SOURCE_DOMAINS
+    from ifas.simulator.plan import KINDS, make_plan
+    from ifas.simulator.staging import stage
 
     targets = tuple(d for d in DOMAINS if d not in SOURCE_DOMAINS)
     jobs = make_plan(44, 7, SOURCE_DOMAINS, targets)

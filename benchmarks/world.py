@@ -13,8 +13,8 @@ from benchmarks.figure import figure
 
 def main() -> int:
     """Renders demo data sets and probes them; 1 when a species is told apart better than the bar."""
-    from ifas.data.simulator import make_demo
-    from ifas.data.simulator.leak_probe import BAR, cues, leaks
+    from ifas.simulator import make_demo
+    from ifas.simulator.leak_probe import BAR, cues, leaks
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[7], help="several are probed together")

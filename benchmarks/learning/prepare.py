@@ -34,7 +34,7 @@ def make_world(work: Path, study: Study, seed: int, jobs: int) -> None:
     from ifas.captioning.protocol import general_captioner
     from ifas.data.pack import pack
     from ifas.data.shards import ShardImages
-    from ifas.data.simulator import make_demo
+    from ifas.simulator import make_demo
 
     folder = world_folder(work, seed)
     if not folder.is_dir():

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
-from ifas.captioning.cues import CUES, SAID_FROM, medium_scores, medium_suggested, strengths
+from ifas.captioning.indicators import INDICATORS, SAID_FROM, medium_scores, medium_suggested, strengths
 from ifas.captioning.measure import Measured, measure
 from ifas.captioning.protocol import Caption
 from ifas.captioning.scene import background_colour, light_word, top_colour
@@ -86,9 +86,11 @@ def _cues(strength: dict[str, float], medium: str | None, rng: Random) -> str:
     def rank(name: str, speaks_for: float) -> tuple[float, float]:
         return (-speaks_for * strength[name], -strength[name])
 
-    shown = [cue for cue in CUES if strength[cue.name] >= SAID_FROM]
-    shown.sort(key=lambda cue: rank(cue.name, max(0.0, cue.speaks_for.get(medium, 0.0)) if medium else 0.0))
-    text = " and ".join(rng.choice(cue.phrases) for cue in shown[:MOST_CUES])
+    shown = [indicator for indicator in INDICATORS if strength[indicator.name] >= SAID_FROM]
+    shown.sort(
+        key=lambda indicator: rank(indicator.name, max(0.0, indicator.speaks_for.get(medium, 0.0)) if medium else 0.0)
+    )
+    text = " and ".join(rng.choice(indicator.phrases) for indicator in shown[:MOST_CUES])
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 

@@ -17,7 +17,7 @@ from ifas.captioning.identity import without_identity
 from ifas.captioning.inputs import CHANNELS, FEATURES, SIDE, network_input
 from ifas.captioning.measure import Measured, measure
 from ifas.captioning.protocol import Caption, Captioner
-from ifas.captioning.specialists import Measurement, look
+from ifas.captioning.specialists import Measurement, measurements
 from ifas.core.errors import CorruptShardError, DataError
 from ifas.core.files import replacing, sha256_json
 from ifas.core.imaging import decode
@@ -102,7 +102,7 @@ def caption_shard(rows: Sequence[Wanted], images: ImageSource, general: Captione
         for place, caption, values in zip(places, _say(general, seen, boxes, measured), measured, strict=True):
             text, _ = without_identity(caption.text)
             captions[place] = Caption(text, {**values.values, **caption.evidence})
-            specialists[place] = look(values)
+            specialists[place] = measurements(values)
             given = network_input(values)
             pictures[place], features[place] = given.picture, given.features
     return Part(captions=tuple(captions), seen=tuple(specialists), why=tuple(why), pictures=pictures, features=features)

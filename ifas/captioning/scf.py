@@ -32,7 +32,7 @@ from ifas.core.files import remove, replacing, write_json
 from ifas.core.imaging import decode
 from ifas.core.manifest import MANIFEST_FILE, ImageSource, check_columns
 from ifas.core.progress import Progress
-from ifas.core.standing import RELEASED
+from ifas.core.release_status import RELEASED
 
 if TYPE_CHECKING:
     import numpy as np

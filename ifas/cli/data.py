@@ -38,8 +38,8 @@ def demo_data(
     """Make the synthetic demo data set: people, prints, replays and masks before simulated cameras."""
     prepare()
     from ifas.cli.show import following
-    from ifas.data.simulator import make_demo
-    from ifas.data.simulator.contact import check_sheet, contact_sheet
+    from ifas.simulator import make_demo
+    from ifas.simulator.contact import check_sheet, contact_sheet
 
     if sheet is not None:
         check_sheet(sheet)

@@ -54,7 +54,7 @@ def publish_demo(config: RunConfig, faces: Path | None) -> None:
     from ifas.core.progress import emit
     from ifas.data.pack import pack
     from ifas.data.registry import Registry
-    from ifas.data.simulator import make_demo
+    from ifas.simulator import make_demo
 
     raw = home() / "demo" / ("faces" if faces else "raw")
     packed = home() / "demo" / f"{raw.name}-packed"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ifas.core.files import replacing
 from ifas.core.home import home
-from ifas.core.look import look
 from ifas.core.manifest import ImageSource
+from ifas.core.picture_inspection import inspect_pictures
 from ifas.data.dataset import shard_hash
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _of_shard(name: str, shard: dict[str, Any], images: ImageSource, workers: in
     except (OSError, ValueError, TypeError):
         pass
     reads = (partial(images.read, name, row) for row in range(shard["rows"]))
-    made = [one.phash for one in look(reads, workers=workers)]
+    made = [one.phash for one in inspect_pictures(reads, workers=workers)]
     with replacing(kept) as beside:
         beside.write_text(json.dumps(made), encoding="utf-8")
     return made

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 from ifas.core.errors import DataError, unknown_key
 from ifas.core.files import sha256_file, sha256_json, write_json
 from ifas.core.imaging import ImageLimits
-from ifas.core.look import Look, look
 from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, SHARDS_DIR, read_manifest
-from ifas.core.standing import CANARY, QUARANTINED, RELEASED, batch_name, source_of
+from ifas.core.picture_inspection import Inspection, inspect_pictures
+from ifas.core.release_status import CANARY, QUARANTINED, RELEASED, batch_name, source_of
 from ifas.data.batches import SAMPLES_JSONL, BatchRefused, read_batch, same_picture_other_label
 from ifas.data.dataset import read_index
 from ifas.data.hashes import hashes
@@ -95,13 +95,15 @@ def add(
                 f"source {source} holds {held} rows, {len(batch.samples)} more pass its cap of {max_rows}",
                 "release nothing of it unseen; raise --max-rows if the source is trusted",
             )
-        looks = [*look(partial(read_limited, sample.path, ImageLimits()) for sample in batch.samples)]
-        looked = {sample.source: one for sample, one in zip(batch.samples, looks, strict=True)}
-        report, called = _packed([s for s in batch.samples if looked[s.source].phash], here, licence, root, looked)
+        found = [*inspect_pictures(partial(read_limited, sample.path, ImageLimits()) for sample in batch.samples)]
+        inspected = {sample.source: one for sample, one in zip(batch.samples, found, strict=True)}
+        report, called = _packed(
+            [s for s in batch.samples if inspected[s.source].phash], here, licence, root, inspected
+        )
         fresh = read_manifest(report.path)
         fresh["source"] = fresh["source"].map(called)
         contradicting = same_picture_other_label(
-            fresh.assign(phash=[looked[source].phash for source in fresh["source"]]),
+            fresh.assign(phash=[inspected[source].phash for source in fresh["source"]]),
             manifest.assign(phash=hashes(manifest, ShardImages(here / "base"), index)),
         )
         if contradicting:
@@ -118,7 +120,7 @@ def add(
             "added_at": _now(),
         }
         refused = (
-            *((source, one.reason) for source, one in looked.items() if one.reason),
+            *((source, one.reason) for source, one in inspected.items() if one.reason),
             *((called[refusal.source], refusal.reason) for refusal in report.refused),
         )
         if dry_run:
@@ -202,12 +204,12 @@ def rows_hash(rows: pd.DataFrame) -> str:
 
 
 def _packed(
-    samples: Sequence[RawSample], here: Path, licence: str, root: Path, looked: Mapping[str, Look]
+    samples: Sequence[RawSample], here: Path, licence: str, root: Path, inspected: Mapping[str, Inspection]
 ) -> tuple[PackReport, dict[str, str]]:
     """The batch as a dataset folder of its own, and what its files are called. Links stand in for delivered files."""
     if not samples:
-        first = next(f"{source}: {one.reason}" for source, one in looked.items())
-        raise DataError(f"{root}: none of {len(looked)} images can be decoded; first: {first}", "check the delivery")
+        first = next(f"{source}: {one.reason}" for source, one in inspected.items())
+        raise DataError(f"{root}: none of {len(inspected)} images can be decoded; first: {first}", "check the delivery")
     staged = here / "staged"
     called = {}
     lines = []

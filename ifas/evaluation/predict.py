@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ifas.core.ahead import ahead
 from ifas.core.config import EvaluateConfig, ProtocolConfig
 from ifas.core.errors import DataError, ImageRefused, unknown_key
 from ifas.core.imaging import decode
 from ifas.core.manifest import ImageSource
+from ifas.core.prefetch import prefetch
 from ifas.core.progress import Progress, emit
-from ifas.core.standing import RELEASED, released
+from ifas.core.release_status import RELEASED, released
 from ifas.evaluation import gallery
 from ifas.evaluation.explanations import spoof_type_named
 from ifas.evaluation.threshold import freeze
@@ -147,7 +147,7 @@ def _score(
     scores = np.full(len(rows), np.nan)
     refused: dict[int, str] = {}
     progress = Progress("evaluate", len(rows), unit="scores")
-    for positions, pixels in ahead(_batches(rows, images, list(range(len(rows))), batch, refused)):
+    for positions, pixels in prefetch(_batches(rows, images, list(range(len(rows))), batch, refused)):
         if positions:
             given = np.asarray(judge.judge(pixels), dtype=np.float64)
             if given.shape != (len(positions),) or not ((given >= 0) & (given <= 1)).all():
@@ -168,7 +168,7 @@ def _explain(
 ) -> dict[int, str]:
     texts: dict[int, str] = {}
     progress = Progress("evaluate", len(chosen), unit="explanations")
-    for positions, pixels in ahead(_batches(rows, images, chosen, batch, {})):
+    for positions, pixels in prefetch(_batches(rows, images, chosen, batch, {})):
         given = judge.explain(pixels, [bool(verdicts.iloc[i]) for i in positions])
         texts.update(zip(positions, given, strict=True))
         progress.advance(len(positions))

@@ -8,7 +8,7 @@ from ifas.core.config import EvaluateConfig, ProtocolConfig
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_json
 from ifas.core.measures import FIXED_SLICES, SLICE_KINDS
-from ifas.core.standing import CANARY, QUARANTINED, RELEASED, released
+from ifas.core.release_status import CANARY, QUARANTINED, RELEASED, released
 from ifas.evaluation.slices import measure_slice, split_by
 from ifas.evaluation.threshold import freeze
 from ifas.evaluation.tracks import voting
@@ -30,8 +30,8 @@ def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evalua
             verdicts of another threshold.
     """
     predictions = voting(predictions, config)
-    standing = released(predictions)
-    threshold = freeze(standing, protocol, config)
+    released_rows = released(predictions)
+    threshold = freeze(released_rows, protocol, config)
     readable = predictions[predictions["score"].notna()].copy()
     verdict = readable["score"] >= threshold.value
     stale = readable["explanation"].notna() & (readable["verdict"] != verdict)
@@ -67,7 +67,7 @@ def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evalua
             "overlap": overlap,
         },
         "config": config.model_dump(mode="json"),
-        "data": _data(standing) | _unreleased(predictions),
+        "data": _data(released_rows) | _unreleased(predictions),
         "intervals": {
             "level": 0.95,
             "rates": "Wilson",

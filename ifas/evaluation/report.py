@@ -21,7 +21,7 @@ from ifas.core.files import replacing
 from ifas.core.imaging import decode
 from ifas.core.manifest import ImageSource
 from ifas.core.measures import FIXED_SLICES, MEASURES, SLICE_KINDS
-from ifas.core.standing import released
+from ifas.core.release_status import released
 from ifas.evaluation import gallery
 from ifas.evaluation.exposure import exposure_against_error
 from ifas.evaluation.plots import Series, det_svg, histogram_svg, roc_svg

@@ -22,7 +22,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from ifas.core.errors import ImageRefused, LaunchError
-from ifas.serving.door import VERIFY, frame
+from ifas.serving.request_limits import VERIFY, frame
 from ifas.serving.stage import bentoml_environment
 
 HOST = "127.0.0.1"

@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(min(4, len(os.sched_getaffinity(0))
 import bentoml  # noqa: E402
 
 from ifas.core.errors import ImageRefused  # noqa: E402
-from ifas.serving.door import VERIFY, Door  # noqa: E402
+from ifas.serving.request_limits import VERIFY, RequestLimits  # noqa: E402
 from ifas.serving.settings import MAX_CONCURRENCY, TIMEOUT_S, ServingSettings  # noqa: E402
 from ifas.serving.verifier import Answer, Verifier  # noqa: E402
 
@@ -52,4 +52,4 @@ class AntiSpoofing:
             return cast(Answer, JSONResponse({"error": error.what, "fix": error.fix}, status_code=400))
 
 
-AntiSpoofing.add_asgi_middleware(Door, max_body_bytes=SETTINGS.max_body_bytes)  # type: ignore[attr-defined]
+AntiSpoofing.add_asgi_middleware(RequestLimits, max_body_bytes=SETTINGS.max_body_bytes)  # type: ignore[attr-defined]

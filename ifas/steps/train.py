@@ -12,7 +12,7 @@ from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import read_json
 from ifas.core.manifest import read_manifest
 from ifas.core.records import StepResult
-from ifas.core.standing import capped, released
+from ifas.core.release_status import capped, released
 from ifas.steps.contract import Context
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     from ifas.data.shards import ShardImages
     from ifas.training.driver import train
     from ifas.training.record import TRAINING_FILE, TrainingRecord
-    from ifas.validation.looks import WEIGHTS_FILE
+    from ifas.validation.audits import WEIGHTS_FILE
     from ifas.validation.unreadable import UNREADABLE_FILE
 
     manifest = read_manifest(inputs["captions"], captioned=True)

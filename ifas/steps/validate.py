@@ -20,9 +20,9 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         ValidationFailed: a blocking rule is not kept, or an audit blocks.
         DataError: a manifest or shard is damaged.
     """
-    from ifas.core.look import look_at
+    from ifas.core.picture_inspection import inspect_rows
     from ifas.data.shards import ShardImages
-    from ifas.validation import looks, unreadable
+    from ifas.validation import audits, unreadable
     from ifas.validation.suite import validate
 
     out, dataset = outputs["validation"], inputs["dataset"]
@@ -31,17 +31,17 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     images = ShardImages(dataset)
     domains = config.protocol.source_domains
     packed = read_manifest(dataset)
-    looked = look_at(packed, images, workers=config.validation.workers, step="validate")
+    looked = inspect_rows(packed, images, workers=config.validation.workers, step="validate")
     bad = unreadable.unreadable(packed, looked)
     out.mkdir(parents=True, exist_ok=True)
     bad.to_parquet(out / unreadable.UNREADABLE_FILE, index=False)
     # A missing column is a finding to report here, with all the others.
     manifest = unreadable.with_hashes(read_manifest(inputs["captions"], incomplete=True), looked)
-    sections = looks.of_columns(manifest, domains, read_json(dataset / DATASET_FILE), before)
+    sections = audits.audit_columns(manifest, domains, read_json(dataset / DATASET_FILE), before)
     if sections:
-        seen, weights = looks.of_pictures(manifest, domains, images, config.model.vision)
+        seen, weights = audits.audit_pictures(manifest, domains, images, config.model.vision)
         sections += seen
-        weights.to_parquet(out / looks.WEIGHTS_FILE, index=False)
+        weights.to_parquet(out / audits.WEIGHTS_FILE, index=False)
     sections.insert(0, unreadable.section(bad, len(packed), config.validation.max_unreadable))
     report = validate(
         manifest,

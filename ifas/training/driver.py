@@ -16,7 +16,7 @@ from ifas.core.manifest import ImageSource
 from ifas.training.curve import CURVE_FILE, read
 from ifas.training.job import FACTS_FILE, FINAL, Job, Row, fingerprint, rows_of
 from ifas.training.record import TRAINING_FILE, TrainingRecord
-from ifas.training.starts import Clock, Starts
+from ifas.training.startup import StartLog, StartupTimer
 from ifas.training.weights import sample_weights
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 VERSIONS = ("torch", "transformers", "peft", "deepspeed", "ray")
 
 
-def fit(job: Job, clock: Clock) -> None:
+def fit(job: Job, clock: StartupTimer) -> None:
     """Trains `job` with Ray: see `ray_trainer.fit`."""
     from ifas.training.ray_cluster import cluster
 
@@ -85,11 +85,11 @@ def train(
             storage.listing(job.uri)
         if base is None:
             _prepare_sources(model_config)
-        fit(job, Clock(began))
+        fit(job, StartupTimer(began))
     if not (run / FINAL).is_dir():
         raise TrainingError(f"training ended without a model in {run}", "remove that folder and train again")
     facts = read_json(run / FINAL / FACTS_FILE)
-    starts = Starts(job).lines()
+    starts = StartLog(job).lines()
     curve = read(run / CURVE_FILE)
     last = next((line for line in reversed(curve) if "loss" in line), None)
     if last is None:

@@ -10,7 +10,7 @@ from ifas.core.config import ModelConfig, TrainConfig
 from ifas.core.errors import DataError, TrainingError
 from ifas.core.files import sha256_file, sha256_json
 from ifas.core.manifest import ImageSource, check_columns
-from ifas.core.standing import RELEASED
+from ifas.core.release_status import RELEASED
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -24,7 +24,7 @@ from ifas.training.curve import CURVE_FILE, Curve
 from ifas.training.engine import Engine, join
 from ifas.training.faults import Watch
 from ifas.training.job import FACTS_FILE, FINAL, Job
-from ifas.training.starts import Clock, Starts
+from ifas.training.startup import StartLog, StartupTimer
 from ifas.training.step import take
 from ifas.training.tracking import sink
 
@@ -38,7 +38,7 @@ def run(
     job: Job,
     report: Report = lambda _: None,
     notice: Notice = lambda: False,
-    clock: Clock | None = None,
+    clock: StartupTimer | None = None,
     free: checkpoint.FreeBytes = checkpoint.free_bytes,
 ) -> Literal["finished", "preempted"]:
     """Trains from the newest checkpoint, or from the start, and leaves the model in `FINAL`, of `job.run` and of
@@ -59,7 +59,7 @@ def run(
         DataError: a picture can't be read, or the store of checkpoints can't be reached.
         ConfigError: the model can't be built.
     """
-    clock = clock or Clock()
+    clock = clock or StartupTimer()
     config = job.train
     clock.mark("imports")
     join(config)
@@ -87,7 +87,7 @@ def run(
     start = found.step if found else 0
     clock.mark("DeepSpeed")
 
-    starts = Starts(job)
+    starts = StartLog(job)
     if first:
         starts.begin(start, dist.get_world_size())
         if start:
@@ -181,7 +181,7 @@ def _export(engine: Engine, processor: Any, job: Job, facts: dict[str, Any], fre
             processor.save_pretrained(folder)
             write_json(folder / FACTS_FILE, facts)
     if job.uri and dist.get_rank() == 0:
-        Starts(job).put()
+        StartLog(job).put()
         storage.store(target, f"{job.uri}/{FINAL}")
         storage.store(target / FACTS_FILE, f"{job.uri}/{FINAL}.done")
     dist.barrier()

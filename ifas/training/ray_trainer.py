@@ -15,10 +15,10 @@ from ifas.training.job import FINAL, Job
 from ifas.training.ray_lean import LeanTrainer, LocalTrainer
 from ifas.training.ray_ranks import Ranks
 from ifas.training.ray_worker import ERROR_FILE, PREEMPTED_FILE, told, work
-from ifas.training.starts import Clock, fetch_log
+from ifas.training.startup import StartupTimer, fetch_log
 
 
-def fit(job: Job, clock: Clock) -> None:
+def fit(job: Job, clock: StartupTimer) -> None:
     """Trains `job` on the Ray that this process is connected to; the model is then in `job.run / FINAL`.
 
     A run that was killed, driver or worker, goes on from its last checkpoint. Three budgets: an error that another try
@@ -51,13 +51,13 @@ def fit(job: Job, clock: Clock) -> None:
                 "the same command goes on from the last checkpoint; -1 allows any number of preemptions",
             )
         emit("note", "train", text=f"preempted ({preemptions} so far): a checkpoint was made, starting again")
-        clock = Clock()
+        clock = StartupTimer()
     if job.uri and not (job.run / FINAL).is_dir() and storage.exists(f"{job.uri}/{FINAL}.done"):
         storage.fetch(f"{job.uri}/{FINAL}", job.run / FINAL)
         fetch_log(job)
 
 
-def _trainer(job: Job, clock: Clock) -> LeanTrainer:
+def _trainer(job: Job, clock: StartupTimer) -> LeanTrainer:
     config = job.train
     kind = LeanTrainer if config.where == "rayjob" else LocalTrainer
     # Ray's own records; checkpoints are ours, see `checkpoint`.

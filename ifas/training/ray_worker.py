@@ -14,7 +14,7 @@ from ifas.core.environment import prepare
 from ifas.core.errors import IfasError
 from ifas.training.job import Job
 from ifas.training.ray_ranks import take_place
-from ifas.training.starts import Clock
+from ifas.training.startup import StartupTimer
 
 ERROR_FILE = "error.json"
 #: Left by workers that made a checkpoint since their machine is about to be taken away.
@@ -22,7 +22,7 @@ PREEMPTED_FILE = "preempted"
 
 
 def work(config: dict[str, Any]) -> None:
-    """Trains this rank's share of `config["job"]`; `config["began"]` and `config["seconds"]` are those of the `Clock`.
+    """Trains this rank's share of `config["job"]`; `began` and `seconds` are those of the driver's `StartupTimer`.
 
     Ray restarts the workers after any error. One that another try can't mend (a full disk, a bad picture) is left in
     ERROR_FILE; the restarted workers find it and return at once, and the driver raises it.
@@ -32,7 +32,7 @@ def work(config: dict[str, Any]) -> None:
     told = job.run / ERROR_FILE
     if told.is_file():
         return
-    clock = Clock(config["began"], config["seconds"])
+    clock = StartupTimer(config["began"], config["seconds"])
     clock.mark("workers")
     prepare()
     take_place()

@@ -1,120 +1,86 @@
-"""What earlier steps set aside for a person: filters' rejections, refused files, evidence against labels, standing."""
+"""All audits, in the order of the report, and the sampling weights: what validation measures beyond the rules."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ifas.core.manifest import STATUSES
-from ifas.validation.section import Section, Shown, table
+from ifas.core.config import VisionConfig
+from ifas.core.errors import IfasError
+from ifas.core.imaging import decode
+from ifas.core.manifest import CAPTION_COLUMNS, COLUMNS, ImageSource
+from ifas.core.release_status import released
+from ifas.validation import embedding, leakage, table_audits, triggers
+from ifas.validation.derived import trained_on
+from ifas.validation.drift import drift
+from ifas.validation.exposure import exposure
+from ifas.validation.section import Section
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
 
-#: Share of images whose label is contradicted, from which the report notes it.
-MOST_CONTRADICTED = 0.01
-SHOWN = 12
-LONGEST = 200
+WEIGHTS_FILE = "sampling_weights.parquet"
+#: Pictures that are opened, at most: the cost of validation does not grow with the data.
+MOST_PICTURES = 1500
 
 
-def label_audit(rows: pd.DataFrame) -> Section:
-    """Images whose pixels contradict their label, as the caption step's specialists found."""
-    listed = rows[rows["label_audit"].notna() & ~rows["label_audit"].isin(["", "[]"])]
-    cases = [
-        (str(i), str(s), _evidence(text))
-        for i, s, text in listed[["sample_id", "pai_species", "label_audit"]].to_numpy()
+def audit_columns(
+    rows: pd.DataFrame, source_domains: Sequence[str], dataset: Mapping[str, Any], before: pd.DataFrame | None
+) -> list[Section]:
+    """Audits that open no picture. A manifest that misses columns, which the rules report, has none."""
+    if rows.empty or not {c.name for c in COLUMNS + CAPTION_COLUMNS} <= set(rows):
+        return []
+    found = [exposure(rows, source_domains), table_audits.release_status(rows), table_audits.label_audit(rows)]
+    if (audit := table_audits.selection_audit(dataset)) is not None:
+        found.append(audit)
+    if before is not None:
+        found.append(drift(rows, before))
+    return found
+
+
+def audit_pictures(
+    rows: pd.DataFrame, source_domains: Sequence[str], images: ImageSource, vision: VisionConfig
+) -> tuple[list[Section], pd.DataFrame]:
+    """Domain leakage and triggers of released training pictures, and a weight per row: sample_id, weight.
+
+    At most MOST_PICTURES are opened, taken evenly from the rows in order. The weight of a row that was not opened makes
+    up for the number of pictures of its domain only. A picture that can't be read is left out.
+    """
+    import numpy as np
+    import pandas as pd
+
+    train = trained_on(rows, source_domains)
+    train = released(train[train["split"] == "train"]).reset_index(drop=True)
+    weights = np.ones(len(train))
+    for label in train["label"].unique():
+        at = np.flatnonzero((train["label"] == label).to_numpy())
+        weights[at] = leakage.balanced(pd.factorize(train["domain"].iloc[at])[0])
+    chosen = train.iloc[np.unique(np.linspace(0, len(train) - 1, min(len(train), MOST_PICTURES)).astype(int))]
+    read = list(_decoded(chosen, images))
+    if len(read) < leakage.FOLDS * 2:
+        return [], pd.DataFrame({"sample_id": train["sample_id"], "weight": weights})
+    at = np.array([i for i, _ in read])
+    seen = train.iloc[at].reset_index(drop=True)
+    vectors, words = embedding.embed((picture for _, picture in read), vision)
+    leaks, mine = leakage.leakage(vectors, seen)
+    mean = pd.Series(weights[at]).groupby([seen["label"], seen["domain"]]).transform("mean").to_numpy()
+    share = pd.Series(mine).groupby([seen["label"], seen["domain"]]).transform("mean").to_numpy()
+    weights[at] = mine / share * mean
+    grey = [(picture @ [0.299, 0.587, 0.114]).astype(np.uint8) for _, picture in read]
+    people = list(seen["dataset"].astype(str) + "/" + seen["subject_id"].astype(str))
+    planted = triggers.find(grey, list(seen["label"]), people)
+    sections = [
+        leakage.section(leaks, words, len(read)),
+        triggers.section(planted, list(seen["sample_id"]), len(read)),
     ]
-    by_species = Counter(species for _, species, _ in cases)
-    total = rows["pai_species"].value_counts()
-    noted = len(cases) > MOST_CONTRADICTED * len(rows)
-    return Section(
-        id="label-audit",
-        title="Labels that the picture contradicts",
-        about=f"{len(cases)} of {len(rows)} images have evidence against their label. A person should look at each; "
-        f"more than {MOST_CONTRADICTED:.0%} is noted.",
-        head=("species", "contradicted", "images"),
-        rows=table((name, n, int(total[name])) for name, n in sorted(by_species.items())),
-        flags=(f"{len(cases)} of {len(rows)} images have evidence against their label",) if noted else (),
-        pictures=tuple(Shown(id=i, value=f"{species}: {why}") for i, species, why in cases[:SHOWN]),
-        facts={"contradicted": len(cases), "species": dict(sorted(by_species.items()))},
-    )
+    return sections, pd.DataFrame({"sample_id": train["sample_id"], "weight": weights})
 
 
-def _evidence(text: str) -> str:
-    """The entries of one cell in words; a cell that is no JSON is shown as it is."""
-    try:
-        entries = json.loads(text)
-    except ValueError:
-        return str(text)[:LONGEST]
-    entries = entries if isinstance(entries, list) else [entries]
-    words = [", ".join(f"{k} {v}" for k, v in one.items()) if isinstance(one, dict) else str(one) for one in entries]
-    return "; ".join(words)[:LONGEST]
-
-
-def standing(rows: pd.DataFrame) -> Section:
-    """How many images of each status there are, by class. A status that is not of the manifest blocks."""
-    count = rows.groupby([rows["status"].astype(str), rows["spoof_type"].astype(str)]).size()
-    unknown = sorted(set(rows["status"].dropna().astype(str)) - set(STATUSES))
-    nulls = int(rows["status"].isna().sum())
-    blocking = [f"status {name!r} is not one of {', '.join(STATUSES)}" for name in unknown]
-    if nulls:
-        blocking.append(f"{nulls} images without a status")
-    totals = {name: int((rows["status"] == name).sum()) for name in STATUSES}
-    return Section(
-        id="standing",
-        title="What may be trained on",
-        about="Only released images are trained on; evaluation sees all.",
-        head=("status", "class", "images"),
-        rows=table((status, kind, int(n)) for (status, kind), n in count.items()),
-        blocking=tuple(blocking),
-        facts=totals,
-    )
-
-
-def selection_audit(dataset: Mapping[str, Any]) -> Section | None:
-    """Rejection rates of the quality filter and refused files, as ingest recorded them; None where it did not."""
-    audit, refused = dataset.get("selection_audit"), dataset.get("refused")
-    if not audit and not refused:
-        return None
-    audit = audit if isinstance(audit, Mapping) else {}
-    flat: list[tuple[str, str]] = []
-    _flatten("", {k: v for k, v in audit.items() if k != "flags"}, flat)
-    refusals: Counter[str] = Counter()
-    for one in refused if isinstance(refused, list) else []:
-        if isinstance(one, Mapping):
-            refusals[f"{one.get('pai_species') or 'unknown species'}, {one.get('domain') or 'unknown domain'}"] += 1
-    flat += [(f"refused: {name}", str(n)) for name, n in sorted(refusals.items())]
-    flags = tuple(_said(flag) for flag in audit.get("flags") or ())
-    return Section(
-        id="selection-audit",
-        title="What the filters threw away",
-        about="Rejections by filter stage, class, species and domain, and files that could not be read.",
-        head=("what", "value"),
-        rows=tuple(flat[:200]),
-        flags=flags,
-        facts={"flags": list(flags), "refused": sum(refusals.values())},
-    )
-
-
-def _flatten(where: str, value: object, out: list[tuple[str, str]]) -> None:
-    """Entries of a tree that hold no further tree, as (path, text)."""
-    if isinstance(value, Mapping) and any(
-        isinstance(v, Mapping | list) and v and isinstance(v, Mapping) for v in value.values()
-    ):
-        for key, inner in value.items():
-            _flatten(f"{where} / {key}" if where else str(key), inner, out)
-    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-        for number, inner in enumerate(value):
-            _flatten(f"{where} {number + 1}", inner, out)
-    else:
-        out.append((where, _said(value)))
-
-
-def _said(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_said(v)}" for k, v in value.items())
-    if isinstance(value, list):
-        return " to ".join(map(_said, value))
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _decoded(rows: pd.DataFrame, images: ImageSource) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    for i, shard, row in zip(rows.index, rows["shard"], rows["row"], strict=True):
+        try:
+            yield int(i), decode(images.read(str(shard), int(row)))
+        except IfasError:
+            continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ifas.core.standing import released
+from ifas.core.release_status import released
 from ifas.core.taxonomy import ATTACKS, media_named
 from ifas.validation.derived import trained_on
 from ifas.validation.section import Section, table

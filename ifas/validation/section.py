@@ -1,4 +1,4 @@
-"""What one look beyond the rules found, in the form that the report shows: a table, notes, and pictures."""
+"""What one audit found, in the form that the report shows: a table, notes, and pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Outcome of one look.
+    """Outcome of one audit.
 
     Args:
         about: what was measured and how, in plain words.

@@ -21,7 +21,7 @@ def unreadable(rows: pd.DataFrame, looked: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         rows: the dataset's manifest.
-        looked: `core.look.look_at` of these rows.
+        looked: `core.picture_inspection.inspect_rows` of these rows.
     """
     reason = looked["reason"].to_numpy()
     listed = rows[list(COLUMNS)].assign(reason=reason)

@@ -25,8 +25,8 @@ from ifas.core.errors import ImageRefused, LaunchError
 from ifas.core.files import read_json, sha256_file, sha256_tree
 from ifas.core.imaging import ImageLimits, decode
 from ifas.serving.client import ask, serve
-from ifas.serving.door import frame
 from ifas.serving.package import build_bento
+from ifas.serving.request_limits import frame
 from tests.unit.serving.bento_records import CANDIDATE, THRESHOLD, approval, lineage, metrics, picture, tiny_model
 
 pytestmark = pytest.mark.slow

@@ -58,7 +58,7 @@ def report(registry, tmp_path_factory) -> Path:
 
 def test_results_hold_the_audits_and_the_weights(report: Path) -> None:
     audits = {one["id"]: one for one in read_json(report / "results.json")["sections"]}
-    assert {"exposure", "standing", "label-audit", "drift", "domain-leakage", "triggers"} <= set(audits)
+    assert {"exposure", "release-status", "label-audit", "drift", "domain-leakage", "triggers"} <= set(audits)
     assert audits["label-audit"]["contradicted"] == 2
     assert audits["drift"]["relabelled"] == 1
     assert audits["drift"]["came"] == 4

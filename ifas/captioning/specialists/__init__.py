@@ -58,6 +58,6 @@ def specialists() -> dict[str, Specialist]:
     return dict(sorted(found.items()))
 
 
-def look(seen: Measured) -> dict[str, Measurement]:
+def measurements(seen: Measured) -> dict[str, Measurement]:
     """What every specialist measures on a picture."""
     return {name: one.measure(seen) for name, one in specialists().items()}

@@ -1,7 +1,7 @@
 """Looks at the file of every still image once: hash of its bytes, size by its header, or why it is refused.
 
 Nothing is decoded here: that would cost ten times what reading and hashing cost, and the `validate` step, which looks
-at every picture, does it anyway (`ifas.core.look`).
+at every picture, does it anyway (`ifas.core.picture_inspection`).
 """
 
 from __future__ import annotations

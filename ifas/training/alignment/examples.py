@@ -10,7 +10,7 @@ from ifas.core.claims import Known, sure_of
 from ifas.core.errors import DataError, ImageRefused
 from ifas.core.imaging import decode
 from ifas.core.manifest import ImageSource
-from ifas.core.standing import RELEASED
+from ifas.core.release_status import RELEASED
 
 if TYPE_CHECKING:
     import numpy as np

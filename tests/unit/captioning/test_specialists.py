@@ -18,7 +18,7 @@ from ifas.captioning.edges import FEATURES, edges
 from ifas.captioning.identity import identifies
 from ifas.captioning.measure import measure
 from ifas.captioning.scf import run_scf
-from ifas.captioning.specialists import Measurement, look, specialists
+from ifas.captioning.specialists import Measurement, measurements, specialists
 from ifas.captioning.view import View
 from ifas.core.config import CaptionConfig
 from ifas.core.manifest import read_manifest
@@ -26,7 +26,7 @@ from ifas.core.taxonomy import SPOOF_TYPES, media_named
 
 
 def seen(picture: np.ndarray, box: object = BOX) -> dict[str, Measurement]:
-    return look(measure(picture, box))  # type: ignore[arg-type]
+    return measurements(measure(picture, box))  # type: ignore[arg-type]
 
 
 def framed(level: int, seed: int = 0) -> np.ndarray:

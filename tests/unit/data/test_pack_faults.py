@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_tree
-from ifas.core.look import look_at
 from ifas.core.manifest import read_manifest
+from ifas.core.picture_inspection import inspect_rows
 from ifas.data.pack import pack
 from ifas.data.registry import Registry
 from ifas.data.shards import ShardImages
@@ -314,7 +314,7 @@ def test_any_bytes_and_listings_end_in_documented_errors(data: st.DataObject, tm
         rows = read_manifest(root / "out")
         assert report.rows == len(rows)
         # What went in may be damaged inside: then looking at it says so, and nothing else happens.
-        looked = look_at(rows, ShardImages(root / "out"))
+        looked = inspect_rows(rows, ShardImages(root / "out"))
         assert (looked["phash"].isna() == looked["reason"].notna()).all()
         assert looked["reason"].notna().sum() <= 1
         assert report.rows + len(report.refused) + len(report.duplicates) >= 6

@@ -15,7 +15,7 @@ from ifas.training.batches import Batches
 from ifas.training.curve import CURVE_FILE, Curve, read
 from ifas.training.job import FINAL, Job, rows_of
 from ifas.training.loop import run
-from ifas.training.starts import Starts
+from ifas.training.startup import StartLog
 from ifas.training.step import StepLosses
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -77,7 +77,7 @@ def test_resume_equals_uninterrupted(tmp_path: Path, stage: int, overrides: tupl
     assert weights(again) == weights(whole)
     losses = [[line["loss"] for line in read(made.run / CURVE_FILE)] for made in (whole, again)]
     assert losses[0] == losses[1]
-    assert Starts(again).lines() == [{"step": 0, "lost": 0, "workers": 1}, {"step": 3, "lost": 0, "workers": 1}]
+    assert StartLog(again).lines() == [{"step": 0, "lost": 0, "workers": 1}, {"step": 3, "lost": 0, "workers": 1}]
 
 
 @pytest.mark.parametrize("tune", ["full", "alore"])

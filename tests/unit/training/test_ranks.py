@@ -14,7 +14,7 @@ from toy_training import job
 from ifas.core import storage
 from ifas.training.curve import CURVE_FILE, read
 from ifas.training.job import FINAL, Job
-from ifas.training.starts import Starts
+from ifas.training.startup import StartLog
 from tests.servers import s3_server
 
 TWO = ("train.workers=2", "train.batch=2", "train.steps=12", "train.checkpoint_every=4")
@@ -46,7 +46,7 @@ def test_the_number_of_workers_may_change_on_the_way(tmp_path: Path, settings: t
     assert train(changing, 2, kill="step:6") == [-signal.SIGKILL] * 2
     assert train(changing, 1, kill="step:10") == [-signal.SIGKILL]
     assert train(changing, 2) == [0, 0]
-    assert [(s["step"], s["workers"]) for s in Starts(changing).lines()] == [(0, 2), (4, 1), (8, 2)]
+    assert [(s["step"], s["workers"]) for s in StartLog(changing).lines()] == [(0, 2), (4, 1), (8, 2)]
     loose = "train.precision=bf16" in settings
     assert losses(changing) == pytest.approx(losses(whole), rel=0.02 if loose else 1e-4)
     for name, wanted in weights(whole).items():
@@ -71,7 +71,7 @@ def test_twenty_kills_change_not_one_bit(tmp_path: Path) -> None:
             at += at % 2
         assert -signal.SIGKILL in train(killed, 2, kill=f"{kind}:{at}", rank=rng.randrange(2)), (number, kind, at)
     assert train(killed, 2) == [0, 0]
-    starts = Starts(killed).lines()
+    starts = StartLog(killed).lines()
     assert len(starts) == 21
     assert all(start["lost"] <= 3 for start in starts)
     assert (killed.run / FINAL / "model.safetensors").read_bytes() == (
@@ -92,7 +92,7 @@ def test_a_notice_on_one_rank_makes_all_save_and_leave(tmp_path: Path) -> None:
     assert not (moved.run / FINAL).exists()
     notice.unlink()
     assert train(moved, 2) == [0, 0]
-    assert [(s["step"], s["lost"]) for s in Starts(moved).lines()] == [(0, 0), (1, 0)]
+    assert [(s["step"], s["lost"]) for s in StartLog(moved).lines()] == [(0, 0), (1, 0)]
     assert losses(moved) == losses(whole)
     for name, wanted in weights(whole).items():
         assert torch.equal(weights(moved)[name], wanted)
@@ -123,7 +123,7 @@ def test_checkpoints_in_an_object_store_need_no_shared_folder(tmp_path: Path, mo
         # The next start is on another machine: nothing of the first one's disk is left.
         elsewhere = job(tmp_path / "b" / "run", *TWO, f"train.storage=s3://{server.bucket}/runs")
         assert train(elsewhere, 2) == [0, 0]
-        assert [(s["step"], s["workers"]) for s in Starts(elsewhere).lines()] == [(0, 2), (4, 2)]
+        assert [(s["step"], s["workers"]) for s in StartLog(elsewhere).lines()] == [(0, 2), (4, 2)]
         assert losses(elsewhere) == losses(whole)
         # Files, since this server keeps the folders of what was deleted.
         root = stored.uri.removeprefix("s3://")

@@ -1,0 +1,231 @@
+"""Makes the demo data set: a folder of pictures that appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ifas.core.errors import DataError, unknown_key
+from ifas.core.files import read_json, replacing, sha256_file, sha256_json, write_json
+
+if TYPE_CHECKING:
+    from ifas.simulator.cast import Cast
+    from ifas.simulator.plan import Job
+
+#: Raised whenever the same seed would give other pixels.
+RENDERER_VERSION = 2
+MADE_BY = "ifas.simulator"
+SAMPLES_FILE = "samples.jsonl"
+DATASET_FILE = "dataset.json"
+ABOUT_RENDERED = (
+    "Synthetic people before a simulated camera: bona fide, print, replay and 3-D mask presentations. Rendered, no "
+    "real person. For demonstration and tests; figures measured on it say nothing about real attacks."
+)
+ABOUT_STAGED = (
+    "Portraits supplied by the user, and simulated print and replay presentations of them. Attacks are staged by a "
+    "renderer; figures measured on them say nothing about real attacks."
+)
+
+
+@dataclass(frozen=True)
+class DemoSummary:
+    """What a demo data set holds.
+
+    Attributes:
+        kinds: pictures per live, print, replay, mask.
+        seconds: time it took, 0 if reused.
+        skipped: (file, reason) of portraits that could not be read.
+        notes: what a reader should know, such as kinds that are missing.
+        reused: the folder held the same data set already.
+    """
+
+    images: int
+    subjects: int
+    domains: tuple[str, ...]
+    kinds: dict[str, int]
+    seconds: float
+    skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    reused: bool = False
+
+
+def _key(
+    seed: int, subjects: int, faces: Path | None, limit: int | None, sources: tuple[str, ...] | None
+) -> dict[str, Any]:
+    digest = None
+    if faces is not None:
+        from ifas.simulator.cast import portrait_files
+
+        digest = sha256_json([sha256_file(f) for f in portrait_files(faces)])
+    return {
+        "made_by": MADE_BY,
+        "renderer_version": RENDERER_VERSION,
+        "seed": seed,
+        "subjects_wanted": subjects,
+        "faces": digest,
+        "limit": limit,
+        **({} if sources is None else {"sources": list(sources)}),
+    }
+
+
+def _existing(out: Path, key: dict[str, Any]) -> DemoSummary | None:
+    """Summary of the data set in `out` if it is the wanted one. Raises DataError if `out` is someone else's."""
+    if not out.exists():
+        return None
+    marker = out / DATASET_FILE
+    try:
+        description = read_json(marker) if marker.is_file() else {}
+    except ValueError:
+        description = {}
+    made = description.get("made", {}) if isinstance(description, dict) else {}
+    if not out.is_dir() or (made.get("made_by") != MADE_BY and any(out.iterdir())):
+        raise DataError(
+            f"{out} exists and holds something that the simulator did not make",
+            "name a new or an empty folder, or move the old one away",
+        )
+    if made != key or sha256_file(out / SAMPLES_FILE) != description["samples_sha256"]:
+        return None
+    lines = (out / SAMPLES_FILE).read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    if not all((out / r["path"]).is_file() for r in records):
+        return None
+    skipped = tuple((str(file), str(reason)) for file, reason in description["skipped"])
+    summary = _summary(records, skipped, tuple(description["notes"]), 0.0)
+    return replace(summary, reused=True)
+
+
+def _summary(
+    records: list[dict[str, Any]], skipped: tuple[tuple[str, str], ...], notes: tuple[str, ...], seconds: float
+) -> DemoSummary:
+    return DemoSummary(
+        len(records),
+        len({r["subject_id"] for r in records}),
+        tuple(sorted({r["domain"] for r in records})),
+        dict(sorted(Counter(r["spoof_type"] for r in records).items())),
+        seconds,
+        skipped,
+        notes,
+    )
+
+
+def _shoot(
+    folder: Path,
+    cast: Cast,
+    jobs: list[Job],
+    seed: int,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[dict[str, Any]]:
+    """Takes all pictures into `folder`. Threads suffice: compiled loops, numpy and OpenCV release the GIL."""
+    from ifas.simulator.staging import stage
+
+    def one(job: Job) -> dict[str, Any]:
+        jpeg, record = stage(cast, job, seed)
+        path = folder / record["path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg)
+        return record
+
+    records = []
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        try:
+            for record in pool.map(one, jobs):
+                records.append(record)
+                if progress is not None:
+                    progress(len(records), len(jobs))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return sorted(records, key=lambda r: str(r["path"]))
+
+
+def make_demo(
+    out: Path,
+    *,
+    seed: int = 7,
+    faces: Path | None = None,
+    subjects: int = 44,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+    limit: int | None = None,
+    sources: tuple[str, ...] | None = None,
+) -> DemoSummary:
+    """Makes the demo data set in `out`, in the `folder` layout with `samples.jsonl` and `dataset.json`.
+
+    The same arguments give the same bytes on the same machine, whatever `workers` is. If `out` holds that very data
+    set, it is kept.
+
+    Args:
+        seed: of people, places and attacks.
+        faces: folder of portraits, one person per JPEG or PNG file, to stage instead of rendered people.
+        subjects: how many people, at least 6; with `faces`, at most.
+        workers: threads.
+        progress: called with (pictures done, pictures in all).
+        limit: at most this many pictures of the whole plan, evenly over the kinds.
+        sources: domains with train, dev and test subjects; None: `domains.SOURCE_DOMAINS`. The others hold test
+            subjects only.
+
+    Raises:
+        DataError: `out` holds something else; `faces` is not a folder or has too few readable portraits.
+        ConfigError: fewer than 6 subjects, or an unknown domain.
+    """
+    started = time.monotonic()
+    key = _key(seed, subjects, faces, limit, sources)
+    found = _existing(out, key)
+    if found is not None:
+        return found
+
+    from ifas.simulator.cast import PortraitCast, RenderedCast, load_portraits
+    from ifas.simulator.domains import DOMAINS, SOURCE_DOMAINS
+    from ifas.simulator.plan import make_plan, thin_out
+
+    cast: Cast
+    skipped: list[tuple[str, str]] = []
+    notes: list[str] = []
+    if faces is None:
+        cast = RenderedCast(seed)
+    else:
+        portraits: PortraitCast
+        portraits, skipped = load_portraits(faces, subjects)
+        cast, subjects = portraits, len(portraits)
+        notes.append("no mask attacks: a flat portrait has no shape to make a mask of")
+        notes.append("face boxes assume a head-and-shoulders portrait")
+        if skipped:
+            notes.append(f"{len(skipped)} portraits skipped: they can't be read")
+    chosen = SOURCE_DOMAINS if sources is None else sources
+    for name in chosen:
+        if name not in DOMAINS:
+            raise unknown_key("capture domain", name, DOMAINS)
+    jobs = make_plan(subjects, seed, chosen, tuple(d for d in DOMAINS if d not in chosen), cast.kinds)
+    if limit is not None:
+        jobs = thin_out(jobs, limit)
+
+    with replacing(out) as folder:
+        folder.mkdir()
+        records = _shoot(folder, cast, jobs, seed, workers, progress)
+        lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+        (folder / SAMPLES_FILE).write_text(lines, encoding="utf-8")
+        write_json(
+            folder / DATASET_FILE,
+            {
+                "name": "demo",
+                "licence": cast.licence,
+                "synthetic": True,
+                "description": ABOUT_RENDERED if cast.rendered else ABOUT_STAGED,
+                "seed": seed,
+                "subjects": subjects,
+                "images": len(records),
+                "renderer_version": RENDERER_VERSION,
+                "samples_sha256": sha256_file(folder / SAMPLES_FILE),
+                "skipped": skipped,
+                "notes": notes,
+                "made": key,
+            },
+        )
+    return _summary(records, tuple(skipped), tuple(notes), time.monotonic() - started)
