@@ -168,12 +168,12 @@ def _make_bucket(endpoint: Endpoint, server: subprocess.Popen[bytes], seconds: f
 
 @contextmanager
 def mlflow_server(tmp: Path) -> Iterator[str]:
-    """URL of a real MLflow server below `tmp`, from the environment that `make test` sets up; killed at the end."""
+    """URL of a real MLflow server below `tmp`, from the environment that `make test-all` sets up; killed at the end."""
     import urllib.request
 
     binary = Path(sys.executable).with_name("..") / "mlflow" / "bin" / "mlflow"
     if not binary.exists():
-        raise FileNotFoundError(f"{binary} is missing: `make test` installs it")
+        raise FileNotFoundError(f"{binary} is missing: `make test-all` installs it")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [binary, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
