@@ -270,11 +270,30 @@ class ApproveConfig(Section):
     by_policy: bool = Field(default=False, description="approve a candidate at once when every gate rule passed")
 
 
+class TrafficConfig(Section):
+    """What the served Bento takes in at once, and how long it waits for a client."""
+
+    max_concurrency: int = Field(
+        default=32, ge=1, description="pictures received and not answered yet; further ones are answered 429"
+    )
+    header_seconds: float = Field(
+        default=10, gt=0, description="a connection that has not sent a whole request header by then is closed"
+    )
+    body_seconds: float = Field(
+        default=20, gt=0, lt=60, description="a request whose body is not there by then is answered 408"
+    )
+    max_connections: int = Field(
+        default=1000, ge=1, description="of further ones, those that wait longest for their client are closed"
+    )
+
+
 class PackageConfig(Section):
     """The Bento."""
 
     name: str = "ifas"
     limits: ImageLimits = ImageLimits()
+    traffic: TrafficConfig = TrafficConfig()
+    publish_card: bool = Field(default=False, description="whoever reaches the service may read its model card")
 
 
 class RunConfig(Section):

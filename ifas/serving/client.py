@@ -22,7 +22,8 @@ from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from ifas.core.errors import ImageRefused, LaunchError
-from ifas.serving.request_limits import VERIFY, frame
+from ifas.serving.pages import VERIFY
+from ifas.serving.request_limits import frame
 from ifas.serving.stage import bentoml_environment
 
 HOST = "127.0.0.1"
@@ -83,6 +84,7 @@ def ask(url: str, image: Path | bytes, *, explain: bool = True, timeout: float =
     Args:
         url: where it is served, without a path.
         image: encoded picture, or the file that holds it.
+        timeout: seconds for the answer. A busy service is asked again, after the time it names, if that is before then.
 
     Raises:
         ImageRefused: the service refuses the picture; the error carries its words.
@@ -99,13 +101,20 @@ def ask(url: str, image: Path | bytes, *, explain: bool = True, timeout: float =
         except HTTPError as error:
             with error:
                 said = error.read(10_000).decode(errors="replace")
-            if error.code in BUSY and time.monotonic() < deadline:
-                # With jitter: clients that were sent away together must not come back together.
-                time.sleep(random.uniform(0.1, 1.0))  # noqa: S311 - not for secrets
+            # With jitter: clients that were sent away together must not come back together.
+            pause = _retry_after(error) + random.uniform(0.1, 1.0)  # noqa: S311 - not for secrets
+            if error.code in BUSY and time.monotonic() + pause < deadline:
+                time.sleep(pause)
                 continue
             raise _refusal(url, error.code, said) from error
         except (URLError, HTTPException, OSError, ValueError) as error:
             raise LaunchError(f"no answer from {url}: {error}", "check that the Bento is served there") from error
+
+
+def _retry_after(error: HTTPError) -> int:
+    """Seconds that the service asks to wait; 0 where it does not say, or names a date."""
+    said = error.headers.get("Retry-After", "").strip()
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 10 else 0
 
 
 def _read(image: Path) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ifas.core.config import TrafficConfig
 from ifas.core.errors import DataError, GateError, IfasError, NotApproved
 from ifas.core.files import read_json, replacing, sha256_file, sha256_tree, write_json
 from ifas.core.imaging import ImageLimits
@@ -78,6 +79,8 @@ def build_bento(
     *,
     name: str,
     limits: ImageLimits,
+    traffic: TrafficConfig = TrafficConfig(),  # noqa: B008 - frozen
+    publish_card: bool = False,
     out: Path,
 ) -> PackageRecord:
     """Builds `out`/bento (servable with `bentoml serve`), `out`/MODEL_CARD.md and `out`/package.json, atomically.
@@ -91,6 +94,8 @@ def build_bento(
         lineage: of the run, up to the evaluation at least.
         name: of the Bento.
         limits: of the pictures that the service accepts.
+        traffic: what the service takes in at once, and how long it waits for a client.
+        publish_card: whoever reaches the service may read the model card.
         out: folder to make.
 
     Raises:
@@ -107,6 +112,8 @@ def build_bento(
         threshold=metrics["threshold"]["value"],
         question=read_json(model / "processor_config.json")["question"],
         limits=limits,
+        traffic=traffic,
+        publish_card=publish_card,
     )
     card = render_card(model, settings, approval, metrics, lineage, name=name)
     tower = str(read_json(model / "config.json").get("vision_kind", ""))

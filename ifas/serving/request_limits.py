@@ -2,7 +2,8 @@
 
 BentoML has no limit on a body, downloads a URL that comes in place of a file, names a temporary file after the
 client's, and answers 500 to a broken multipart frame. So the body is counted as it comes in (chunked ones too),
-parsed here, and handed on in a frame of our own.
+parsed here, and handed on in a frame of our own. BentoML's own limit on concurrency takes a slot as soon as a header
+is there; here a request takes one when its body is.
 """
 
 from __future__ import annotations
@@ -10,23 +11,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+
+from ifas.serving.asgi import App, Message, Receive, Scope, Send
+from ifas.serving.pages import OTHER, PATHS, PROBES, VERIFY
 
 log = logging.getLogger("bentoml.ifas")
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
-
-VERIFY = "/verify"
-#: Probes and metrics have no body to speak of and must answer under load.
-EXEMPT = ("/livez", "/readyz", "/healthz", "/metrics")
 
 _YES, _NO = ("true", "1", "yes"), ("false", "0", "no")
 #: A client that is cut off while it sends sees a reset, not our answer: so much more is read and thrown away first.
 _DRAIN_BYTES, _DRAIN_SECONDS = 32 * 2**20, 5.0
+#: A slot is free again once one more picture is judged.
+RETRY_AFTER_S = 1
+WAIT = "wait as long as Retry-After says, then try again"
 
 
 class _Refused(Exception):
@@ -36,33 +32,69 @@ class _Refused(Exception):
         self.body = {"error": error, "fix": fix}
 
 
+class _Upload:
+    """A body that is on its way."""
+
+    def __init__(self, deadline: asyncio.Timeout) -> None:
+        self.deadline = deadline
+        self.size = 0
+        self.evicted = False
+
+
 class RequestLimits:
     """ASGI middleware.
 
     Args:
         app: what it protects.
         max_body_bytes: largest request body.
+        max_concurrency: requests to /verify whose body is there and whose answer is not; more are answered 429. Bodies
+            on their way take the memory of as many of the largest; beyond that, the oldest is given up with 503.
+        body_seconds: time for a whole body.
     """
 
-    def __init__(self, app: App, max_body_bytes: int) -> None:
+    def __init__(self, app: App, max_body_bytes: int, max_concurrency: int, body_seconds: float) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
+        self.max_concurrency = max_concurrency
+        self.body_seconds = body_seconds
+        self._taken = 0
+        #: Oldest first.
+        self._uploads: dict[_Upload, None] = {}
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one connection event."""
-        if scope["type"] != "http" or scope["path"] in EXEMPT:
+        if scope["type"] == "websocket":
+            from starlette.websockets import WebSocketClose
+
+            return await WebSocketClose()(scope, receive, send)
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        send = _with_our_headers(send)
+        if scope["path"] in PROBES:
             return await self.app(scope, receive, send)
         try:
+            if scope["path"] not in PATHS:
+                raise _Refused(404, "there is no such path", f"POST a picture to {VERIFY}")
             body = await self._read(scope, receive)
             if body is None:  # the client went away
                 return None
             if scope["path"] == VERIFY and scope["method"] == "POST":
-                scope, body = await _reframed(scope, body)
+                return await self._verify(scope, body, receive, send)
         except _Refused as refused:
             return await _refuse(refused, scope, receive, send)
         return await self.app(scope, _replay(body, receive), send)
 
-    async def _read(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes | None:
+    async def _verify(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        if self._taken >= self.max_concurrency:
+            raise _Refused(429, f"{self.max_concurrency} pictures are being judged already", WAIT)
+        self._taken += 1
+        try:
+            scope, body = await _reframed(scope, body)
+            await self.app(scope, _replay(body, receive), send)
+        finally:
+            self._taken -= 1
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         too_large = _Refused(
             413, f"request body is larger than {self.max_body_bytes} bytes", "send a smaller picture, one per request"
         )
@@ -71,23 +103,62 @@ class RequestLimits:
             if not _header(scope, b"expect") and int(declared) <= self.max_body_bytes + _DRAIN_BYTES:
                 await _drain(receive)
             raise too_large
-        chunks, size = [], 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            if size > self.max_body_bytes:
-                chunks.clear()
-                if message.get("more_body"):
-                    await _drain(receive)
-                raise too_large
-            if not message.get("more_body"):
-                return b"".join(chunks)
+        deadline = asyncio.timeout(self.body_seconds)
+        upload = _Upload(deadline)
+        self._uploads[upload] = None
+        chunks = []
+        try:
+            async with deadline:
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    chunks.append(message.get("body", b""))
+                    upload.size += len(chunks[-1])
+                    if upload.size > self.max_body_bytes:
+                        break
+                    if not message.get("more_body"):
+                        return b"".join(chunks)
+                    self._bound_memory()
+        except TimeoutError:
+            if upload.evicted:
+                raise _Refused(
+                    503, "too many bodies are on their way", "wait as Retry-After says, then retry"
+                ) from None
+            raise _Refused(408, f"the body was not there within {self.body_seconds:g} s", "send it faster") from None
+        finally:
+            del self._uploads[upload]
+        chunks.clear()
+        if message.get("more_body"):
+            await _drain(receive)
+        raise too_large
+
+    def _bound_memory(self) -> None:
+        held = sum(upload.size for upload in self._uploads if not upload.evicted)
+        for upload in self._uploads:
+            if held <= self.max_concurrency * self.max_body_bytes:
+                return
+            if not upload.evicted and not upload.deadline.expired():
+                upload.evicted = True
+                upload.deadline.reschedule(asyncio.get_running_loop().time())
+                held -= upload.size
 
 
-async def _reframed(scope: MutableMapping[str, Any], body: bytes) -> tuple[MutableMapping[str, Any], bytes]:
+def _with_our_headers(send: Send) -> Send:
+    """Adds Retry-After to every 429 and 503, BentoML's too, and leaves out which software answers."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [(name, value) for name, value in message.get("headers", ()) if name.lower() != b"server"]
+            if message["status"] in (429, 503) and not any(name.lower() == b"retry-after" for name, _ in headers):
+                headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return sent
+
+
+async def _reframed(scope: Scope, body: bytes) -> tuple[Scope, bytes]:
     """The request with a body that holds the picture and `explain`, and nothing else of the client's."""
     kind = _header(scope, b"content-type").decode("latin-1")
     if kind.split(";")[0].strip().lower() != "multipart/form-data":
@@ -116,7 +187,7 @@ def frame(picture: bytes, explain: bool) -> tuple[bytes, str]:
     return body, f"multipart/form-data; boundary={boundary}"
 
 
-async def _fields(scope: MutableMapping[str, Any], body: bytes) -> tuple[bytes, bool]:
+async def _fields(scope: Scope, body: bytes) -> tuple[bytes, bool]:
     from starlette.datastructures import UploadFile
     from starlette.exceptions import HTTPException
     from starlette.formparsers import MultiPartException
@@ -142,7 +213,7 @@ async def _fields(scope: MutableMapping[str, Any], body: bytes) -> tuple[bytes, 
         await request.close()
 
 
-def _header(scope: MutableMapping[str, Any], name: bytes) -> bytes:
+def _header(scope: Scope, name: bytes) -> bytes:
     return next((bytes(value) for key, value in scope["headers"] if key.lower() == name), b"")
 
 
@@ -176,10 +247,11 @@ async def _drain(receive: Receive) -> None:
         return
 
 
-async def _refuse(refused: _Refused, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+async def _refuse(refused: _Refused, scope: Scope, receive: Receive, send: Send) -> None:
     from starlette.responses import JSONResponse
 
-    log.info("refused status=%d path=%s: %s", refused.status, scope["path"], refused.body["error"])
+    path = scope["path"] if scope["path"] in PATHS else OTHER
+    log.info("refused status=%d path=%s: %s", refused.status, path, refused.body["error"])
     # What is left of the body is not read, so the connection can't be used again.
-    headers = {"connection": "close"} if refused.status == 413 else None
+    headers = {"connection": "close"} if refused.status in (408, 413, 503) else None
     await JSONResponse(refused.body, status_code=refused.status, headers=headers)(scope, receive, send)

@@ -16,19 +16,31 @@ os.environ.setdefault("OMP_NUM_THREADS", str(min(4, len(os.sched_getaffinity(0))
 import bentoml  # noqa: E402
 
 from ifas.core.errors import ImageRefused  # noqa: E402
-from ifas.serving.request_limits import VERIFY, RequestLimits  # noqa: E402
-from ifas.serving.settings import MAX_CONCURRENCY, TIMEOUT_S, ServingSettings  # noqa: E402
+from ifas.serving.card import CARD_FILE  # noqa: E402
+from ifas.serving.connections import ConnectionLimits, raise_open_file_limit  # noqa: E402
+from ifas.serving.pages import VERIFY, Metrics, RequestMetrics, pages  # noqa: E402
+from ifas.serving.request_limits import RequestLimits  # noqa: E402
+from ifas.serving.settings import READ_SECONDS, TIMEOUT_S, ServingSettings  # noqa: E402
 from ifas.serving.verifier import Answer, Verifier  # noqa: E402
 
 #: src/ of the Bento: this file is src/ifas/serving/service.py.
 HERE = Path(__file__).resolve().parents[2]
 SETTINGS = ServingSettings.read(HERE)
+TRAFFIC = SETTINGS.traffic
+METRICS = Metrics()
+
+# uvicorn would take a client's address from X-Forwarded-For; ConnectionLimits needs that of the connection.
+os.environ["FORWARDED_ALLOW_IPS"] = ""
+raise_open_file_limit()
 
 
 @bentoml.service(
     name="ifas",
     workers=1,
-    traffic={"timeout": TIMEOUT_S, "max_concurrency": MAX_CONCURRENCY},
+    # No `max_concurrency`: BentoML takes a slot before the body is there. Ours are in RequestLimits.
+    traffic={"timeout": TIMEOUT_S},
+    # BentoML's metrics have a label for every path that a client invents. Ours are in RequestMetrics.
+    metrics={"enabled": False},
     # The access log names who asked; ours holds ids only.
     logging={"access": {"enabled": False}},
 )
@@ -52,4 +64,20 @@ class AntiSpoofing:
             return cast(Answer, JSONResponse({"error": error.what, "fix": error.fix}, status_code=400))
 
 
-AntiSpoofing.add_asgi_middleware(RequestLimits, max_body_bytes=SETTINGS.max_body_bytes)  # type: ignore[attr-defined]
+AntiSpoofing.mount_asgi_app(  # type: ignore[attr-defined]
+    pages(METRICS, (HERE / CARD_FILE).read_text("utf-8") if SETTINGS.publish_card else None)
+)
+# The first is the outermost.
+AntiSpoofing.add_asgi_middleware(  # type: ignore[attr-defined]
+    ConnectionLimits,
+    header_seconds=TRAFFIC.header_seconds,
+    answer_seconds=TIMEOUT_S + READ_SECONDS,
+    max_connections=TRAFFIC.max_connections,
+)
+AntiSpoofing.add_asgi_middleware(RequestMetrics, metrics=METRICS)  # type: ignore[attr-defined]
+AntiSpoofing.add_asgi_middleware(  # type: ignore[attr-defined]
+    RequestLimits,
+    max_body_bytes=SETTINGS.max_body_bytes,
+    max_concurrency=TRAFFIC.max_concurrency,
+    body_seconds=TRAFFIC.body_seconds,
+)

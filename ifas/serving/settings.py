@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ifas.core.config import TrafficConfig
 from ifas.core.errors import ConfigError
 from ifas.core.files import read_json, write_json
 from ifas.core.imaging import ImageLimits
@@ -15,8 +16,8 @@ MODEL_DIR = "model"
 
 #: Seconds after which a request is answered 504, body transfer and queueing included.
 TIMEOUT_S = 60
-#: Requests taken in at once; more are answered 429. Bounds the memory that bodies take: times `max_bytes`.
-MAX_CONCURRENCY = 32
+#: Seconds that an answer may take longer than that to be read.
+READ_SECONDS = 10
 #: Room for the multipart frame around the picture.
 FRAME_BYTES = 64 * 1024
 
@@ -32,6 +33,8 @@ class ServingSettings(BaseModel):
     threshold: float = Field(ge=0, le=1, description="a score of at least this is live")
     question: str
     limits: ImageLimits
+    traffic: TrafficConfig = TrafficConfig()
+    publish_card: bool = False
 
     @property
     def max_body_bytes(self) -> int:

@@ -57,7 +57,8 @@ def stage(
     options = {
         "service": SERVICE,
         "name": name,
-        "description": f"file:{CARD_FILE}",
+        # BentoML shows it to whoever reaches the service, in /docs.json; the card is published by `publish_card` only.
+        "description": f"Is this photo of a real person? The model card is src/{CARD_FILE}.",
         "labels": dict(labels),
         "include": ["*"],
         "exclude": ["bentofile.yaml"],

@@ -22,6 +22,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         context.lineage,
         name=config.package.name,
         limits=config.package.limits,
+        traffic=config.package.traffic,
+        publish_card=config.package.publish_card,
         out=outputs["bento"],
     )
     return StepResult(summary=record.summary, facts=record.facts)

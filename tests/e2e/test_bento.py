@@ -13,7 +13,10 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -21,6 +24,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
+from ifas.core.config import TrafficConfig
 from ifas.core.errors import ImageRefused, LaunchError
 from ifas.core.files import read_json, sha256_file, sha256_tree
 from ifas.core.imaging import ImageLimits, decode
@@ -32,6 +36,7 @@ from tests.unit.serving.bento_records import CANDIDATE, THRESHOLD, approval, lin
 pytestmark = pytest.mark.slow
 
 LIMITS = ImageLimits(max_bytes=2 * 2**20)
+TRAFFIC = TrafficConfig(header_seconds=2, body_seconds=5)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,7 @@ def package(model, tmp_path_factory):
 
 def make(model: Path, out: Path) -> Path:
     figures = metrics()
-    build_bento(model, approval(model), figures, lineage(figures), name="ifas", limits=LIMITS, out=out)
+    build_bento(model, approval(model), figures, lineage(figures), name="ifas", limits=LIMITS, traffic=TRAFFIC, out=out)
     return out
 
 
@@ -90,7 +95,7 @@ def test_the_package(package, model):
         assert (package / "bento" / file["path"]).stat().st_mode & stat.S_IROTH, "the service runs as another user"
     assert {f["path"] for f in record["files"]} >= {"bento.yaml", "src/serving.json", "src/lineage.json"}
     assert not [f["path"] for f in record["files"] if f["path"].endswith((".pyc", ".bin", ".pt", ".pkl"))]
-    assert (package / "MODEL_CARD.md").read_text() == (package / "bento" / "README.md").read_text()
+    assert (package / "MODEL_CARD.md").read_text() == (package / "bento" / "src" / "MODEL_CARD.md").read_text()
     bento = yaml.safe_load((package / "bento" / "bento.yaml").read_text())
     assert bento["labels"]["candidate"] == CANDIDATE
     assert bento["labels"]["dataset_revision"] == "4be1c0ffee"
@@ -268,6 +273,195 @@ def test_system_endpoints(url, path):
     if path == "/docs.json":
         schemas = json.loads(text)["components"]["schemas"].values()
         assert any({"verdict", "score", "spoof_type"} <= set(s.get("properties", {})) for s in schemas)
+
+
+def connected(url, sent=b""):
+    """A raw connection to the server on which `sent` was sent."""
+    parts = urlsplit(url)
+    raw = socket.create_connection((parts.hostname, parts.port), timeout=30)
+    raw.sendall(sent)
+    return raw
+
+
+def verify_request(extra="", explain=False):
+    """Bytes of a whole POST to /verify that asks to close the connection."""
+    body, kind = frame(picture(), explain)
+    head = f"POST /verify HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{extra}"
+    return f"{head}Connection: close\r\n\r\n".encode() + body
+
+
+def until_closed(raw):
+    """What the server sends until it closes the connection."""
+    received = b""
+    try:
+        while more := raw.recv(2**16):
+            received += more
+    except ConnectionResetError:
+        pass
+    return received
+
+
+def get(url, path, method="GET"):
+    """Status, headers and text of an answer."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.headers, response.read().decode()
+    finally:
+        connection.close()
+
+
+def trickle(raw, data, pause, ended):
+    """Sends a byte every `pause` seconds until the server hangs up or `ended` is set."""
+    try:
+        for i in range(len(data)):
+            if ended.wait(pause):
+                return
+            raw.sendall(data[i : i + 1])
+    except OSError:
+        pass
+
+
+def test_half_sent_requests_are_closed_in_time_and_hold_nobody_up(url):
+    whole = verify_request()
+    head_end = whole.index(b"\r\n\r\n") + 4
+    slow_but_fine = verify_request("X-Forwarded-For: 203.0.113.9\r\n")
+    ended = threading.Event()
+    with ExitStack() as stack:
+        hold = stack.enter_context
+        begin = time.monotonic()
+        bodyless = [hold(connected(url, whole[: head_end + 10 * (i % 2)])) for i in range(40)]
+        headless = [hold(connected(url, whole[: 20 * (i % 2)])) for i in range(300)]
+        # A byte now and then must not buy time: neither in the header, nor in the body, nor after an answer.
+        trickling = [
+            (hold(connected(url)), b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 1000),
+            (hold(connected(url, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")), b"x" * 1000),
+            (hold(connected(url, b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")), b"x" * 1000),
+        ]
+        trickling_body = hold(connected(url, whole[:head_end]))
+        pool = hold(ThreadPoolExecutor(10))
+        stack.callback(ended.set)
+        for raw, data in [*trickling, (trickling_body, whole[head_end:])]:
+            pool.submit(trickle, raw, data, 0.2, ended)
+        # Slower than a header may be, but not than a body may be. A header that names another client is only text.
+        patient = hold(connected(url, slow_but_fine[:-10]))
+        pool.submit(trickle, patient, slow_but_fine[-10:], TRAFFIC.header_seconds / 7, ended)
+
+        for _ in range(3):
+            started = time.monotonic()
+            assert until_closed(hold(connected(url, whole))).startswith(b"HTTP/1.1 200")
+            assert get(url, "/livez")[0] == get(url, "/readyz")[0] == get(url, "/metrics")[0] == 200
+            assert time.monotonic() - started < 5
+
+        assert until_closed(patient).startswith(b"HTTP/1.1 200")
+        for raw in [*headless, *(raw for raw, _ in trickling)]:
+            until_closed(raw)
+        assert time.monotonic() - begin < TRAFFIC.header_seconds + 5
+        for raw in [*bodyless, trickling_body]:
+            answer = until_closed(raw)
+            assert answer.startswith(b"HTTP/1.1 408")
+            assert b"connection: close" in answer.lower()
+        assert time.monotonic() - begin < TRAFFIC.body_seconds + 5
+
+
+def test_overload_is_429_with_retry_after_and_probes_still_answer(url):
+    whole = verify_request()
+    with ExitStack() as stack:
+        raws = [stack.enter_context(connected(url, whole[:-1])) for _ in range(3 * TRAFFIC.max_concurrency)]
+        for raw in raws:
+            raw.sendall(whole[-1:])
+        assert get(url, "/livez")[0] == get(url, "/readyz")[0] == get(url, "/metrics")[0] == 200
+        answers = [until_closed(raw) for raw in raws]
+    assert not [a for a in answers if b"\r\nserver: " in a.lower()]
+    refused = [a for a in answers if a.startswith(b"HTTP/1.1 429")]
+    assert sum(a.startswith(b"HTTP/1.1 200") for a in answers) >= TRAFFIC.max_concurrency
+    assert len(answers) - len(refused) == sum(a.startswith(b"HTTP/1.1 200") for a in answers)
+    assert refused, "not overloaded"
+    assert all(b"\r\nretry-after: " in a.lower() for a in refused)
+    assert until_closed(connected(url, whole)).startswith(b"HTTP/1.1 200"), "slots are given back"
+
+
+def server_memory():
+    """Resident MiB of the process that serves."""
+    import psutil
+
+    workers = [p for p in psutil.Process().children(recursive=True) if "_bentoml_impl.worker.service" in p.cmdline()]
+    assert len(workers) == 1
+    return workers[0].memory_info().rss / 2**20
+
+
+def test_unknown_paths_share_one_label(url):
+    before = server_memory()
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    methods = ("GET", "POST", "PUT", "BREW", "M1", "M2", "M3")
+    for i in range(1500):
+        connection.request(methods[i % 7], f"/secret{i}" if i % 3 else f"/livez/secret{i}?q=secret{i}")
+        response = connection.getresponse()
+        response.read()
+        assert response.status in (404, 405)
+    for i in range(50):
+        connection.request(f"SECRET{i}", "/verify")
+        response = connection.getresponse()
+        response.read()
+        assert response.status in (404, 405)
+        connection.request("GET", f"/?secret={i}")
+        connection.getresponse().read()
+    connection.close()
+    _, _, text = get(url, "/metrics")
+    assert "secret" not in text.lower()
+    assert "BREW" not in text
+    assert 'endpoint="other"' in text
+    assert len(text) < 64 * 2**10
+    assert server_memory() - before < 10
+
+
+def test_metrics_count_what_was_answered(url):
+    ask(url, picture(), explain=False)
+    _, headers, text = get(url, "/metrics")
+    assert headers["content-type"].startswith("text/plain")
+    verified = [
+        line
+        for line in text.splitlines()
+        if line.startswith("bentoml_service_request_total{")
+        and 'endpoint="/verify"' in line
+        and 'http_response_code="200"' in line
+    ]
+    assert len(verified) == 1
+    assert float(verified[0].split()[-1]) >= 1
+
+
+def test_pages_load_nothing_from_elsewhere_and_do_not_publish_the_card(url, package):
+    card = (package / "MODEL_CARD.md").read_text()
+    said = [line for line in card.splitlines() if len(line) > 30]
+    for path in ("/", "/docs.json", "/schema.json", "/livez", "/metrics"):
+        status, headers, text = get(url, path)
+        assert status == 200
+        assert not [line for line in said if line in text or json.dumps(line)[1:-1] in text], path
+        assert "googletagmanager" not in text
+        assert "<script" not in text
+        assert "http" not in text.lower().replace("http_response_code", ""), path
+        assert "server" not in {name.lower() for name in headers}
+    for path in ("/model-card", "/MODEL_CARD.md", "/static_content/swagger-ui-bundle.js", "/assets/", "/docs"):
+        assert get(url, path)[0] == 404
+
+
+def test_a_web_socket_is_refused(url):
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+    key = b"eHh4eHh4eHh4eHh4eHh4eA=="
+    with connected(url, b"GET /verify HTTP/1.1\r\nHost: x\r\n" + upgrade + key + b"\r\n\r\n") as raw:
+        assert raw.recv(2**16).startswith(b"HTTP/1.1 403")
+
+
+def test_a_flood_of_headers_is_refused(url):
+    with connected(url, b"GET / HTTP/1.1\r\nHost: x\r\n") as raw:
+        try:
+            for i in range(10_000):
+                raw.sendall(b"X-%d: " % i + b"x" * 1000 + b"\r\n")
+        except OSError:
+            pass
+        else:
+            pytest.fail("took 10 MB of header")
 
 
 def test_the_log_holds_ids_only(url, log):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -24,9 +25,11 @@ def answering():
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 self.rfile.read(int(self.headers["Content-Length"]))
-                status, body = left.pop(0)
+                status, body, *retry_after = left.pop(0)
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
+                for value in retry_after:
+                    self.send_header("Retry-After", value)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -54,6 +57,27 @@ def test_a_service_that_stays_busy(answering):
     url = answering(*[(429, {"error": "Too many requests"})] * 100)
     with pytest.raises(LaunchError, match="429: Too many"):
         ask(url, b"p", timeout=1)
+
+
+def test_a_busy_service_says_when(answering):
+    url = answering((429, {"error": "busy"}, "1"), (200, {"verdict": "live"}))
+    begin = time.monotonic()
+    assert ask(url, b"p") == {"verdict": "live"}
+    assert time.monotonic() - begin > 1
+
+
+def test_a_wait_longer_than_the_caller_has_is_not_begun(answering):
+    url = answering((503, {"error": "busy"}, "3600"))
+    begin = time.monotonic()
+    with pytest.raises(LaunchError, match="503: busy"):
+        ask(url, b"p", timeout=30)
+    assert time.monotonic() - begin < 10
+
+
+@pytest.mark.parametrize("said", ["Fri, 31 Dec 1999 23:59:59 GMT", "-5", "\u0663", "9" * 400, ""])
+def test_a_time_that_is_no_number_of_seconds_is_ignored(answering, said):
+    url = answering((429, {"error": "busy"}, said.encode().decode("latin-1")), (200, {"verdict": "live"}))
+    assert ask(url, b"p", timeout=10) == {"verdict": "live"}
 
 
 def test_refusals_carry_the_services_words(answering):

@@ -36,7 +36,7 @@ class App:
 def call(body, *, kind="", path="/verify", method="POST", length=True, chunk=None, extra=()):
     """Status, answer and application after one request; `chunk` splits the body."""
     app = App()
-    limits = RequestLimits(app, LIMIT)
+    limits = RequestLimits(app, LIMIT, max_concurrency=1, body_seconds=30)
     size = chunk or max(len(body), 1)
     pieces = [body[i : i + size] for i in range(0, len(body), size)] or [b""]
     messages = [{"type": "http.request", "body": p, "more_body": i < len(pieces) - 1} for i, p in enumerate(pieces)]
@@ -179,7 +179,7 @@ def test_a_client_that_goes_away_is_not_answered():
         raise AssertionError("nothing to send to")
 
     scope = {"type": "http", "path": "/verify", "method": "POST", "headers": []}
-    asyncio.run(RequestLimits(app, LIMIT)(scope, receive, send))
+    asyncio.run(RequestLimits(app, LIMIT, max_concurrency=1, body_seconds=30)(scope, receive, send))
     assert app.calls == 0
 
 
@@ -195,3 +195,174 @@ def test_other_paths_are_limited_too():
 
 def test_boundaries_can_not_be_guessed():
     assert frame(b"", True)[1] != frame(b"", True)[1]
+
+
+class Client:
+    """One request, whose body is sent piece by piece."""
+
+    def __init__(self, limits, path="/verify", method="POST"):
+        self.body, kind = multipart((FILE, b"P" * (LIMIT // 2)))
+        self.messages = asyncio.Queue()
+        self.sent = []
+        headers = [(b"content-type", kind.encode())]
+        scope = {"type": "http", "path": path, "method": method, "headers": headers, "query_string": b""}
+        self.task = asyncio.create_task(limits(scope, self.messages.get, self._send))
+
+    async def _send(self, message):
+        self.sent.append(message)
+
+    def send(self, data, more=False):
+        self.messages.put_nowait({"type": "http.request", "body": data, "more_body": more})
+
+    async def answer(self):
+        """Status and headers."""
+        await asyncio.wait_for(self.task, 10)
+        return self.sent[0]["status"], dict(self.sent[0]["headers"])
+
+
+class Held(App):
+    """Answers when it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def __call__(self, scope, receive, send):
+        if scope["path"] == "/verify":
+            await self.go.wait()
+        await super().__call__(scope, receive, send)
+
+
+async def settle():
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_a_slot_is_taken_when_the_body_is_there_and_given_back():
+    async def scenario():
+        app = Held()
+        limits = RequestLimits(app, LIMIT, max_concurrency=1, body_seconds=30)
+        waiting = [Client(limits) for _ in range(5)]
+        for client in waiting:
+            client.send(client.body[:10], more=True)
+        await settle()
+        first = Client(limits)
+        first.send(first.body)
+        await settle()
+        refused = Client(limits)
+        refused.send(refused.body)
+        status, headers = await refused.answer()
+        assert status == 429
+        assert headers[b"retry-after"] == b"1"
+        for path in ("/livez", "/metrics", "/docs.json"):
+            other = Client(limits, path, "GET")
+            other.send(b"")
+            assert (await other.answer())[0] == 200
+        app.go.set()
+        assert (await first.answer())[0] == 200
+        for client in waiting:
+            client.send(client.body[10:])
+            assert (await client.answer())[0] == 200
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("wrong", [b"--x\r\nbroken", b"--x--\r\n"])
+def test_a_refused_body_gives_its_slot_back(wrong):
+    async def scenario():
+        limits = RequestLimits(App(), LIMIT, max_concurrency=1, body_seconds=30)
+        for body, status in ((wrong, 400), (None, 200)):
+            client = Client(limits)
+            client.send(body or client.body)
+            assert (await client.answer())[0] == status
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_request_gives_its_slot_back():
+    async def scenario():
+        app = Held()
+        limits = RequestLimits(app, LIMIT, max_concurrency=1, body_seconds=30)
+        first = Client(limits)
+        first.send(first.body)
+        await settle()
+        first.task.cancel()
+        await settle()
+        app.go.set()
+        second = Client(limits)
+        second.send(second.body)
+        assert (await second.answer())[0] == 200
+
+    asyncio.run(scenario())
+
+
+def test_a_body_that_does_not_come_is_408():
+    async def scenario():
+        limits = RequestLimits(App(), LIMIT, max_concurrency=1, body_seconds=0.1)
+        client = Client(limits)
+        for i in range(3):
+            client.send(client.body[i : i + 1], more=True)
+        status, headers = await client.answer()
+        assert status == 408
+        assert headers[b"connection"] == b"close"
+
+    asyncio.run(scenario())
+
+
+def test_bodies_on_their_way_are_bound_in_memory_and_the_oldest_gives_way():
+    async def scenario():
+        limits = RequestLimits(App(), LIMIT, max_concurrency=2, body_seconds=30)
+        clients = []
+        for _ in range(6):
+            clients.append(Client(limits))
+            clients[-1].send(clients[-1].body, more=True)  # more than half of what is allowed
+            await settle()
+        evicted = [await client.answer() for client in clients[:3]]
+        assert {status for status, _ in evicted} == {503}
+        assert all(headers[b"retry-after"] == b"1" for _, headers in evicted)
+        for client in clients[3:]:
+            client.send(b"")
+            assert (await client.answer())[0] == 200
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", ["/x", "/verify/", "/livez/x", "/static_content/swagger-ui.css", "/../verify", "//"])
+def test_unknown_paths_do_not_reach_the_application(path):
+    status, answer, app, _ = call(b"x" * (LIMIT + 1), path=path)
+    assert status == 404
+    assert json.loads(answer)["fix"]
+    assert app.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "given", "expected"), [(503, [], b"1"), (429, [(b"Retry-After", b"9")], b"9"), (200, [], None)]
+)
+def test_answers_of_bentoml_get_retry_after_and_lose_the_server(status, given, expected):
+    async def app(scope, receive, send):
+        headers = [*given, (b"server", b"BentoML Service/ifas")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def scenario():
+        client = Client(RequestLimits(app, LIMIT, max_concurrency=1, body_seconds=30), "/readyz", "GET")
+        found, headers = await client.answer()
+        assert found == status
+        assert {name.lower(): value for name, value in headers.items()} == (
+            {b"retry-after": expected} if expected else {}
+        )
+
+    asyncio.run(scenario())
+
+
+def test_a_web_socket_is_closed():
+    sent = []
+
+    async def send(message):
+        sent.append(message["type"])
+
+    app = App()
+    scope = {"type": "websocket", "path": "/verify", "headers": []}
+    asyncio.run(RequestLimits(app, LIMIT, max_concurrency=1, body_seconds=30)(scope, None, send))
+    assert sent == ["websocket.close"]
+    assert app.calls == 0

@@ -1,0 +1,168 @@
+"""Connection limits: one that sends nothing, half a header, or takes no answer is closed in time.
+
+uvicorn has no time-out for the header of a request, BentoML no option for it, and ASGI shows a connection only once
+its header is whole. So the process looks at its own sockets once in a while, and shuts down those of which ASGI has
+not heard for too long. To uvicorn that looks as if the client had hung up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ifas.serving.asgi import App, Message, Receive, Scope, Send
+
+log = logging.getLogger("bentoml.ifas")
+
+#: Address and port of a client, as in a scope.
+Peer = tuple[str, int]
+
+OPEN_FILES = "/dev/fd"
+INTERNET = (socket.AF_INET, socket.AF_INET6)
+
+
+def raise_open_file_limit() -> None:
+    """Lets this process open as many files as it may: each connection is one."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # some systems name a hard limit that they do not grant
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@dataclass
+class _Request:
+    """What a connection does: its request now, or its last one."""
+
+    since: float
+    #: Its body is there.
+    whole: bool = False
+    ended: bool = False
+
+
+class ConnectionLimits:
+    """ASGI middleware.
+
+    Args:
+        app: what it protects.
+        header_seconds: a connection is closed when the header of its next request is not whole by then.
+        answer_seconds: a connection is closed when a request on it has not ended by then.
+        max_connections: of more, those that wait longest for their client to send are closed.
+    """
+
+    def __init__(self, app: App, header_seconds: float, answer_seconds: float, max_connections: int) -> None:
+        self.app = app
+        self.header_seconds = header_seconds
+        self.answer_seconds = answer_seconds
+        self.max_connections = max_connections
+        self._requests: dict[Peer, _Request] = {}
+        #: Inode of a socket that is open -> its client (None: not a client's), and when it was first seen.
+        self._sockets: dict[int, tuple[Peer | None, float]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one connection event."""
+        if scope["type"] == "lifespan":
+            watching = asyncio.create_task(self._watch())
+            try:
+                return await self.app(scope, receive, send)
+            finally:
+                watching.cancel()
+        if not scope.get("client"):
+            return await self.app(scope, receive, send)
+        host, port = scope["client"]
+        request = self._requests[str(host), int(port)] = _Request(time.monotonic())
+
+        async def received() -> Message:
+            message = await receive()
+            request.whole = not message.get("more_body", False)
+            return message
+
+        try:
+            return await self.app(scope, received, send)
+        finally:
+            request.since, request.ended = time.monotonic(), True
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(min(1.0, self.header_seconds / 4))
+            try:
+                self.close_overdue()
+            except OSError as error:  # no descriptor free: the next round closes some
+                log.warning("open connections can't be looked at: %s", error)
+
+    def close_overdue(self) -> None:
+        """Shuts down the connections that are overdue or too many."""
+        now = time.monotonic()
+        waiting: list[tuple[float, int]] = []
+        overdue: list[int] = []
+        clients = self._clients(now)
+        for fd, peer, seen in clients:
+            request = self._requests.get(peer)
+            if request is None or request.ended:
+                since = seen if request is None else max(seen, request.since)
+                if now - since > self.header_seconds:
+                    overdue.append(fd)
+                else:
+                    waiting.append((since, fd))
+            elif now - request.since > self.answer_seconds:
+                overdue.append(fd)
+            elif not request.whole:
+                waiting.append((request.since, fd))
+        too_many = len(clients) - len(overdue) - self.max_connections
+        overdue += [fd for _, fd in sorted(waiting)[: max(too_many, 0)]]
+        for fd in overdue:
+            with _socket(fd) as client, contextlib.suppress(OSError):  # gone by itself
+                client.shutdown(socket.SHUT_RDWR)
+        if overdue:
+            log.info("closed %d of %d connections that were overdue or too many", len(overdue), len(clients))
+        connected = {peer for _, peer, _ in clients}
+        self._requests = {p: r for p, r in self._requests.items() if p in connected or not r.ended}
+
+    def _clients(self, now: float) -> list[tuple[int, Peer, float]]:
+        """Descriptor, client and time of first sight of each connection to a port that this process listens on."""
+        found: dict[int, int] = {}
+        for name in os.listdir(OPEN_FILES):
+            with contextlib.suppress(OSError):  # the descriptor of this listing
+                status = os.fstat(int(name))
+                if stat.S_ISSOCK(status.st_mode):
+                    found[status.st_ino] = int(name)
+        # A socket that was not a client's at first sight never becomes one, but may listen from now on.
+        fresh = [inode for inode in found if inode not in self._sockets]
+        ports = {port for fd in found.values() if (port := _listens_on(fd))} if fresh else set()
+        self._sockets = {inode: known for inode, known in self._sockets.items() if inode in found}
+        for inode in fresh:
+            self._sockets[inode] = _client(found[inode], ports), now
+        return [(found[inode], peer, seen) for inode, (peer, seen) in self._sockets.items() if peer is not None]
+
+
+@contextlib.contextmanager
+def _socket(fd: int) -> Iterator[socket.socket]:
+    """The socket of a descriptor that someone else owns."""
+    borrowed = socket.socket(fileno=fd)
+    try:
+        yield borrowed
+    finally:
+        borrowed.detach()
+
+
+def _listens_on(fd: int) -> int:
+    with _socket(fd) as found, contextlib.suppress(OSError):
+        if found.family in INTERNET and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return int(found.getsockname()[1])
+    return 0
+
+
+def _client(fd: int, ports: set[int]) -> Peer | None:
+    with _socket(fd) as found, contextlib.suppress(OSError):
+        if found.family in INTERNET and found.getsockname()[1] in ports:
+            host, port, *_ = found.getpeername()
+            return str(host), int(port)
+    return None
