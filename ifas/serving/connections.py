@@ -25,17 +25,21 @@ log = logging.getLogger("bentoml.ifas")
 Peer = tuple[str, int]
 
 OPEN_FILES = "/dev/fd"
+#: Of the files that a process may open, those that are kept from connections.
+OTHER_FILES = 64
 INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
-def raise_open_file_limit() -> None:
-    """Lets this process open as many files as it may: each connection is one."""
+def affordable(connections: int) -> int:
+    """How many connections this process can hold, at most `connections`; its limit of open files is raised for it."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):  # some systems name a hard limit that they do not grant
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return connections if soft == resource.RLIM_INFINITY else max(1, min(connections, soft - OTHER_FILES))
 
 
 @dataclass
@@ -66,6 +70,8 @@ class ConnectionLimits:
         self._requests: dict[Peer, _Request] = {}
         #: Inode of a socket that is open -> its client (None: not a client's), and when it was first seen.
         self._sockets: dict[int, tuple[Peer | None, float]] = {}
+        #: To list the open files takes one, which may be the last.
+        self._spare = os.open(os.devnull, os.O_RDONLY)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one connection event."""
@@ -95,7 +101,7 @@ class ConnectionLimits:
             await asyncio.sleep(min(1.0, self.header_seconds / 4))
             try:
                 self.close_overdue()
-            except OSError as error:  # no descriptor free: the next round closes some
+            except OSError as error:
                 log.warning("open connections can't be looked at: %s", error)
 
     def close_overdue(self) -> None:
@@ -119,7 +125,7 @@ class ConnectionLimits:
         too_many = len(clients) - len(overdue) - self.max_connections
         overdue += [fd for _, fd in sorted(waiting)[: max(too_many, 0)]]
         for fd in overdue:
-            with _socket(fd) as client, contextlib.suppress(OSError):  # gone by itself
+            with contextlib.suppress(OSError), _socket(fd) as client:  # gone by itself
                 client.shutdown(socket.SHUT_RDWR)
         if overdue:
             log.info("closed %d of %d connections that were overdue or too many", len(overdue), len(clients))
@@ -129,7 +135,7 @@ class ConnectionLimits:
     def _clients(self, now: float) -> list[tuple[int, Peer, float]]:
         """Descriptor, client and time of first sight of each connection to a port that this process listens on."""
         found: dict[int, int] = {}
-        for name in os.listdir(OPEN_FILES):
+        for name in self._open_files():
             with contextlib.suppress(OSError):  # the descriptor of this listing
                 status = os.fstat(int(name))
                 if stat.S_ISSOCK(status.st_mode):
@@ -141,6 +147,16 @@ class ConnectionLimits:
         for inode in fresh:
             self._sockets[inode] = _client(found[inode], ports), now
         return [(found[inode], peer, seen) for inode, (peer, seen) in self._sockets.items() if peer is not None]
+
+    def _open_files(self) -> list[str]:
+        with contextlib.suppress(OSError):  # it could not be opened again last time
+            os.close(self._spare)
+        self._spare = -1
+        try:
+            return os.listdir(OPEN_FILES)
+        finally:
+            with contextlib.suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY)
 
 
 @contextlib.contextmanager
@@ -154,14 +170,14 @@ def _socket(fd: int) -> Iterator[socket.socket]:
 
 
 def _listens_on(fd: int) -> int:
-    with _socket(fd) as found, contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), _socket(fd) as found:
         if found.family in INTERNET and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return int(found.getsockname()[1])
     return 0
 
 
 def _client(fd: int, ports: set[int]) -> Peer | None:
-    with _socket(fd) as found, contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), _socket(fd) as found:
         if found.family in INTERNET and found.getsockname()[1] in ports:
             host, port, *_ = found.getpeername()
             return str(host), int(port)

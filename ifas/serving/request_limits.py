@@ -13,7 +13,7 @@ import logging
 import secrets
 
 from ifas.serving.asgi import App, Message, Receive, Scope, Send
-from ifas.serving.pages import OTHER, PATHS, PROBES, VERIFY
+from ifas.serving.pages import PATHS, PROBES, VERIFY
 
 log = logging.getLogger("bentoml.ifas")
 
@@ -106,19 +106,19 @@ class RequestLimits:
         deadline = asyncio.timeout(self.body_seconds)
         upload = _Upload(deadline)
         self._uploads[upload] = None
-        chunks = []
+        body = bytearray()
         try:
             async with deadline:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return None
-                    chunks.append(message.get("body", b""))
-                    upload.size += len(chunks[-1])
+                    body += message.get("body", b"")
+                    upload.size = len(body)
                     if upload.size > self.max_body_bytes:
                         break
                     if not message.get("more_body"):
-                        return b"".join(chunks)
+                        return bytes(body)
                     self._bound_memory()
         except TimeoutError:
             if upload.evicted:
@@ -128,7 +128,7 @@ class RequestLimits:
             raise _Refused(408, f"the body was not there within {self.body_seconds:g} s", "send it faster") from None
         finally:
             del self._uploads[upload]
-        chunks.clear()
+        body.clear()
         if message.get("more_body"):
             await _drain(receive)
         raise too_large
@@ -250,8 +250,8 @@ async def _drain(receive: Receive) -> None:
 async def _refuse(refused: _Refused, scope: Scope, receive: Receive, send: Send) -> None:
     from starlette.responses import JSONResponse
 
-    path = scope["path"] if scope["path"] in PATHS else OTHER
-    log.info("refused status=%d path=%s: %s", refused.status, path, refused.body["error"])
+    if refused.status != 404:  # else whoever asks for many paths fills the log
+        log.info("refused status=%d path=%s: %s", refused.status, scope["path"], refused.body["error"])
     # What is left of the body is not read, so the connection can't be used again.
     headers = {"connection": "close"} if refused.status in (408, 413, 503) else None
     await JSONResponse(refused.body, status_code=refused.status, headers=headers)(scope, receive, send)

@@ -17,7 +17,7 @@ import bentoml  # noqa: E402
 
 from ifas.core.errors import ImageRefused  # noqa: E402
 from ifas.serving.card import CARD_FILE  # noqa: E402
-from ifas.serving.connections import ConnectionLimits, raise_open_file_limit  # noqa: E402
+from ifas.serving.connections import ConnectionLimits, affordable  # noqa: E402
 from ifas.serving.pages import VERIFY, Metrics, RequestMetrics, pages  # noqa: E402
 from ifas.serving.request_limits import RequestLimits  # noqa: E402
 from ifas.serving.settings import READ_SECONDS, TIMEOUT_S, ServingSettings  # noqa: E402
@@ -31,7 +31,6 @@ METRICS = Metrics()
 
 # uvicorn would take a client's address from X-Forwarded-For; ConnectionLimits needs that of the connection.
 os.environ["FORWARDED_ALLOW_IPS"] = ""
-raise_open_file_limit()
 
 
 @bentoml.service(
@@ -72,7 +71,7 @@ AntiSpoofing.add_asgi_middleware(  # type: ignore[attr-defined]
     ConnectionLimits,
     header_seconds=TRAFFIC.header_seconds,
     answer_seconds=TIMEOUT_S + READ_SECONDS,
-    max_connections=TRAFFIC.max_connections,
+    max_connections=affordable(TRAFFIC.max_connections),
 )
 AntiSpoofing.add_asgi_middleware(RequestMetrics, metrics=METRICS)  # type: ignore[attr-defined]
 AntiSpoofing.add_asgi_middleware(  # type: ignore[attr-defined]
