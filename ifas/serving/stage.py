@@ -58,7 +58,7 @@ def stage(
         "service": SERVICE,
         "name": name,
         # BentoML shows it to whoever reaches the service, in /docs.json; the card is published by `publish_card` only.
-        "description": f"Is this photo of a real person? The model card is src/{CARD_FILE}.",
+        "description": f"Is this photo of a real person? The model card lies in the Bento: src/{CARD_FILE}.",
         "labels": dict(labels),
         "include": ["*"],
         "exclude": ["bentofile.yaml"],

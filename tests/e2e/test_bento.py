@@ -488,13 +488,19 @@ def test_a_bento_whose_model_was_swapped_does_not_start(package, tmp_path):
     assert "was approved with" in caught.value.what
 
 
-def test_the_server_does_not_outlive_a_caller_that_is_terminated(package):
+def test_the_server_does_not_outlive_a_caller_that_is_terminated(package, tmp_path):
+    # This server also publishes its card: another one would take as long to start.
+    bento = tmp_path / "bento"
+    shutil.copytree(package / "bento", bento)
+    settings = read_json(bento / "src" / "serving.json")
+    (bento / "src" / "serving.json").write_text(json.dumps({**settings, "publish_card": True}))
     code = (
         "import sys, time; from pathlib import Path; from ifas.serving.client import serve\n"
         "with serve(Path(sys.argv[1])) as url: print(url, flush=True); time.sleep(600)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(package)], stdout=subprocess.PIPE, text=True) as caller:
+    with subprocess.Popen([sys.executable, "-c", code, str(bento)], stdout=subprocess.PIPE, text=True) as caller:
         served = caller.stdout.readline().strip()
+        assert get(served, "/model-card")[2] == (package / "MODEL_CARD.md").read_text()
         assert ask(served, picture(), explain=False)["score"] > 0
         caller.terminate()
         assert caller.wait(timeout=30) == 128 + signal.SIGTERM
