@@ -53,7 +53,7 @@ class _Request:
 
 
 class ConnectionLimits:
-    """ASGI middleware.
+    """ASGI middleware, once in a process: it takes every port that the process listens on for that of `app`.
 
     Args:
         app: what it protects.
