@@ -274,7 +274,7 @@ class TrafficConfig(Section):
     """What the served Bento takes in at once, and how long it waits for a client."""
 
     max_concurrency: int = Field(
-        default=32, ge=1, description="pictures received and not answered yet; further ones are answered 429"
+        default=32, ge=1, description="pictures received whole and not judged yet; further ones are answered 429"
     )
     header_seconds: float = Field(
         default=10, gt=0, description="a connection that has not sent a whole request header by then is closed"

@@ -47,7 +47,7 @@ class RequestLimits:
     Args:
         app: what it protects.
         max_body_bytes: largest request body.
-        max_concurrency: requests to /verify whose body is there and whose answer is not; more are answered 429. Bodies
+        max_concurrency: requests to /verify whose body is there and whose answer is not begun; more are answered 429. Bodies
             on their way take the memory of as many of the largest; beyond that, the oldest is given up with 503.
         body_seconds: time for a whole body.
     """
@@ -57,7 +57,7 @@ class RequestLimits:
         self.max_body_bytes = max_body_bytes
         self.max_concurrency = max_concurrency
         self.body_seconds = body_seconds
-        self._taken = 0
+        self._taken: set[object] = set()
         #: Oldest first.
         self._uploads: dict[_Upload, None] = {}
 
@@ -85,14 +85,21 @@ class RequestLimits:
         return await self.app(scope, _replay(body, receive), send)
 
     async def _verify(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        if self._taken >= self.max_concurrency:
+        if len(self._taken) >= self.max_concurrency:
             raise _Refused(429, f"{self.max_concurrency} pictures are being judged already", WAIT)
-        self._taken += 1
+        slot = object()
+        self._taken.add(slot)
+
+        async def sent(message: Message) -> None:
+            # From here it is up to the client, who may take its time to read.
+            self._taken.discard(slot)
+            await send(message)
+
         try:
             scope, body = await _reframed(scope, body)
-            await self.app(scope, _replay(body, receive), send)
+            await self.app(scope, _replay(body, receive), sent)
         finally:
-            self._taken -= 1
+            self._taken.discard(slot)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         too_large = _Refused(

@@ -200,7 +200,8 @@ def test_boundaries_can_not_be_guessed():
 class Client:
     """One request, whose body is sent piece by piece."""
 
-    def __init__(self, limits, path="/verify", method="POST"):
+    def __init__(self, limits, path="/verify", method="POST", *, reads=True):
+        self.reads = reads
         self.body, kind = multipart((FILE, b"P" * (LIMIT // 2)))
         self.messages = asyncio.Queue()
         self.sent = []
@@ -209,6 +210,8 @@ class Client:
         self.task = asyncio.create_task(limits(scope, self.messages.get, self._send))
 
     async def _send(self, message):
+        if not self.reads:
+            await asyncio.Event().wait()
         self.sent.append(message)
 
     def send(self, data, more=False):
@@ -292,6 +295,30 @@ def test_a_cancelled_request_gives_its_slot_back():
         second = Client(limits)
         second.send(second.body)
         assert (await second.answer())[0] == 200
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_does_not_read_its_answer_holds_no_slot():
+    async def scenario():
+        app = Held()
+        app.go.set()
+        limits = RequestLimits(app, LIMIT, max_concurrency=1, body_seconds=30)
+        first = Client(limits, reads=False)
+        first.send(first.body)
+        await settle()
+        second = Client(limits)
+        second.send(second.body)
+        assert (await second.answer())[0] == 200
+        assert not first.task.done()
+        first.task.cancel()
+        app.go.clear()
+        full = [Client(limits) for _ in range(2)]
+        for client in full:
+            client.send(client.body)
+        await settle()
+        app.go.set()
+        assert sorted([(await client.answer())[0] for client in full]) == [200, 429], "given back once, not twice"
 
     asyncio.run(scenario())
 
