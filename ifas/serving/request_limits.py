@@ -47,8 +47,8 @@ class RequestLimits:
     Args:
         app: what it protects.
         max_body_bytes: largest request body.
-        max_concurrency: requests to /verify whose body is there and whose answer is not begun; more are answered 429. Bodies
-            on their way take the memory of as many of the largest; beyond that, the oldest is given up with 503.
+        max_concurrency: requests to /verify whose body is there and whose answer is not begun; more are answered 429.
+            Bodies on their way take the memory of as many of the largest; beyond that, the oldest is given up with 503.
         body_seconds: time for a whole body.
     """
 
