@@ -129,9 +129,7 @@ class RequestLimits:
                     self._bound_memory()
         except TimeoutError:
             if upload.evicted:
-                raise _Refused(
-                    503, "too many bodies are on their way", "wait as Retry-After says, then retry"
-                ) from None
+                raise _Refused(503, "too many bodies are on their way", WAIT) from None
             raise _Refused(408, f"the body was not there within {self.body_seconds:g} s", "send it faster") from None
         finally:
             del self._uploads[upload]
