@@ -38,6 +38,8 @@ os.environ["FORWARDED_ALLOW_IPS"] = ""
     workers=1,
     # No `max_concurrency`: BentoML takes a slot before the body is there. Ours are in RequestLimits.
     traffic={"timeout": TIMEOUT_S},
+    # When no file can be opened any more, asyncio writes a traceback for each place of the backlog, once a second.
+    backlog=512,
     # BentoML's metrics have a label for every path that a client invents. Ours are in RequestMetrics.
     metrics={"enabled": False},
     # The access log names who asked; ours holds ids only.

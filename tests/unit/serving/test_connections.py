@@ -68,7 +68,7 @@ def connect(address):
 
 
 def connected(stack, address, sent=b""):
-    raw = stack.enter_context(socket.create_connection(address, timeout=20))
+    raw = stack.enter_context(socket.create_connection(address, timeout=30))
     raw.sendall(sent)
     return raw
 
@@ -211,7 +211,8 @@ import resource, uvicorn
 from ifas.serving.connections import ConnectionLimits
 from tests.unit.serving.test_connections import app
 resource.setrlimit(resource.RLIMIT_NOFILE, (50, 50))
-config = uvicorn.Config(ConnectionLimits(app, 2.0, 30, 10), port=0, log_config=None)
+# Without a free descriptor asyncio writes a traceback for each place of the backlog, once a second.
+config = uvicorn.Config(ConnectionLimits(app, 2.0, 30, 10), port=0, log_config=None, backlog=64)
 listening = config.bind_socket()
 print(listening.getsockname()[1], flush=True)
 uvicorn.Server(config).run([listening])
@@ -228,6 +229,6 @@ uvicorn.Server(config).run([listening])
                 socket.create_connection(address).close()
                 listening = True
             time.sleep(0.05)
-        for _ in range(100):
+        for _ in range(70):
             connected(stack, address, b"GET /")
         assert answered(connected(stack, address, request()))
