@@ -26,9 +26,10 @@ import numpy as np
 
 from benchmarks.edges import shows
 from benchmarks.figure import figure
-from ifas.captioning.clauses import SAID_FROM, describe
+from ifas.captioning.clauses import describe
 from ifas.captioning.measure import measure
 from ifas.captioning.specialists import measurements, specialists
+from ifas.core.claims import SUPPORTED_FROM
 from ifas.simulator import make_demo
 
 KINDS = ("live", "print", "replay", "mask")
@@ -114,7 +115,7 @@ def main() -> int:
     with_rule, without = wrong(True), wrong(False)
     ok &= figure("wrong medium without the conditional rule", without, "", baseline=with_rule or None)
     figure("wrong medium with the conditional rule", with_rule, "")
-    sure = {n: sum(one[n].confidence >= SAID_FROM for one in seen) for n in specialists()}
+    sure = {n: sum(one[n].confidence >= SUPPORTED_FROM for one in seen) for n in specialists()}
     print(json.dumps({"pictures": len(rows), "fires": sure}))
     return 0 if ok and without > with_rule else 1
 

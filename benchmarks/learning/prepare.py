@@ -30,8 +30,8 @@ def captions_folder(work: Path, seed: int, target: str) -> Path:
 
 def make_world(work: Path, study: Study, seed: int, jobs: int) -> None:
     """Renders and packs the world of a seed, and makes the general captions of its training rows."""
+    from ifas.captioning.captioners import general_captioner
     from ifas.captioning.parts import local_parts, shards_of
-    from ifas.captioning.protocol import general_captioner
     from ifas.data.pack import pack
     from ifas.data.shards import ShardImages
     from ifas.simulator import make_demo

@@ -6,13 +6,19 @@ DCE, arXiv 2412.14233). Evidence that does not fit says nothing: it goes to the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from ifas.captioning.specialists import Measurement, specialists
+from ifas.core.claims import SPECIALISTS, SUPPORTED_FROM
 
-#: A clause that fits the label is said from this confidence on; a label is doubted at the second.
-SAID_FROM, DOUBTED_FROM = 0.5, 1.0
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Confidence from which a specialist's clause makes a label of another kind doubtful.
+DOUBTED_FROM = 1.0
 #: Clauses added to a caption at most, and words up to which one is added: the model's answer has to stay short.
 MOST_CLAUSES, LONGEST = 2, 34
 
@@ -46,7 +52,7 @@ def describe(seen: Mapping[str, Measurement], spoof_type: str, *, conditional: b
     clauses, doubts = [], []
     for name, one in specialists().items():
         found = seen.get(name)
-        if found is None or found.confidence < SAID_FROM:
+        if found is None or found.confidence < SUPPORTED_FROM:
             continue
         clause = Clause(one.clause, name, round(found.value, 4), round(found.confidence, 4))
         fits = spoof_type in one.supports
@@ -79,6 +85,22 @@ def compose(text: str, clauses: tuple[Clause, ...]) -> tuple[str, tuple[Clause, 
     return text, tuple(held)
 
 
-def as_json(clauses: tuple[Clause, ...]) -> list[dict[str, object]]:
-    """Clauses as plain values, for the manifest."""
-    return [asdict(clause) for clause in clauses]
+def with_clauses(rows: pd.DataFrame, seen: Sequence[Mapping[str, Measurement]], *, conditional: bool) -> pd.DataFrame:
+    """Captioned rows whose captions also say what specialists saw and the label allows.
+
+    The columns `clauses` and `label_audit` hold clauses and doubts as JSON; `evidence` gets the confidences.
+    """
+    captions, clauses, audit, evidence = [], [], [], []
+    for text, spoof_type, known, mine in zip(rows["caption"], rows["spoof_type"], rows["evidence"], seen, strict=True):
+        found = describe(mine, str(spoof_type), conditional=conditional)
+        caption, held = compose(str(text), found.clauses)
+        captions.append(caption)
+        clauses.append(_as_json(held))
+        audit.append(_as_json(found.doubts) if found.doubts else None)
+        sure = {name: round(one.confidence, 4) for name, one in mine.items()}
+        evidence.append(json.dumps({**json.loads(known), SPECIALISTS: sure}))
+    return rows.assign(caption=captions, clauses=clauses, label_audit=audit, evidence=evidence)
+
+
+def _as_json(clauses: tuple[Clause, ...]) -> str:
+    return json.dumps([asdict(clause) for clause in clauses])

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ifas.captioning.ramp import ramp
 from ifas.captioning.view import blurred
 
 if TYPE_CHECKING:
@@ -62,16 +63,12 @@ WHITE, NOT_BLACK = (0.60, 0.80), (0.05, 0.25)
 
 def bright(found: list[Edge]) -> float:
     """Chance of the likeliest edge of a medium with a nearly white side, as paper has; 0 without any."""
-    return max((e.chance * _within(e.brighter, *WHITE) * _within(e.darker, *NOT_BLACK) for e in found), default=0.0)
+    return max((e.chance * ramp(e.brighter, *WHITE) * ramp(e.darker, *NOT_BLACK) for e in found), default=0.0)
 
 
 def dark(found: list[Edge]) -> float:
     """Chance of the likeliest edge of a medium with a nearly black side, as most screens have; 0 without any."""
-    return max((e.chance * (1 - _within(e.darker, *BLACK)) for e in found), default=0.0)
-
-
-def _within(value: float, zero: float, one: float) -> float:
-    return min(1.0, max(0.0, (value - zero) / (one - zero)))
+    return max((e.chance * (1 - ramp(e.darker, *BLACK)) for e in found), default=0.0)
 
 
 def edges(view: View) -> list[Edge]:

@@ -12,12 +12,17 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from ifas.captioning.indicators import INDICATORS, SAID_FROM, medium_scores, medium_suggested, strengths
-from ifas.captioning.measure import Measured, measure
 from ifas.captioning.protocol import Caption
 from ifas.captioning.scene import background_colour, light_word, top_colour
 
 if TYPE_CHECKING:
-    from ifas.captioning.protocol import Box, Picture
+    import numpy as np
+    import numpy.typing as npt
+
+    from ifas.captioning.measure import Measured
+    from ifas.captioning.pictures import Pictures
+    from ifas.captioning.protocol import Losses, SpoofAware
+    from ifas.core.config import CaptionConfig
 
 _OPENINGS = (
     "A face before {a} {wall} background",
@@ -56,19 +61,27 @@ class EmbeddedCaptioner:
 
     name = "embedded"
 
-    def caption(self, images: Sequence[Picture], boxes: Sequence[Box]) -> list[Caption]:
-        """One caption per uint8 RGB picture; `evidence` holds every measurement of `measure.MEASUREMENTS`."""
-        return [self.describe(image, measure(image, box)) for image, box in zip(images, boxes, strict=True)]
+    def caption(self, pictures: Sequence[Measured]) -> list[Caption]:
+        """One caption per picture; `evidence` holds every measurement of `measure.MEASUREMENTS`."""
+        return [_describe(one) for one in pictures]
 
-    def describe(self, image: Picture, measured: Measured) -> Caption:
-        """The caption of a picture that is measured already."""
-        rng = Random(hashlib.sha256(image.tobytes()).digest())  # noqa: S311 - picks words, guards nothing
-        strength = strengths(measured.values)
-        medium = medium_suggested(medium_scores(strength))
-        sentences = [_scene(measured, rng), _cues(strength, medium, rng)]
-        if medium is not None:
-            sentences.append(rng.choice(_MEDIA[medium]))
-        return Caption(text=" ".join(s for s in sentences if s), evidence=dict(measured.values))
+    def tune(
+        self, pictures: Pictures, texts: Sequence[str], kept: npt.NDArray[np.bool_], config: CaptionConfig
+    ) -> tuple[SpoofAware, Losses]:
+        """C_S: a small network imitates this captioner and is tuned on the kept captions."""
+        from ifas.captioning.spoof_aware import imitation
+
+        return imitation(pictures, texts, kept, config)
+
+
+def _describe(measured: Measured) -> Caption:
+    rng = Random(hashlib.sha256(measured.picture.tobytes()).digest())  # noqa: S311 - picks words, guards nothing
+    strength = strengths(measured.values)
+    medium = medium_suggested(medium_scores(strength))
+    sentences = [_scene(measured, rng), _cues(strength, medium, rng)]
+    if medium is not None:
+        sentences.append(rng.choice(_MEDIA[medium]))
+    return Caption(text=" ".join(s for s in sentences if s), evidence=dict(measured.values))
 
 
 def _scene(measured: Measured, rng: Random) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from ifas.captioning.sentences import NOTHING_LEFT, sentences, without_clauses
 from ifas.core.taxonomy import media_named
 
 if TYPE_CHECKING:
@@ -12,14 +13,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-#: What is said of a bona fide picture when the medium clauses were all that the captioner said.
-NOTHING_LEFT = "A face in front of the camera."
-
-_SENTENCES = re.compile(r"(?<=[.!?])\s+")
-_CLAUSES = re.compile(r"\s*[,;]\s+|\s+and\s+")
+_JOINTS = re.compile(r"\s*[,;]\s+|\s+and\s+")
 
 
-def filter_captions(rows: pd.DataFrame, caption: str = "caption_general") -> npt.NDArray[np.bool_]:
+def filter_captions(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """Which rows form D_S (I-FAS, arXiv 2501.01720, Algorithm 1).
 
     A row is kept when its caption holds a keyword whose spoof type equals the row's label. The paper adds a sample
@@ -27,15 +24,14 @@ def filter_captions(rows: pd.DataFrame, caption: str = "caption_general") -> npt
     remove a row: the algorithm asks only whether a right one occurs.
 
     Args:
-        rows: attacks, with the columns `spoof_type` and `caption`.
-        caption: name of the column with the captions.
+        rows: attacks, with the columns `spoof_type` and `caption_general`.
 
     Returns:
         bool (rows,).
     """
     import numpy as np
 
-    pairs = zip(rows[caption], rows["spoof_type"], strict=True)
+    pairs = zip(rows["caption_general"], rows["spoof_type"], strict=True)
     return np.array([spoof_type in media_named(text) for text, spoof_type in pairs], dtype=bool)
 
 
@@ -48,16 +44,9 @@ def without_media(text: str) -> tuple[str, int]:
     """
     cut = 0
     kept = []
-    for sentence in _SENTENCES.split(text.strip()):
-        if not media_named(sentence):
-            kept.append(sentence)
-            continue
-        clauses = _CLAUSES.split(sentence.rstrip(".!?"))
-        clean = [clause for clause in clauses if clause and not media_named(clause)]
-        cut += len(clauses) - len(clean)
-        # A clause that leaned on the one before it ("..., with a rim") can't open a sentence; the opening can.
-        if clean and clean[0] == clauses[0]:
-            kept.append(", ".join(clean) + ".")
-        elif clean:
-            cut += len(clean)
-    return (" ".join(kept) or NOTHING_LEFT), cut
+    for sentence in sentences(text):
+        if media_named(sentence):
+            sentence, clauses = without_clauses(sentence, media_named, _JOINTS)
+            cut += clauses
+        kept.append(sentence)
+    return (" ".join(s for s in kept if s) or NOTHING_LEFT), cut

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 
+from ifas.captioning.sentences import NOTHING_LEFT, sentences, without_clauses
+
 #: Gendered word -> neutral word.
 NEUTRAL = {
     **dict.fromkeys(
@@ -91,36 +93,29 @@ _NAMED = re.compile(
 _ABOUT = re.compile(
     r"\b(?:gender|ethnicity|ethnic\s+origin|nationality|race|skin\s+(?:tone|colou?r)|age)\b", re.IGNORECASE
 )
-_SENTENCES = re.compile(r"(?<=[.!?])\s+")
-_CLAUSES = re.compile(r"\s*[,;]\s+|\s+(?:and|who|which)\s+")
-
-#: What is said where nothing is left.
-NOTHING_LEFT = "A face in front of the camera."
+_JOINTS = re.compile(r"\s*[,;]\s+|\s+(?:and|who|which)\s+")
 
 
 def without_identity(text: str) -> tuple[str, int]:
     """A caption without who, how old, which gender or ethnicity; and how many words or clauses were changed."""
     cut = 0
     kept = []
-    for sentence in _SENTENCES.split(text.strip()):
-        if not sentence:
-            continue
-        sentence, n = _DROP.subn("", sentence)
-        cut += n
-        if _NAMED.search(sentence) or _ABOUT.search(sentence) or _YEARS.search(sentence):
-            clauses = _CLAUSES.split(sentence.rstrip(".!?"))
-            clean = [c for c in clauses if c and not any(p.search(c) for p in (_NAMED, _ABOUT, _YEARS))]
-            cut += len(clauses) - len(clean)
-            # A clause that leaned on the one before it can't open a sentence.
-            if not clean or clean[0] != clauses[0]:
-                cut += len(clean)
-                continue
-            sentence = ", ".join(clean) + "."
-        sentence, n = _GENDERED.subn(_neutral, sentence)
-        sentence, m = _COLOUR.subn("", sentence)
-        cut += n + m
+    for sentence in sentences(text):
+        sentence, dropped = _DROP.subn("", sentence)
+        cut += dropped
+        if _tells(sentence):
+            sentence, clauses = without_clauses(sentence, _tells, _JOINTS)
+            cut += clauses
+        sentence, gendered = _GENDERED.subn(_neutral, sentence)
+        sentence, coloured = _COLOUR.subn("", sentence)
+        cut += gendered + coloured
         kept.append(_tidy(sentence))
     return (" ".join(s for s in kept if s) or NOTHING_LEFT), cut
+
+
+def _tells(text: str) -> bool:
+    """Whether a text names a person, or speaks of age, gender or ethnicity in a way that only a cut removes."""
+    return any(pattern.search(text) for pattern in (_NAMED, _ABOUT, _YEARS))
 
 
 def identifies(text: str) -> list[str]:

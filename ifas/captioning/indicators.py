@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ifas.captioning.ramp import ramp
+
 #: An indicator is said from this strength on.
 SAID_FROM = 0.5
 
@@ -32,11 +34,6 @@ class Indicator:
     strength: Callable[[Mapping[str, float]], float]
     speaks_for: Mapping[str, float]
     phrases: tuple[str, ...]
-
-
-def ramp(value: float, zero: float, one: float) -> float:
-    """0 at `zero`, 1 at `one`, linear between them; `one` may be the smaller of the two."""
-    return min(1.0, max(0.0, (value - zero) / (one - zero)))
 
 
 INDICATORS: tuple[Indicator, ...] = (

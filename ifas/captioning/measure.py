@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from ifas.captioning import edges as lines
 from ifas.captioning import tones
 from ifas.captioning.spectrum import DOTS, WAVES, fine_over_coarse, peak, radial_profile, tile_spectra
-from ifas.captioning.view import View
+from ifas.captioning.view import Box, View
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from ifas.captioning.edges import Edge
-    from ifas.captioning.protocol import Box, Picture
+    from ifas.captioning.view import Picture
 
 #: Measurements that look at the tones of the picture alone. To add one, add a line.
 TONES: dict[str, Callable[[View], float]] = {
@@ -48,8 +48,17 @@ MEASUREMENTS: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Measured:
-    """One picture, measured: named floats, straight edges, and the radial power spectrum (PROFILE_BINS,)."""
+    """One picture and what was measured on it.
 
+    Attributes:
+        picture: uint8 RGB (H, W, 3), as it was decoded.
+        view: the picture prepared for measuring, with the place of the face.
+        edges: straight lines outside the face, the likeliest edge of a medium first.
+        values: a number per name in `MEASUREMENTS`.
+        profile: radial power spectrum, float32 (PROFILE_BINS,).
+    """
+
+    picture: Picture
     view: View
     edges: list[Edge]
     values: dict[str, float]
@@ -71,5 +80,9 @@ def measure(picture: Picture, box: Box = None) -> Measured:
         "border": found[0].chance if found else 0.0,
     }
     return Measured(
-        view=view, edges=found, values={name: values[name] for name in MEASUREMENTS}, profile=radial_profile(spectra)
+        picture=picture,
+        view=view,
+        edges=found,
+        values={name: values[name] for name in MEASUREMENTS},
+        profile=radial_profile(spectra),
     )

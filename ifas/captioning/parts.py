@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ifas.captioning.embedded import EmbeddedCaptioner
 from ifas.captioning.identity import without_identity
 from ifas.captioning.inputs import CHANNELS, FEATURES, SIDE, network_input
-from ifas.captioning.measure import Measured, measure
+from ifas.captioning.measure import measure
+from ifas.captioning.pictures import CHUNK
 from ifas.captioning.protocol import Caption, Captioner
 from ifas.captioning.specialists import Measurement, measurements
 from ifas.core.errors import CorruptShardError, DataError
@@ -28,11 +28,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from ifas.captioning.protocol import Box, Picture
+    from ifas.captioning.view import Box, Picture
     from ifas.core.config import CaptionConfig
 
-#: Pictures in memory at once while measuring; about 10 MB each.
-_CHUNK = 16
+#: Settings that change no general caption. Every other one does, also one that a further captioner brings.
+_LATER = frozenset(
+    {"where", "actors", "gpus_per_actor", "device", "source_domains", "specialists", "conditional"}
+    | {"imitate_steps", "tune_steps", "lr", "batch", "lora_rank", "lora_lr"}
+)
 
 
 class Wanted(NamedTuple):
@@ -86,10 +89,10 @@ def caption_shard(rows: Sequence[Wanted], images: ImageSource, general: Captione
     why = [""] * len(rows)
     pictures = np.zeros((len(rows), CHANNELS, SIDE, SIDE), dtype=np.uint8)
     features = np.zeros((len(rows), FEATURES), dtype=np.float32)
-    for start in range(0, len(rows), _CHUNK):
+    for start in range(0, len(rows), CHUNK):
         places: list[int] = []
         seen: list[Picture] = []
-        for place, wanted in enumerate(rows[start : start + _CHUNK], start=start):
+        for place, wanted in enumerate(rows[start : start + CHUNK], start=start):
             try:
                 seen.append(decode(images.read(wanted.shard, wanted.row)))
                 places.append(place)
@@ -99,7 +102,7 @@ def caption_shard(rows: Sequence[Wanted], images: ImageSource, general: Captione
                 why[place] = error.what
         boxes = [rows[place].box for place in places]
         measured = [measure(picture, box) for picture, box in zip(seen, boxes, strict=True)]
-        for place, caption, values in zip(places, _say(general, seen, boxes, measured), measured, strict=True):
+        for place, caption, values in zip(places, general.caption(measured), measured, strict=True):
             text, _ = without_identity(caption.text)
             captions[place] = Caption(text, {**values.values, **caption.evidence})
             specialists[place] = measurements(values)
@@ -108,16 +111,9 @@ def caption_shard(rows: Sequence[Wanted], images: ImageSource, general: Captione
     return Part(captions=tuple(captions), seen=tuple(specialists), why=tuple(why), pictures=pictures, features=features)
 
 
-def _say(general: Captioner, pictures: list[Picture], boxes: list[Box], measured: list[Measured]) -> list[Caption]:
-    if isinstance(general, EmbeddedCaptioner):  # it would measure again
-        return [general.describe(picture, seen) for picture, seen in zip(pictures, measured, strict=True)]
-    return general.caption(pictures, boxes)
-
-
 def part_file(folder: Path, rows: Sequence[Wanted], config: CaptionConfig) -> Path:
     """Where a shard's captions are kept: the name follows from its rows and from what decides the captions."""
-    chosen = ("captioner", "model", "prompt", "images_at_once", "max_new_tokens", "dtype")
-    key = sha256_json([list(rows), [getattr(config, name) for name in chosen]])
+    key = sha256_json([list(rows), config.model_dump(mode="json", exclude=set(_LATER))])
     return folder / f"{key[:32]}.npz"
 
 

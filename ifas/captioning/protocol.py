@@ -1,23 +1,22 @@
-"""What a captioner is, and the captioners that a run can name."""
+"""What a captioner is: it says what is in a picture (C_G of Algorithm 1), and is tuned to a spoof-aware one (C_S)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
-
-from ifas.core.config import CaptionConfig
-from ifas.core.errors import unknown_key
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    #: One picture: uint8 RGB of shape (H, W, 3).
-    Picture: TypeAlias = npt.NDArray[np.uint8]
+    from ifas.captioning.measure import Measured
+    from ifas.captioning.pictures import Pictures
+    from ifas.core.config import CaptionConfig
 
-#: Face box x, y, w, h in pixels of the picture, or None where no face was boxed.
-Box: TypeAlias = tuple[float, float, float, float] | None
+#: Name of a phase of tuning -> loss of each of its steps.
+Losses: TypeAlias = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -29,43 +28,39 @@ class Caption:
 
 
 class Captioner(Protocol):
-    """Says in English what is in a picture. It never sees the label."""
+    """The general captioner C_G: says in English what is in a picture. It never sees the label."""
 
     name: str
 
-    def caption(self, images: Sequence[Picture], boxes: Sequence[Box]) -> list[Caption]:
+    def caption(self, pictures: Sequence[Measured]) -> list[Caption]:
         """One caption per picture, in order; the same picture always gets the same caption.
 
         Captions describe the picture, never who the person is, nor age, gender or ethnicity.
         """
         ...
 
+    def tune(
+        self, pictures: Pictures, texts: Sequence[str], kept: npt.NDArray[np.bool_], config: CaptionConfig
+    ) -> tuple[SpoofAware, Losses]:
+        """C_S = finetune(C_G, D_S), and its losses. Called once, after all general captions are made.
 
-def _embedded(_config: CaptionConfig) -> Captioner:
-    from ifas.captioning.embedded import EmbeddedCaptioner
+        A captioner without weights of its own hands this on to `spoof_aware.imitation`.
 
-    return EmbeddedCaptioner()
-
-
-def _transformers(config: CaptionConfig) -> Captioner:
-    from ifas.captioning.vision_language import VisionLanguageCaptioner
-
-    return VisionLanguageCaptioner.load(config)
-
-
-#: General captioners (C_G of Algorithm 1) by name. To add one, add a line.
-CAPTIONERS: dict[str, Callable[[CaptionConfig], Captioner]] = {
-    "embedded": _embedded,
-    "transformers": _transformers,
-}
+        Args:
+            pictures: the tuning pictures, bona fide ones included.
+            texts: what this captioner said of them.
+            kept: bool (n,), which of them form D_S.
+        """
+        ...
 
 
-def general_captioner(config: CaptionConfig) -> Captioner:
-    """The general captioner that `config.captioner` names.
+class SpoofAware(Protocol):
+    """The tuned captioner C_S."""
 
-    Raises:
-        ConfigError: unknown name; the known ones are listed.
-    """
-    if config.captioner not in CAPTIONERS:
-        raise unknown_key("captioner", config.captioner, CAPTIONERS)
-    return CAPTIONERS[config.captioner](config)
+    def write(self, pictures: Pictures) -> list[str]:
+        """One spoof-aware caption per picture, in order."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes the captioner to a new folder."""
+        ...

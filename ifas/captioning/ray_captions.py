@@ -16,8 +16,8 @@ from typing import Any
 import ray
 import ray.data
 
+from ifas.captioning.captioners import general_captioner
 from ifas.captioning.parts import Part, Wanted, caption_shard, load, part_file, save
-from ifas.captioning.protocol import general_captioner
 from ifas.core.config import CaptionConfig
 from ifas.core.errors import DataError
 from ifas.core.local_ray import local_ray

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,27 +13,29 @@ import torch
 from torch import Tensor
 
 from ifas.captioning.inputs import CHANNELS, FEATURES, SIDE, network_input
-from ifas.captioning.measure import measure
 from ifas.captioning.network import CaptionNetwork, NetworkShape
 from ifas.captioning.protocol import Caption
+from ifas.captioning.reproducible import reproducible
 from ifas.captioning.words import PAD, Vocabulary
 from ifas.core.errors import DataError
 from ifas.core.files import read_json, replacing
+from ifas.core.progress import Progress
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from ifas.captioning.inputs import InputStore
-    from ifas.captioning.protocol import Box, Picture
+    from ifas.captioning.measure import Measured
+    from ifas.captioning.pictures import Pictures
+    from ifas.captioning.protocol import Losses
     from ifas.core.config import CaptionConfig
-    from ifas.core.progress import Progress
 
     Floats = npt.NDArray[np.float32]
     Bytes = npt.NDArray[np.uint8]
 
 _WEIGHTS = "model.safetensors"
 _CONFIG = "config.json"
-_DECODE_BATCH = 64
+#: Pictures decoded by the network at once, and network inputs in memory at once.
+_DECODE_BATCH, _WRITE_CHUNK = 64, 512
 
 
 class SpoofAwareCaptioner:
@@ -45,8 +46,6 @@ class SpoofAwareCaptioner:
         vocabulary: its words.
         centre, scale: median and spread of each feature over the tuning images, (FEATURES,).
     """
-
-    name = "spoof-aware"
 
     def __init__(self, network: CaptionNetwork, vocabulary: Vocabulary, centre: Floats, scale: Floats) -> None:
         self.network = network.eval()
@@ -67,15 +66,14 @@ class SpoofAwareCaptioner:
 
     def learn(
         self,
-        store: InputStore,
-        places: npt.NDArray[np.int64],
+        pictures: Pictures,
         texts: Sequence[str],
         config: CaptionConfig,
         *,
         steps: int,
         progress: Progress | None = None,
     ) -> list[float]:
-        """Trains on the inputs at `places` of the store and their captions for `steps` batches; the loss of each step.
+        """Trains on pictures and their captions for `steps` batches; the loss of each step.
 
         The learning rate warms up over a tenth of the steps and falls to a tenth by a cosine.
         """
@@ -90,7 +88,7 @@ class SpoofAwareCaptioner:
             chosen = next(order)
             for group in optimiser.param_groups:
                 group["lr"] = config.lr * _schedule(step, steps)
-            loss = self.network.loss(*self._tensors(*store.get(places[chosen]), rng), _trim(ids[chosen]))
+            loss = self.network.loss(*self._tensors(*pictures.inputs(chosen), rng), _trim(ids[chosen]))
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -101,7 +99,26 @@ class SpoofAwareCaptioner:
         self.network.eval()
         return losses
 
-    def write(self, pictures: Bytes, features: Floats) -> list[str]:
+    def write(self, pictures: Pictures) -> list[str]:
+        """One caption per picture."""
+        texts: list[str] = []
+        progress = Progress("caption", total=len(pictures), unit="captions")
+        with reproducible():
+            for start in range(0, len(pictures), _WRITE_CHUNK):
+                chosen = np.arange(start, min(start + _WRITE_CHUNK, len(pictures)))
+                texts += self._write(*pictures.inputs(chosen))
+                progress.advance(len(chosen), phase="spoof-aware captions")
+        return texts
+
+    def caption(self, pictures: Sequence[Measured]) -> list[Caption]:
+        """One caption per picture."""
+        inputs = [network_input(one) for one in pictures]
+        if not inputs:
+            return []
+        texts = self._write(np.stack([i.picture for i in inputs]), np.stack([i.features for i in inputs]))
+        return [Caption(text, dict(one.values)) for text, one in zip(texts, pictures, strict=True)]
+
+    def _write(self, pictures: Bytes, features: Floats) -> list[str]:
         """Greedy captions of network inputs: (n, CHANNELS, SIDE, SIDE) and (n, FEATURES)."""
         texts = []
         for start in range(0, len(pictures), _DECODE_BATCH):
@@ -109,15 +126,6 @@ class SpoofAwareCaptioner:
             rows = self.network.write(*self._tensors(pictures[part], features[part]))
             texts += [self.vocabulary.decode(row) for row in rows]
         return texts
-
-    def caption(self, images: Sequence[Picture], boxes: Sequence[Box]) -> list[Caption]:
-        """One caption per uint8 RGB picture."""
-        measured = [measure(image, box) for image, box in zip(images, boxes, strict=True)]
-        inputs = [network_input(m) for m in measured]
-        if not inputs:
-            return []
-        texts = self.write(np.stack([i.picture for i in inputs]), np.stack([i.features for i in inputs]))
-        return [Caption(text=t, evidence=dict(m.values)) for t, m in zip(texts, measured, strict=True)]
 
     def save(self, folder: Path) -> None:
         """Writes `model.safetensors` and `config.json` to a folder, atomically."""
@@ -177,20 +185,23 @@ class SpoofAwareCaptioner:
         return ids
 
 
-@contextmanager
-def reproducible() -> Iterator[None]:
-    """One thread and deterministic kernels: the same inputs give the same bits on the same machine."""
-    threads = torch.get_num_threads()
-    strict = torch.are_deterministic_algorithms_enabled()
-    state = torch.get_rng_state()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict)
-        torch.set_rng_state(state)
+def imitation(
+    pictures: Pictures, texts: Sequence[str], kept: npt.NDArray[np.bool_], config: CaptionConfig
+) -> tuple[SpoofAwareCaptioner, Losses]:
+    """C_S for a captioner that has no weights to tune: a network first imitates all its captions, then learns D_S.
+
+    Args:
+        pictures, texts: the tuning pictures and what the general captioner said of them.
+        kept: bool (n,), which of them form D_S.
+    """
+    progress = Progress("caption", total=config.imitate_steps + config.tune_steps, unit="steps")
+    chosen = np.flatnonzero(kept)
+    with reproducible():
+        captioner = SpoofAwareCaptioner.new(texts, pictures.features(), config.seed)
+        imitate = captioner.learn(pictures, texts, config, steps=config.imitate_steps, progress=progress)
+        mine, said = pictures.take(chosen), [texts[i] for i in chosen.tolist()]
+        tune = captioner.learn(mine, said, config, steps=config.tune_steps, progress=progress)
+    return captioner, {"imitate": imitate, "tune": tune}
 
 
 def _batches(count: int, batch: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pandas as pd
+
+    from ifas.captioning.protocol import Losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +74,7 @@ def scf_facts(
     *,
     refused: list[dict[str, str]],
     cut: dict[str, int],
-    losses: dict[str, list[float]],
+    losses: Losses,
 ) -> dict[str, Any]:
     """Every count of one captioning run as plain JSON.
 
@@ -79,7 +83,7 @@ def scf_facts(
         tuning: bool (rows,), the train split of the source domains.
         refused: pictures that could not be decoded, with the reason.
         cut: medium clauses cut from bona fide captions.
-        losses: loss of every step of imitation and tuning.
+        losses: loss of every step of each phase of tuning.
     """
     attacks = rows[rows["label"] == "spoof"]
     tuned_on = rows[tuning & (rows["label"] == "spoof").to_numpy()]
@@ -106,6 +110,8 @@ def scf_facts(
         "keywords": before_and_after(attacks),
         "keywords_unseen": before_and_after(attacks[~attacks["sample_id"].isin(tuned_on["sample_id"])]),
         "loss": {name: {"first": round(v[0], 4), "last": round(v[-1], 4)} for name, v in losses.items() if v},
+        "clauses": _clauses(rows["clauses"]),
+        "labels_doubted": int(rows["label_audit"].notna().sum()),
     }
 
 
@@ -123,6 +129,11 @@ def scf_summary(facts: dict[str, Any]) -> str:
     if facts["types_without_kept_captions"]:
         text += f"; no kept caption of {', '.join(facts['types_without_kept_captions'])}"
     return text
+
+
+def _clauses(column: pd.Series) -> dict[str, int]:
+    """How many clauses each specialist gave to captions."""
+    return dict(sorted(Counter(one["specialist"] for text in column for one in json.loads(text)).items()))
 
 
 def _by_type(attacks: pd.DataFrame) -> dict[str, int]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ifas.captioning.protocol import Box, Picture
-
     Floats = npt.NDArray[np.float32]
+    #: One picture: uint8 RGB of shape (H, W, 3).
+    Picture: TypeAlias = npt.NDArray[np.uint8]
+
+#: Face box x, y, w, h in pixels of the picture, or None where no face was boxed.
+Box: TypeAlias = tuple[float, float, float, float] | None
 
 #: Larger pictures are shrunk to this longest side, so that lengths in pixels mean the same everywhere.
 LONGEST_SIDE = 640

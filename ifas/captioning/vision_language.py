@@ -15,10 +15,16 @@ from ifas.captioning.protocol import Caption
 from ifas.core.config import CaptionConfig
 from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import replacing, write_json
+from ifas.core.progress import Progress
 
 if TYPE_CHECKING:
-    from ifas.captioning.protocol import Box, Picture
-    from ifas.core.progress import Progress
+    import numpy as np
+    import numpy.typing as npt
+
+    from ifas.captioning.measure import Measured
+    from ifas.captioning.pictures import Pictures
+    from ifas.captioning.protocol import Losses, SpoofAware
+    from ifas.captioning.view import Picture
 
 _ADAPTER, _SETTINGS = "adapter.safetensors", "captioner.json"
 #: Label of a position that the loss does not look at.
@@ -69,14 +75,27 @@ class VisionLanguageCaptioner:
             raise ConfigError(f"{config.model} has no processor of images and text", "name an image-text-to-text model")
         return cls(model.to(device), processor, config)
 
-    def caption(self, images: Sequence[Picture], boxes: Sequence[Box]) -> list[Caption]:
-        """One caption per uint8 RGB picture (H, W, 3), `config.images_at_once` in a batch. Boxes are not used."""
+    def caption(self, pictures: Sequence[Measured]) -> list[Caption]:
+        """One caption per picture, from its pixels alone; `config.images_at_once` in a batch."""
+        return [Caption(text) for text in self.say([one.picture for one in pictures])]
+
+    def write(self, pictures: Pictures) -> list[str]:
+        """One caption per picture, decoded again in small portions."""
+        texts: list[str] = []
+        progress = Progress("caption", total=len(pictures), unit="captions")
+        for chunk in pictures.chunks():
+            texts += self.say(chunk)
+            progress.advance(len(chunk), phase="spoof-aware captions")
+        return texts
+
+    def say(self, pictures: Sequence[Picture]) -> list[str]:
+        """One caption per uint8 RGB picture (H, W, 3), `config.images_at_once` in a batch."""
         import torch
 
         texts: list[str] = []
-        for start in range(0, len(images), self.config.images_at_once):
-            pictures = list(images[start : start + self.config.images_at_once])
-            inputs = self._inputs(pictures, [self._prompt] * len(pictures))
+        for start in range(0, len(pictures), self.config.images_at_once):
+            batch = list(pictures[start : start + self.config.images_at_once])
+            inputs = self._inputs(batch, [self._prompt] * len(batch))
             with torch.inference_mode():
                 given = self.model.generate(**inputs, do_sample=False, max_new_tokens=self.config.max_new_tokens)
             ids = inputs.get("input_ids")
@@ -84,9 +103,24 @@ class VisionLanguageCaptioner:
             if ids is not None and given.shape[1] > ids.shape[1] and torch.equal(given[:, : ids.shape[1]], ids):
                 given = given[:, ids.shape[1] :]
             texts += self.processor.batch_decode(given, skip_special_tokens=True)
-        return [Caption(text=_sentence(text)) for text, _ in zip(texts, boxes, strict=True)]
+        return [_sentence(text) for text in texts]
 
     def tune(
+        self, pictures: Pictures, texts: Sequence[str], kept: npt.NDArray[np.bool_], config: CaptionConfig
+    ) -> tuple[SpoofAware, Losses]:
+        """C_S: this very captioner with an adapter, tuned on the kept captions. Its general captions are lost."""
+        import numpy as np
+
+        from ifas.captioning.reproducible import reproducible
+
+        chosen = np.flatnonzero(kept)
+        mine = pictures.take(chosen)
+        progress = Progress("caption", total=config.tune_steps, unit="steps")
+        with reproducible():
+            losses = self.learn(mine.decoded, [texts[i] for i in chosen.tolist()], config.seed, progress)
+        return self, {"imitate": [], "tune": losses}
+
+    def learn(
         self, picture: Callable[[int], Picture], texts: Sequence[str], seed: int, progress: Progress | None = None
     ) -> list[float]:
         """Fine-tunes on pictures and their captions with LoRA in every linear layer; the loss of each step.

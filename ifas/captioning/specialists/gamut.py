@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ifas.captioning.indicators import ramp
+from ifas.captioning.ramp import ramp
 from ifas.captioning.specialists import Measurement
 
 if TYPE_CHECKING:

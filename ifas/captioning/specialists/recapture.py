@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ifas.captioning.indicators import ramp
+from ifas.captioning.ramp import ramp
 from ifas.captioning.specialists import Measurement
 
 if TYPE_CHECKING:

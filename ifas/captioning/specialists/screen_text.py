@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ifas.captioning.indicators import ramp
+from ifas.captioning.ramp import ramp
 from ifas.captioning.specialists import Measurement
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifas.captioning.filter import NOTHING_LEFT, filter_captions, without_media
+from ifas.captioning.filter import filter_captions, without_media
+from ifas.captioning.sentences import NOTHING_LEFT
 from ifas.captioning.statistics import naming
 from ifas.core.taxonomy import ATTACKS, KEYWORDS, media_named
 

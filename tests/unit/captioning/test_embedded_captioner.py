@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from drawn_faces import BOX, SIDE, draw
 
+from ifas.captioning.captioners import CAPTIONERS, general_captioner
 from ifas.captioning.embedded import _MEDIA, EmbeddedCaptioner
 from ifas.captioning.indicators import INDICATORS, medium_scores, medium_suggested, strengths
 from ifas.captioning.measure import MEASUREMENTS, measure
-from ifas.captioning.protocol import CAPTIONERS, general_captioner
 from ifas.captioning.scene import colour_word
 from ifas.core.config import CaptionConfig
 from ifas.core.errors import ConfigError
@@ -28,7 +28,7 @@ PERSON_WORDS = re.compile(
 
 def captions(kind: str, count: int = 12) -> list[str]:
     images = [draw(kind, i, 0.6 if i % 3 == 2 else 0.0) for i in range(count)]
-    return [c.text for c in EmbeddedCaptioner().caption(images, [BOX] * count)]
+    return [c.text for c in EmbeddedCaptioner().caption([measure(image, BOX) for image in images])]
 
 
 @pytest.mark.parametrize("kind", ["print", "replay", "mask"])
@@ -50,7 +50,7 @@ def test_captions_never_speak_of_the_person() -> None:
     rng = np.random.default_rng(0)
     images = [draw(kind, i) for kind in ("live", "print", "replay", "mask") for i in range(25)]
     images += [rng.integers(0, 256, (64, 48, 3), dtype=np.uint8) for _ in range(10)]
-    texts = [c.text for c in EmbeddedCaptioner().caption(images, [None] * len(images))]
+    texts = [c.text for c in EmbeddedCaptioner().caption([measure(image) for image in images])]
     phrases = [p for one in INDICATORS for p in one.phrases] + [s for media in _MEDIA.values() for s in media]
     for text in texts + phrases:
         assert not PERSON_WORDS.search(text), text
@@ -67,7 +67,7 @@ def test_sentences_that_name_a_medium_name_only_that_one() -> None:
 
 
 def test_evidence_holds_every_measurement() -> None:
-    caption = EmbeddedCaptioner().caption([draw("live", 0)], [BOX])[0]
+    caption = EmbeddedCaptioner().caption([measure(draw("live", 0), BOX)])[0]
     assert tuple(caption.evidence) == MEASUREMENTS
     assert all(np.isfinite(list(caption.evidence.values())))
 
@@ -100,7 +100,7 @@ def test_long_waves_raise_the_wave_peak_only() -> None:
 @pytest.mark.parametrize("box", [None, (0.0, 0.0, 1e6, 1e6), (-50.0, -50.0, 10.0, 10.0), (5.0, 5.0, 3.0, 3.0)])
 def test_odd_sizes_and_boxes_are_measured(shape: tuple[int, ...], box: tuple[float, ...] | None) -> None:
     for image in (np.zeros(shape, np.uint8), np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)):
-        caption = EmbeddedCaptioner().caption([image], [box])[0]  # type: ignore[list-item]
+        caption = EmbeddedCaptioner().caption([measure(image, box)])[0]  # type: ignore[arg-type]
         assert caption.text
         assert np.isfinite(list(caption.evidence.values())).all()
 

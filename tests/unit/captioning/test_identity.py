@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifas.captioning.embedded import _MEDIA
-from ifas.captioning.identity import NOTHING_LEFT, identifies, without_identity
+from ifas.captioning.identity import identifies, without_identity
 from ifas.captioning.indicators import INDICATORS
+from ifas.captioning.sentences import NOTHING_LEFT
 
 FORBIDDEN = [
     ("A young Asian woman looks at a phone screen.", "A person looks at a phone screen."),

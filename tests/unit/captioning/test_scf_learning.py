@@ -13,12 +13,14 @@ import pandas as pd
 import pytest
 from drawn_faces import dataset
 
-from ifas.captioning import protocol
+from ifas.captioning import captioners
 from ifas.captioning.embedded import EmbeddedCaptioner
-from ifas.captioning.protocol import Box, Caption
+from ifas.captioning.measure import Measured, measure
+from ifas.captioning.protocol import Caption
 from ifas.captioning.scf import CaptionReport, run_scf
 from ifas.captioning.specialists import specialists
-from ifas.captioning.spoof_aware import SpoofAwareCaptioner
+from ifas.captioning.spoof_aware import SpoofAwareCaptioner, imitation
+from ifas.captioning.view import Box
 from ifas.core.claims import sure_of
 from ifas.core.config import CaptionConfig
 from ifas.core.imaging import decode
@@ -35,9 +37,12 @@ class SlipshodCaptioner:
 
     name = "slipshod"
 
-    def caption(self, images: Sequence[np.ndarray], boxes: Sequence[Box]) -> list[Caption]:
-        said = EmbeddedCaptioner().caption(images, boxes)
-        return [self._slip(c, i) for c, i in zip(said, images, strict=True)]
+    def caption(self, pictures: Sequence[Measured]) -> list[Caption]:
+        said = EmbeddedCaptioner().caption(pictures)
+        return [self._slip(c, one.picture) for c, one in zip(said, pictures, strict=True)]
+
+    def tune(self, pictures, texts, kept, config):  # type: ignore[no-untyped-def]
+        return imitation(pictures, texts, kept, config)
 
     def _slip(self, caption: Caption, image: np.ndarray) -> Caption:
         dice = hashlib.sha256(image.tobytes()).digest()
@@ -53,7 +58,7 @@ def slipshod(tmp_path_factory: pytest.TempPathFactory) -> tuple[CaptionReport, p
     out = tmp_path_factory.mktemp("scf") / "captions"
     config = CaptionConfig(captioner="slipshod", imitate_steps=70, tune_steps=60, batch=16)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(protocol.CAPTIONERS, "slipshod", lambda _config: SlipshodCaptioner())
+        patch.setitem(captioners.CAPTIONERS, "slipshod", lambda _config: SlipshodCaptioner())
         report = run_scf(manifest, images, config, source_domains=["near"], out=out)
     return report, read_manifest(out, captioned=True), out
 
@@ -119,5 +124,7 @@ def test_the_saved_captioner_writes_the_same_captions(slipshod: tuple[CaptionRep
     _, images = dataset(per_kind=24, faint=0.0)
     pictures = [decode(images.read(s, r)) for s, r in zip(rows["shard"], rows["row"], strict=True)]
     boxes: list[Box] = [None if b is None else tuple(b) for b in rows["face_box"]]  # type: ignore[misc]
-    assert [c.text for c in captioner.caption(pictures, boxes)] == rows["caption"].tolist()
+    assert [c.text for c in captioner.caption([measure(p, b) for p, b in zip(pictures, boxes, strict=True)])] == rows[
+        "caption"
+    ].tolist()
     assert sum(p.numel() for p in captioner.network.parameters()) < 2_000_000

@@ -10,7 +10,7 @@ import torch
 from drawn_faces import dataset, draw
 from tiny_vlm import MODELS
 
-from ifas.captioning.protocol import general_captioner
+from ifas.captioning.captioners import general_captioner
 from ifas.captioning.scf import run_scf
 from ifas.captioning.vision_language import VisionLanguageCaptioner
 from ifas.core.config import CaptionConfig
@@ -48,7 +48,7 @@ def pictures(n: int = 7) -> list[np.ndarray]:
 
 
 def said(captioner: VisionLanguageCaptioner, images: list[np.ndarray]) -> list[str]:
-    return [c.text for c in captioner.caption(images, [None] * len(images))]
+    return captioner.say(images)
 
 
 def test_captions_do_not_depend_on_the_batch(folder: Path) -> None:
@@ -61,7 +61,7 @@ def test_captions_do_not_depend_on_the_batch(folder: Path) -> None:
     assert together == said(captioner, images[::-1])[::-1]
     assert together == said(general_captioner(settings(folder, images_at_once=2)), images)  # type: ignore[arg-type]
     assert all(text.endswith((".", "!", "?")) and "<" not in text for text in together)
-    assert captioner.caption([], []) == []
+    assert captioner.say([]) == []
 
 
 def test_lora_learns_the_captions_and_comes_back_from_its_adapter(folder: Path, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_lora_learns_the_captions_and_comes_back_from_its_adapter(folder: Path, 
     texts = [TEXTS[kind] for kind in kinds]
     captioner = VisionLanguageCaptioner.load(settings(folder))
     base = {k: v.clone() for k, v in captioner.model.state_dict().items()}
-    losses = captioner.tune(images.__getitem__, texts, seed=1)
+    losses = captioner.learn(images.__getitem__, texts, seed=1)
     assert len(losses) == 30
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:3])
     # The base weights are as they were: only the adapter was trained.
@@ -82,7 +82,7 @@ def test_lora_learns_the_captions_and_comes_back_from_its_adapter(folder: Path, 
     assert sorted(p.name for p in (tmp_path / "tuned").iterdir()) == ["adapter.safetensors", "captioner.json"]
     assert said(VisionLanguageCaptioner.load_tuned(tmp_path / "tuned"), images[:5]) == after
     again = VisionLanguageCaptioner.load(settings(folder))
-    assert again.tune(images.__getitem__, texts, seed=1) == losses
+    assert again.learn(images.__getitem__, texts, seed=1) == losses
 
 
 def test_scf_with_a_vision_language_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,27 +97,24 @@ def test_scf_with_a_vision_language_model(tmp_path: Path, monkeypatch: pytest.Mo
     by_pixels: dict[bytes, str] = {}
 
     from ifas.captioning import scf
-    from ifas.captioning.protocol import Caption
     from ifas.core.imaging import decode
 
     for data, text in told.items():
         by_pixels[decode(data).tobytes()] = text
-    real = VisionLanguageCaptioner.caption
+    real = VisionLanguageCaptioner.say
     tuned: list[int] = []
 
-    def speak(self: VisionLanguageCaptioner, pictures: list, boxes: list) -> list[Caption]:
-        if tuned:
-            return real(self, pictures, boxes)
-        return [Caption(text=by_pixels[p.tobytes()]) for p in pictures]
+    def say(self: VisionLanguageCaptioner, pictures: list) -> list[str]:
+        return real(self, pictures) if tuned else [by_pixels[p.tobytes()] for p in pictures]
 
-    learn = VisionLanguageCaptioner.tune
+    really_learn = VisionLanguageCaptioner.learn
 
-    def tune(self: VisionLanguageCaptioner, picture, texts, seed, progress=None):
+    def learn(self: VisionLanguageCaptioner, picture, texts, seed, progress=None):
         tuned.append(len(texts))
-        return learn(self, picture, texts, seed, progress)
+        return really_learn(self, picture, texts, seed, progress)
 
-    monkeypatch.setattr(VisionLanguageCaptioner, "caption", speak)
-    monkeypatch.setattr(VisionLanguageCaptioner, "tune", tune)
+    monkeypatch.setattr(VisionLanguageCaptioner, "say", say)
+    monkeypatch.setattr(VisionLanguageCaptioner, "learn", learn)
     config = settings(folder, tune_steps=80)
     report = scf.run_scf(manifest, images, config, source_domains=["near"], out=tmp_path / "out")
     rows = read_manifest(tmp_path / "out", captioned=True)

@@ -1,0 +1,79 @@
+"""General captions of a whole manifest: C_G on every picture, shard by shard, in this process or on a Ray cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ifas.captioning.inputs import InputStore, NetworkInput
+from ifas.captioning.parts import local_parts, shards_of
+from ifas.captioning.protocol import Caption, Captioner
+from ifas.captioning.specialists import Measurement
+from ifas.core.errors import DataError
+from ifas.core.manifest import ImageSource
+from ifas.core.progress import Progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ifas.core.config import CaptionConfig
+
+
+@dataclass(frozen=True)
+class General:
+    """What the first pass over a manifest found.
+
+    Attributes:
+        captions: of each row; None where its picture was refused.
+        seen: what the specialists measured on each row's picture, by name.
+        refused: `sample_id` of each refused picture, and `why`.
+    """
+
+    captions: list[Caption | None]
+    seen: list[dict[str, Measurement]]
+    refused: list[dict[str, str]]
+
+
+def general_captions(
+    manifest: pd.DataFrame,
+    images: ImageSource,
+    captioner: Captioner,
+    config: CaptionConfig,
+    *,
+    store: InputStore,
+    folder: Path,
+) -> General:
+    """Captions and measures every picture of a manifest, and puts its network input into `store`.
+
+    Args:
+        folder: where finished shards are kept and found again.
+
+    Raises:
+        CorruptShardError: a shard is damaged.
+        DataError: no picture can be decoded.
+    """
+    progress = Progress("caption", total=len(manifest), unit="images")
+    captions: list[Caption | None] = [None] * len(manifest)
+    seen: list[dict[str, Measurement]] = [{} for _ in range(len(manifest))]
+    reasons: dict[int, str] = {}
+    shards = shards_of(manifest)
+    everything = [rows for _, _, rows in shards]
+    if config.where == "ray":
+        from ifas.captioning.ray_captions import ray_parts
+
+        parts = ray_parts(everything, images, config, folder)
+    else:
+        parts = local_parts(everything, images, captioner, config, folder)
+    for (_, places, _), part in zip(shards, parts, strict=True):
+        for n, place in enumerate(places):
+            captions[place], seen[place] = part.captions[n], part.seen[n]
+            if captions[place] is None:
+                reasons[place] = part.why[n]
+            store.put(place, NetworkInput(part.pictures[n], part.features[n]))
+        progress.advance(len(places), phase="general captions")
+    if not any(captions):
+        raise DataError(f"none of the {len(manifest)} images can be decoded", "check that the shards hold images")
+    ids = manifest["sample_id"].tolist()
+    refused = [{"sample_id": str(ids[place]), "why": why} for place, why in sorted(reasons.items())]
+    return General(captions, seen, refused)

@@ -1,0 +1,100 @@
+"""A new captioner is one class and one line: Algorithm 1 runs with it as with our own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_faces import dataset
+
+from ifas.captioning import captioners
+from ifas.captioning.measure import Measured
+from ifas.captioning.pictures import Pictures
+from ifas.captioning.protocol import Caption
+from ifas.captioning.scf import run_scf
+from ifas.captioning.spoof_aware import SpoofAwareCaptioner, imitation
+from ifas.core.config import CaptionConfig
+from ifas.core.manifest import read_manifest
+from ifas.core.taxonomy import media_named
+
+SAID = {"bright_border": "The rim of a sheet of paper.", "dark_border": "The rim of a screen.", "": "A face."}
+
+
+class RimCaptioner:
+    """Names the medium whose rim is likely; C_S says of a picture what was said of the most similar kept one."""
+
+    name = "rim"
+
+    def caption(self, pictures: Sequence[Measured]) -> list[Caption]:
+        return [self._one(picture.values) for picture in pictures]
+
+    def _one(self, values: dict[str, float]) -> Caption:
+        likeliest = max(("bright_border", "dark_border"), key=lambda name: values[name])
+        return Caption(SAID[likeliest if values[likeliest] > 0.6 else ""], {"rim": values[likeliest]})
+
+    def tune(self, pictures: Pictures, texts: Sequence[str], kept: np.ndarray, config: CaptionConfig):  # type: ignore[no-untyped-def]
+        chosen = np.flatnonzero(kept)
+        self.tuned_on = (len(pictures), [texts[i] for i in chosen])
+        return Similar(pictures.take(chosen).features(), self.tuned_on[1]), {"search": [1.0, 0.5]}
+
+
+class Similar:
+    def __init__(self, features: np.ndarray, texts: list[str]) -> None:
+        self.features, self.texts = features, texts
+
+    def write(self, pictures: Pictures) -> list[str]:
+        distance = np.abs(pictures.features()[:, None] - self.features[None]).sum(-1)
+        return [f"{self.texts[i]} It was seen before." for i in distance.argmin(1)]
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "kept.json").write_text(json.dumps(self.texts))
+
+
+class ImitatedRimCaptioner(RimCaptioner):
+    """The same captioner without weights of its own."""
+
+    def tune(self, pictures, texts, kept, config):  # type: ignore[no-untyped-def]
+        return imitation(pictures, texts, kept, config)
+
+
+def config(name: str) -> CaptionConfig:
+    return CaptionConfig(captioner=name, specialists=False, imitate_steps=3, tune_steps=2, batch=8)
+
+
+def test_a_captioner_with_a_tuning_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = RimCaptioner()
+    monkeypatch.setitem(captioners.CAPTIONERS, "rim", lambda _config: mine)
+    report = run_scf(*dataset(per_kind=4), config("rim"), source_domains=["near"], out=tmp_path / "out")
+    rows = read_manifest(tmp_path / "out", captioned=True)
+    attack = rows["label"] == "spoof"
+    tuning = (rows["split"] == "train") & (rows["domain"] == "near")
+    # General captions and their evidence are its own; the filter keeps those that name the right medium.
+    assert set(rows["caption_general"]) == set(SAID.values())
+    assert all("rim" in json.loads(evidence) for evidence in rows["evidence"])
+    named = [kind in media_named(said) for kind, said in zip(rows["spoof_type"], rows["caption_general"], strict=True)]
+    assert rows["caption_kept"].tolist() == (attack & np.array(named)).tolist()
+    # It tunes itself on the train split of the source domain, and learns the kept captions only.
+    kept = rows.loc[tuning & rows["caption_kept"], "caption_general"].tolist()
+    assert mine.tuned_on == (int(tuning.sum()), kept)
+    assert 0 < len(kept) < int((tuning & attack).sum())
+    # All attacks are captioned again, by what it was tuned to; bona fide pictures are not.
+    assert rows.loc[attack, "caption"].str.endswith("It was seen before.").all()
+    assert rows.loc[~attack, "caption"].tolist() == rows.loc[~attack, "caption_general"].tolist()
+    assert json.loads((tmp_path / "out" / "captioner" / "kept.json").read_text()) == kept
+    assert report.facts["captioner"] == "rim"
+    assert report.facts["loss"] == {"search": {"first": 1.0, "last": 0.5}}
+
+
+def test_a_captioner_that_is_imitated_by_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(captioners.CAPTIONERS, "imitated", lambda _config: ImitatedRimCaptioner())
+    report = run_scf(*dataset(per_kind=4), config("imitated"), source_domains=["near"], out=tmp_path / "out")
+    assert set(report.facts["loss"]) == {"imitate", "tune"}
+    rows = read_manifest(tmp_path / "out", captioned=True)
+    assert set(rows["caption_general"]) == set(SAID.values())
+    said = {word for text in SAID.values() for word in text.lower().rstrip(".").split()}
+    learned = SpoofAwareCaptioner.load(tmp_path / "out" / "captioner").vocabulary.words
+    assert {word for word in learned if word.isalpha()} <= said
