@@ -225,11 +225,6 @@ def error_rates(scores: npt.ArrayLike, live: npt.ArrayLike, threshold: float) ->
     return float(accept_N[~live_N].mean()), float(1 - accept_N[live_N].mean())
 
 
-def hter(scores: npt.ArrayLike, live: npt.ArrayLike, threshold: float) -> float:
-    """Half total error rate (FAR + FRR) / 2 at a threshold. Raises DataError when a class is empty."""
-    return float(hter_of(*_checked(scores, live), threshold)[0])
-
-
 def apcer(scores: npt.ArrayLike, live: npt.ArrayLike, species: Sequence[str], threshold: float) -> dict[str, Rate]:
     """Attack presentation classification error rate of each PAI species: attacks of it accepted as bona fide."""
     accept_N, live_N = np.asarray(scores) >= threshold, np.asarray(live, dtype=np.bool_)

@@ -19,11 +19,11 @@ from ifas.core.imaging import decode
 from ifas.core.manifest import ImageSource
 from ifas.core.prefetch import prefetch
 from ifas.core.progress import Progress, emit
-from ifas.core.release_status import RELEASED, released
+from ifas.core.release_status import RELEASED
 from ifas.evaluation import gallery
 from ifas.evaluation.explanations import spoof_type_named
 from ifas.evaluation.threshold import freeze
-from ifas.evaluation.tracks import voting, with_track_scores
+from ifas.evaluation.tracks import with_track_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,7 +123,7 @@ def predict(
         raise DataError(f"none of the {len(frame)} images can be decoded: {refused[0]}", "fetch the dataset again")
     if config.unit == "track":
         frame = with_track_scores(frame)
-    threshold = freeze(voting(released(frame), config), protocol, config).value
+    threshold = freeze(frame, protocol, config).value
     frame["verdict"] = (frame["score"] >= threshold).astype("boolean").mask(frame["score"].isna())
     in_protocol = (frame["split"] == "test") & frame["domain"].isin(protocol.source_domains + protocol.target_domains)
     judged = frame[(in_protocol | (frame["status"] != RELEASED)) & frame["score"].notna()]

@@ -29,9 +29,9 @@ def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evalua
         DataError: a domain of the protocol or the development data is missing, or explanations were written for
             verdicts of another threshold.
     """
+    threshold = freeze(predictions, protocol, config)
     predictions = voting(predictions, config)
     released_rows = released(predictions)
-    threshold = freeze(released_rows, protocol, config)
     readable = predictions[predictions["score"].notna()].copy()
     verdict = readable["score"] >= threshold.value
     stale = readable["explanation"].notna() & (readable["verdict"] != verdict)

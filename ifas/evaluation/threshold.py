@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from ifas.core.config import EvaluateConfig, ProtocolConfig
 from ifas.core.errors import ConfigError, DataError, unknown_key
+from ifas.core.release_status import released
 from ifas.evaluation import metrics
 from ifas.evaluation.metrics import Bools, Floats, OperatingPoint
+from ifas.evaluation.tracks import voting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,23 +82,23 @@ def check_protocol(predictions: pd.DataFrame, protocol: ProtocolConfig) -> None:
 
 
 def freeze(predictions: pd.DataFrame, protocol: ProtocolConfig, config: EvaluateConfig) -> Threshold:
-    """The threshold on the dev rows of the source domains.
+    """The threshold on the released dev rows of the source domains, each picture or track with one vote.
+
+    `predict` needs it for the verdicts and `evaluate` for the figures. Both hand the whole table to this function, so
+    the same table always has the same threshold.
 
     Args:
-        predictions: columns domain, split, subject_id, label, pai_species, score (null where an image was refused).
+        predictions: the whole table, with the columns `predict` writes (`score` is null where an image was refused).
 
     Raises:
         ConfigError: an empty protocol, or an unknown rule.
         DataError: no bona fide or no attack among those rows.
     """
-    check_protocol(predictions, protocol)
+    check_protocol(released(predictions), protocol)
     if config.threshold not in THRESHOLD_RULES:
         raise unknown_key("threshold rule", config.threshold, THRESHOLD_RULES)
-    rows = predictions[
-        (predictions["split"] == "dev")
-        & predictions["domain"].isin(protocol.source_domains)
-        & predictions["score"].notna()
-    ]
+    rows = voting(released(predictions), config)
+    rows = rows[(rows["split"] == "dev") & rows["domain"].isin(protocol.source_domains) & rows["score"].notna()]
     live = (rows["label"] == "live").to_numpy(dtype=bool)
     lacking = [name for name, n in (("bona fide", live.sum()), ("attack", (~live).sum())) if n == 0]
     if lacking:

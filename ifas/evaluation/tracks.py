@@ -9,8 +9,9 @@ from ifas.core.config import EvaluateConfig
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Frames of one track share these. An image that is no frame is a track of its own.
-TRACK = ["dataset", "media_id", "track_id"]
+#: Frames of one track share these. An image that is no frame is a track of its own. `status` is among them so that
+#: frames that nobody released yet never change the score of released ones.
+TRACK = ["dataset", "media_id", "track_id", "status"]
 
 
 def with_track_scores(predictions: pd.DataFrame) -> pd.DataFrame:

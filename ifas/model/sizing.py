@@ -156,18 +156,6 @@ def will_not_fit(model: ModelConfig, train: TrainConfig, device: Device, sizes: 
     )
 
 
-def require_fit(model: ModelConfig, train: TrainConfig, memory_gib: float | None = None) -> dict[str, Any]:
-    """Sizes a run and refuses it before any weight is loaded. Returns what `size` returns.
-
-    Raises:
-        ConfigError: the predicted peak of a worker exceeds its memory; says what to change.
-    """
-    sizes = size(model, train)
-    if error := will_not_fit(model, train, device_memory(train, memory_gib), sizes):
-        raise error
-    return sizes
-
-
 def gib(count: float) -> str:
     """Bytes in plain words."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"

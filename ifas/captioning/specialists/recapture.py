@@ -22,7 +22,7 @@ class Recapture:
 
     name = "recapture"
     clause = "a fine regular pattern covers the picture"
-    words = ("wave patterns", "rippling", "regular grid", "tiny dots")
+    words = ("regular pattern", "wave patterns", "rippling", "regular grid", "tiny dots")
     supports = frozenset({"print", "replay"})
     refutes = frozenset({"live", "mask", "mannequin"})
 

@@ -153,7 +153,6 @@ def test_captioning_killed_six_times(packed: Path, tmp_path: Path) -> None:
         assert sha256_tree(out) == expected
         rows = read_manifest(out, captioned=True)
         assert sorted(rows["sample_id"]) == sorted(read_manifest(packed)["sample_id"])
-        assert not list(tmp_path.glob(".*.part")) or kills  # what a killed run wrote beside is never taken for a result
 
 
 def test_shards_keep_the_places_of_their_rows() -> None:

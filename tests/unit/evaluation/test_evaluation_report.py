@@ -38,30 +38,43 @@ def render(predictions: pd.DataFrame, dataset: Dataset, out: Path, **changes: An
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, and the text."""
+    """Tags with their attributes, the text, and the cells of every table row."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.text = ""
+        self.rows: list[list[str]] = []
+        self.cell = False
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("th", "td"):
+            self.rows[-1].append("")
+            self.cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.cell = self.cell and tag not in ("th", "td")
 
     def handle_data(self, data: str) -> None:
         self.text += data
+        if self.cell:
+            self.rows[-1][-1] += data
 
 
 def test_figures_are_those_of_the_metrics(predictions: pd.DataFrame, dataset: Dataset, tmp_path: Path) -> None:
     html, metrics = render(predictions, dataset, tmp_path / "report.html")
     text = re.sub(r"\s+", " ", Page(html).text)
+    rows = {row[0]: row[1:] for row in Page(html).rows if row}
     for name, measure in MEASURES.items():
-        assert measure.title in text
-        for side in ("source_test", "target"):
+        for side, cell in zip(("source_test", "target"), rows[measure.title], strict=False):
             value = metrics["slices"][side][name]["value"]
-            assert (f"{value:.3f}" if name == "auc" else f"{100 * value:.1f} %") in text, (side, name)
+            shown = f"{value:.3f} " if name == "auc" else f"{100 * value:.1f} % "
+            assert cell.startswith(shown), (side, name, cell)
     worst = metrics["slices"]["target"]["apcer_max"]
     assert f"{worst['errors']} of {worst['n']} images, species {worst['species']}" in text
     low, high = worst["interval"]

@@ -17,6 +17,7 @@ def test_mean_over_readable_frames() -> None:
             "media_id": ["a", "a", "a", "b", "b", "c"],
             "track_id": ["0", "0", "1", None, None, "0"],
             "score": [0.2, 0.4, 0.9, np.nan, 0.5, np.nan],
+            "status": "released",
         }
     )
     scored = with_track_scores(frame)
@@ -42,3 +43,25 @@ def test_evaluation_by_track(dataset: tuple[pd.DataFrame, Pictures]) -> None:
     for name, figures in trees[0]["slices"].items():
         for measure in ("n", "auc", "hter", "bpcer", "apcer_max"):
             assert tree["slices"][name][measure] == figures[measure], (name, measure)
+
+
+def test_frames_in_quarantine_change_nothing_of_the_released_frames_of_their_track(
+    dataset: tuple[pd.DataFrame, Pictures],
+) -> None:
+    manifest, pictures = dataset
+    by_track = CONFIG.model_copy(update={"unit": "track"})
+    # Each clip gets a first frame that nobody released yet: the picture of another clip.
+    others = manifest.assign(
+        sample_id=manifest["sample_id"].map(lambda s: s[::-1]),
+        status="quarantined",
+        batch="red-team.001",
+        row=manifest["row"].to_numpy()[::-1],
+    )
+    mixed = pd.concat([others, manifest], ignore_index=True)
+    before, after = (predict(BrightnessJudge(), rows, pictures, PROTOCOL, by_track).frame for rows in (manifest, mixed))
+    scores = [frame.set_index("sample_id")["score"].loc[manifest.loc[manifest["split"] != "train", "sample_id"]]
+              for frame in (before, after)]  # fmt: skip
+    pd.testing.assert_series_equal(*scores)
+    trees = [evaluate(frame, PROTOCOL, by_track) for frame in (before, after)]
+    assert trees[0]["threshold"] == trees[1]["threshold"]
+    assert {name: trees[1]["slices"][name] for name in trees[0]["slices"]} == trees[0]["slices"]

@@ -87,11 +87,12 @@ def test_no_two_pods_share_an_object():
 
 
 def test_secrets_are_references_only():
-    for template in templates(build_rayjob(TRAIN)):
-        for item in template["spec"]["containers"][0]["env"]:
-            if item["name"].startswith("AWS_"):
-                assert set(item) == {"name", "valueFrom"}
-                assert item["valueFrom"]["secretKeyRef"]["name"] == "ifas-credentials"
+    pods = [template["spec"]["containers"][0]["env"] for template in templates(build_rayjob(TRAIN))]
+    secrets = [item for env in pods for item in env if item["name"].startswith("AWS_")]
+    assert {item["name"] for item in secrets} >= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    for item in secrets:
+        assert set(item) == {"name", "valueFrom"}
+        assert item["valueFrom"]["secretKeyRef"]["name"] == "ifas-credentials"
 
 
 def test_the_submitter_gets_no_credentials():

@@ -23,7 +23,7 @@ from ifas.model import tuning
 from ifas.model.build import build
 from ifas.model.loss import lopsided
 from ifas.model.memory import training_memory
-from ifas.model.sizing import Device, lengths, require_fit, size, will_not_fit
+from ifas.model.sizing import Device, lengths, size, will_not_fit
 
 GIB = 2**30
 #: Wide enough that matrix products count, small enough for a CPU.
@@ -202,8 +202,6 @@ def test_what_does_not_fit_is_refused_with_a_way_out(overrides: list[str], devic
     assert error is not None
     assert ways in str(error)
     assert will_not_fit(config.model, config.train, Device(64 * GIB, "a test"), sizes) is None
-    with pytest.raises(ConfigError, match="training needs"):
-        require_fit(config.model, config.train, device / GIB)
 
 
 def test_a_smaller_batch_that_is_proposed_fits() -> None:
