@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 
 from ifas.cli.main import app
 from ifas.core.config import RunConfig, load
-from ifas.core.errors import ConfigError
 from ifas.model import tuning
 from ifas.model.build import build
 from ifas.model.loss import lopsided
