@@ -1,7 +1,8 @@
-"""What may be said of a picture, given the measurements and its label; and what contradicts the label.
+"""Which clauses a caption may say, given the measurements and the label; and which measurements contradict the label.
 
-A clause is said when its specialist is sure enough and its medium fits the labelled spoof type (the conditional rule of
-DCE, arXiv 2412.14233). Evidence that does not fit says nothing: it goes to the label audit, for a person to look at.
+A clause is said when its specialist is sure enough and the clause fits the labelled spoof type (the conditional rule of
+DCE, arXiv 2412.14233). Measurements that contradict the label never enter a caption: they go to the label audit, where
+a person looks at the picture.
 """
 
 from __future__ import annotations
@@ -68,9 +69,9 @@ def _surest(clause: Clause) -> tuple[float, str]:
 
 
 def compose(text: str, clauses: tuple[Clause, ...]) -> tuple[str, tuple[Clause, ...]]:
-    """A caption with clauses that it does not say yet, and those of `clauses` that it holds now.
+    """Adds clauses to a caption, and returns it with those of `clauses` that it now contains.
 
-    A clause whose words are in the caption already is held without being added.
+    A clause that the caption already says in other words counts as contained and is not added.
     """
     held: list[Clause] = []
     added: list[str] = []

@@ -1,9 +1,9 @@
 """Edges of a medium: straight lines beside the face, and how likely each is the rim of a sheet or a device.
 
 Rooms are full of straight lines. The rim of something held before the camera differs from them in a few ways: it is
-as sharp as what it carries while the room behind is not, it lies away from the face, it is nearly upright or level,
-and what lies within it differs from what lies beyond. Each of these gives a log-odds share, read off a table that
-`python -m benchmarks.edges --fit` makes from pictures of the simulator, whose outlines are known.
+as sharp as the picture on the medium, while the room behind is not; it lies away from the face; it is nearly upright or
+level; and its inner side differs from its outer side. Each of these adds to the log-odds. The amounts come from a table
+that `python -m benchmarks.edges --fit` makes from pictures of the simulator, whose outlines are known.
 """
 
 from __future__ import annotations

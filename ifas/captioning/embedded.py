@@ -1,7 +1,7 @@
 """The embedded general captioner: C_G of Algorithm 1 where no large captioner can run.
 
-It composes English sentences from measurements on the picture alone. It does not see the label, and names a medium
-only where the measurements suggest one, so it misses attacks and is sometimes wrong.
+It composes English sentences from measurements on the picture alone. It does not see the label. It names a medium only
+where the measurements suggest one, so it misses some attacks and is sometimes wrong.
 """
 
 from __future__ import annotations

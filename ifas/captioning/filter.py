@@ -19,9 +19,9 @@ _JOINTS = re.compile(r"\s*[,;]\s+|\s+and\s+")
 def filter_captions(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """Which rows form D_S (I-FAS, arXiv 2501.01720, Algorithm 1).
 
-    A row is kept when its caption holds a keyword whose spoof type equals the row's label. The paper adds a sample
-    once per matching keyword if read literally; a mask adds it once. A further keyword of another type does not
-    remove a row: the algorithm asks only whether a right one occurs.
+    A row is kept when its caption contains a keyword whose spoof type equals the row's label. Read literally, the
+    paper adds a sample once per matching keyword; here it is added once. A further keyword of another type does not
+    remove a row: the algorithm asks only whether a right keyword occurs.
 
     Args:
         rows: attacks, with the columns `spoof_type` and `caption_general`.
@@ -39,8 +39,8 @@ def without_media(text: str) -> tuple[str, int]:
     """A caption without the clauses that name an attack medium, and how many were cut.
 
     The general captioner is sometimes wrong about a bona fide picture. A training text that says "Yes" and then
-    names a screen would contradict itself, so the clause goes: clauses end at sentence ends, commas, semicolons and
-    "and". `NOTHING_LEFT` stands in where no clause remains.
+    names a screen would contradict itself, so such clauses are cut. Clauses end at sentence ends, commas, semicolons
+    and "and". Where no clause remains, the caption is `NOTHING_LEFT`.
     """
     cut = 0
     kept = []

@@ -1,9 +1,9 @@
 """No caption says who a person is, or how old, of which gender or ethnicity: faces are biometric data.
 
-A captioner trained on the web says such things by habit. Words of gender become neutral ones, words of age and
-ethnicity go, and a clause that names a person goes as a whole. A name is known by its capitals, or by the words around
-it ("named ...", "looks like ..."): a captioner that writes names in small letters and without such words is not caught,
-which is why the prompt of a captioner asks it not to name anyone, too.
+A captioner trained on the web says such things by habit. Words of gender are replaced by neutral ones, words of age and
+ethnicity are removed, and a clause that names a person is removed as a whole. A name is recognised by its capitals, or
+by the words before it ("named ...", "looks like ..."). Names in small letters without such words are missed, so the
+prompt of a captioner asks it, too, not to name anyone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the measurements show, and which attack medium that speaks for.
+"""What the measurements show, and which attack medium it suggests.
 
 Thresholds are set by hand, from what a measurement means and how it spreads over the synthetic demo pictures; no
-optimiser fitted them to labels (only the chance of a border is fitted, to edges of the simulator: see `edges`). So the
-embedded captioner is sometimes wrong, as any general captioner is, and Algorithm 1 has something to filter.
+optimiser fitted them to labels. Only the chance of a border is fitted, to edges of the simulator: see `edges`. So the
+embedded captioner is sometimes wrong, like any general captioner, and the filter of Algorithm 1 has work to do.
 """
 
 from __future__ import annotations

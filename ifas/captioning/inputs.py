@@ -77,7 +77,7 @@ class InputStore:
 
 @contextmanager
 def input_store(folder: Path, count: int) -> Iterator[InputStore]:
-    """A store for `count` inputs in a file without a name in `folder`; gone when it closes or the process dies."""
+    """A store for `count` inputs in an unnamed file in `folder`; it is gone when it is closed or the process dies."""
     import tempfile
 
     import numpy as np

@@ -1,4 +1,4 @@
-"""All measurements on one picture. A caption may only say what one of these shows."""
+"""All measurements on one picture. Captions may say only what was measured."""
 
 from __future__ import annotations
 

@@ -116,8 +116,8 @@ class CaptionNetwork(nn.Module):
     def encode(self, pictures: Tensor, measurements: Tensor) -> Tensor:
         """Pictures (B, C, side, side) about 0 and scaled measurements (B, M) -> tokens (B, S, D).
 
-        In training, whole pictures are hidden from a share of the samples: with few pictures the stem would learn
-        them by heart, and the measurements carry over to other domains.
+        In training, the picture of a share of the samples is hidden. Else the stem would memorise the few pictures,
+        and the network would not learn to use the measurements, which carry over to other domains.
         """
         tokens = self.stem(pictures).flatten(2).transpose(1, 2) + self.places
         if self.training and self.shape.hide_picture:

@@ -1,7 +1,7 @@
-"""General captions of one shard: the unit that is captioned at a time, kept when done, and never done twice.
+"""General captions of one shard. A finished shard is kept in a file and is not captioned again.
 
-Locally shards are captioned one after the other, on a cluster by a pool of actors (`ray_captions`); both call
-`caption_shard`, so both say the same.
+On one machine shards are captioned one after the other, on a cluster by a pool of actors (`ray_captions`). Both call
+`caption_shard`, so the captions are the same.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ifas.captioning.view import Box, Picture
     from ifas.core.config import CaptionConfig
 
-#: Settings that change no general caption. Every other one does, also one that a further captioner brings.
+#: Settings that change no general caption. Any other setting, also that of a new captioner, is part of a file's name.
 _LATER = frozenset(
     {"where", "actors", "gpus_per_actor", "device", "source_domains", "specialists", "conditional"}
     | {"imitate_steps", "tune_steps", "lr", "batch", "lora_rank", "lora_lr"}
@@ -52,7 +52,7 @@ class Part:
     """Captions of a shard's rows, in their order.
 
     Attributes:
-        captions: None where the picture was refused; `why` then says the reason.
+        captions: None where the picture was refused; `why` then holds the reason.
         seen: what the specialists measured, by name.
         pictures, features: network inputs, uint8 (n, CHANNELS, SIDE, SIDE) and float32 (n, FEATURES); zeros where
             refused.
@@ -77,7 +77,7 @@ def shards_of(manifest: pd.DataFrame) -> list[tuple[str, list[int], list[Wanted]
 
 
 def caption_shard(rows: Sequence[Wanted], images: ImageSource, general: Captioner) -> Part:
-    """Measures and captions the pictures of a shard. A picture that can't be decoded never fails the others.
+    """Measures and captions the pictures of a shard. A picture that can't be decoded does not stop the others.
 
     Raises:
         CorruptShardError: the shard itself is damaged.
@@ -96,7 +96,7 @@ def caption_shard(rows: Sequence[Wanted], images: ImageSource, general: Captione
             try:
                 seen.append(decode(images.read(wanted.shard, wanted.row)))
                 places.append(place)
-            except CorruptShardError:  # not one bad picture: the dataset itself is damaged
+            except CorruptShardError:  # this is not one bad picture: the dataset itself is damaged
                 raise
             except DataError as error:
                 why[place] = error.what
@@ -118,7 +118,7 @@ def part_file(folder: Path, rows: Sequence[Wanted], config: CaptionConfig) -> Pa
 
 
 def save(part: Part, path: Path) -> None:
-    """Writes a part, whole or not at all. Numbers and text only: nothing in it is executed when it is read."""
+    """Writes a part atomically. It holds only numbers and text, so reading it can't execute anything."""
     import numpy as np
 
     texts = [None if c is None else [c.text, c.evidence] for c in part.captions]
@@ -129,7 +129,7 @@ def save(part: Part, path: Path) -> None:
 
 
 def load(path: Path, rows: int) -> Part | None:
-    """A part that was kept, or None where there is none that is whole."""
+    """The part in a file; None where the file is missing, damaged or has another number of rows."""
     import zipfile
 
     import numpy as np
@@ -150,7 +150,7 @@ def load(path: Path, rows: int) -> Part | None:
 def local_parts(
     shards: Iterable[Sequence[Wanted]], images: ImageSource, general: Captioner, config: CaptionConfig, folder: Path
 ) -> Iterator[Part]:
-    """The part of each shard, one after the other; kept in `folder` when done, and taken from there when it was."""
+    """The part of each shard, in order. Finished parts are kept in `folder`, and used again where they are there."""
     for rows in shards:
         path = part_file(folder, rows, config)
         part = load(path, len(rows))

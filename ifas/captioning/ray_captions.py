@@ -1,7 +1,7 @@
 """Captioning on a cluster: Ray Data streams shards through a pool of actors, each with the captioner in its memory.
 
-An actor writes the part of a shard into a folder that all nodes reach and hands back only its name, so captions cross
-the network once, and a run that is started again asks for the missing shards only.
+An actor writes the captions of a shard into a folder that all nodes can reach, and returns only the shard's name. So
+captions cross the network once, and a restarted run captions only the missing shards.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def ray_parts(
     """The part of each shard, in order. Shards whose part is in `folder` are not captioned again.
 
     Args:
-        folder: on storage that every node reaches.
+        folder: on storage that every node can reach.
 
     Raises:
-        DataError: an actor could not read a shard, or its part did not arrive.
+        DataError: an actor could not read a shard, or its captions did not arrive.
     """
     import json
 

@@ -100,7 +100,7 @@ def scf_facts(
         "dropped": len(tuned_on) - sum(kept.values()),
         "kept_by_type": {t: kept.get(t, 0) for t in present},
         "dropped_by_type": {t: n - kept.get(t, 0) for t, n in _by_type(tuned_on).items()},
-        # C_S never learned these media: its captions of such attacks name another one or none.
+        # C_S never learned these media, so its captions of such attacks name another medium or none.
         "types_without_kept_captions": [t for t in present if not kept.get(t)],
         "kept_over_all_splits": int(attacks["caption_kept"].sum()),
         "recaptioned": len(attacks),

@@ -1,6 +1,6 @@
 """Any `image-text-to-text` model of transformers as a captioner: BLIP, LLaVA, Qwen-VL or SmolVLM class.
 
-Weights come from a folder or a hub id, safetensors only, and no code comes with them. Fine-tuned with LoRA
+Weights come from a folder or a hub id, as safetensors; code that comes with a model is never run. Fine-tuned with LoRA
 (arXiv 2106.09685) on the kept captions, it is C_S of Algorithm 1; only the adapter is saved.
 """
 
@@ -41,7 +41,7 @@ class VisionLanguageCaptioner:
         self.processor = processor
         self.config = config
         self._prompt = _prompt(processor, config.prompt)
-        # Generation goes on at the right end, so padding is on the left.
+        # Generation continues at the right end, so padding is on the left.
         processor.tokenizer.padding_side = "left"
         if processor.tokenizer.pad_token is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token

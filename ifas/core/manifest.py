@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ifas.core.errors import DataError
+from ifas.core.release_status import CANARY, QUARANTINED, RELEASED
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-#: A row's standing: only released rows are ever trained on; evaluation sees all.
-STATUSES = ("released", "quarantined", "canary")
+#: Release status of a row: only released rows are ever trained on; evaluation sees all.
+STATUSES = (RELEASED, QUARANTINED, CANARY)
 
 
 @dataclass(frozen=True, kw_only=True)

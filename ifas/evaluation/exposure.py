@@ -1,4 +1,4 @@
-"""What training captions named, against the error on each PAI species: is what is rarely named missed more often?"""
+"""Training captions against the error on each PAI species: is a species that captions rarely name missed more often?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def exposure_against_error(
     """Per species of the evaluation: training captions that name the right medium, and APCER.
 
     Args:
-        counts: by species, `captions` and `right_medium`, as validation counted them; a species without is not trained.
+        counts: by species, `captions` and `right_medium`, as validation counted them; others were not trained on.
         apcer: by species, entries with `value`, `n` and `interval`.
 
     Returns:

@@ -18,7 +18,7 @@ GROUPS: dict[str, str] = {
 
 
 def choose(rows: pd.DataFrame, threshold: float, size: int) -> dict[str, list[int]]:
-    """Index labels of at most `size` rows by group; a quarter each, and what a group does not need goes to the others.
+    """Index labels of at most `size` rows by group: a quarter each, and what one group does not need the others share.
 
     Args:
         rows: test rows with columns label, spoof_type, domain and score (null scores are left out).
@@ -43,7 +43,7 @@ def choose(rows: pd.DataFrame, threshold: float, size: int) -> dict[str, list[in
 
 
 def _typical(rows: pd.DataFrame) -> list[int]:
-    """Rows in turn from each spoof type, and in it from each domain; those nearest to its median score first."""
+    """Rows from each spoof type in turn, and within it from each domain; those nearest to the median score first."""
     by_type = []
     for _, of_type in rows.groupby("spoof_type", sort=True):
         by_domain = []

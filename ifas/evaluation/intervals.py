@@ -1,7 +1,7 @@
 """95 % intervals: Wilson's for rates, a bootstrap over subjects for everything that is not a simple share.
 
-Wilson's interval stays honest at zero errors (0 of 30 gives 0 to 11 %, near the rule of three) but takes pictures as
-independent. Pictures of one person are not, hence the bootstrap draws whole subjects.
+Wilson's interval is right even at zero errors (0 of 30 gives 0 to 11 %, near the rule of three), but it assumes that
+pictures are independent. Pictures of one person are not, so the bootstrap draws whole subjects.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def subject_bootstrap(
 ) -> dict[str, tuple[float, float] | str]:
     """Percentile 95 % interval of each statistic when subjects are drawn with replacement.
 
-    Resamples that hold no bona fide or no attack are left out. Where no interval can be had the value is the reason.
+    Resamples that hold no bona fide or no attack are left out. Where there can be no interval, the value is the reason.
     """
     names, subject_N = np.unique(np.asarray(subjects, dtype=str), return_inverse=True)
     if len(names) < 2:

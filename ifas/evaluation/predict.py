@@ -1,7 +1,7 @@
 """Scores, then a frozen threshold, then explanations: the table that `predictions.parquet` holds.
 
-The explanation is written for the verdict, and the verdict needs the threshold, and the threshold needs the scores of
-the development data: hence two passes over the images.
+An explanation is written for a verdict, a verdict needs the threshold, and the threshold needs the scores of all
+development images. So the images are read twice: for scores, then for explanations.
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ EXPLAINED: dict[str, Callable[[pd.DataFrame, float, EvaluateConfig], list[int]]]
 class Predicted:
     """The table, and the images that gave no score (sample_id, domain, why).
 
-    Columns of `frame`: `PREDICTION_COLUMNS`, one row for each dev or test row of the manifest
-    and each row in quarantine or of a canary set. `verdict` (nullable
-    boolean) is true where the image was accepted as live at the threshold frozen on source development data;
-    `explanation` is null where none was asked for. Images that can't be decoded stay in the table without a score.
+    `frame` has the columns `PREDICTION_COLUMNS`, and one row for each dev or test row of the manifest and each row in
+    quarantine or of a canary set. `verdict` (nullable boolean) is true where the image was accepted as live at the
+    threshold frozen on source development data; `explanation` is null where none was asked for. Images that can't be
+    decoded stay in the table without a score.
     """
 
     frame: pd.DataFrame
@@ -178,7 +178,7 @@ def _explain(
 def _batches(
     rows: pd.DataFrame, images: ImageSource, chosen: list[int], batch: int, refused: dict[int, str]
 ) -> Iterator[tuple[list[int], list[Pixels]]]:
-    """(positions, pixels) of the readable images among each `batch` of `chosen`; the others are put into `refused`."""
+    """(positions, pixels) of the readable images of each `batch` of `chosen`; `refused` gets the others' reasons."""
     for start in range(0, len(chosen), batch):
         positions, pixels = [], []
         for i in chosen[start : start + batch]:

@@ -38,11 +38,11 @@ def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evalua
     if stale.any():
         raise DataError(
             f"{int(stale.sum())} explanations were written for verdicts of another threshold than {threshold.value}",
-            "run `ifas step evaluate` again, so that explanations and threshold are of one piece",
+            "run `ifas step evaluate` again, so that explanations and threshold belong together",
         )
     readable["verdict"] = verdict
     unseen = readable[(readable["split"] == "test") | (readable["status"] != RELEASED)]
-    # Data that nobody released yet is measured, but only on its own: it can't move the figures of a protocol.
+    # Data that nobody released yet has slices of its own, and is in no other figure.
     test = released(unseen)
     judged = test[test["domain"].isin(protocol.source_domains + protocol.target_domains)]
     overlap = sorted(set(protocol.source_domains) & set(protocol.target_domains))
@@ -51,7 +51,7 @@ def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evalua
         about = f"{FIXED_SLICES[name]}: {', '.join(domains)}"
         slices[name] = measure_slice(test[test["domain"].isin(domains)], threshold.value, config, about)
     for kind, meaning in SLICE_KINDS.items():
-        # A domain outside the protocol is measured too, but only on its own.
+        # A domain outside the protocol has a slice of its own, and is in no other figure.
         among = {"domain": test, "batch": unseen}.get(kind, judged)
         for name, rows in split_by(among, kind).items():
             slices[name] = measure_slice(rows, threshold.value, config, f"test images: {meaning}")

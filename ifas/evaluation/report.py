@@ -1,4 +1,4 @@
-"""The page a reviewer decides from: `report.html`, one file, no script, nothing loaded from elsewhere.
+"""The page from which a reviewer decides: `report.html`, one file without scripts that loads nothing from elsewhere.
 
 Every figure comes from the metrics tree; the page computes none of its own. Text from outside (explanations, domain
 names, facts) is escaped by the template engine.

@@ -1,4 +1,4 @@
-"""All figures of one slice of the test rows; a figure that can't be measured is null and says why."""
+"""All figures of one slice of the test rows; a figure that can't be measured is null, with the reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def split_by(rows: pd.DataFrame, kind: str) -> dict[str, pd.DataFrame]:
     if kind == "spoof_type":
         live = rows["label"] == "live"
         return {f"{kind}:{t}": rows[live | (rows[kind] == t)] for t in ATTACKS if (rows[kind] == t).any()}
-    # A row that came by no batch belongs to none; a row of no known device is worth a slice of its own.
+    # Rows that came by no batch are in no batch slice; rows of unknown device, say, form a slice of their own.
     values = rows[kind].dropna() if kind == "batch" else rows[kind].fillna(UNKNOWN)
     rows = rows.loc[values.index]
     return {f"{kind}:{value}": rows[values == value] for value in sorted(set(values))}
@@ -91,7 +91,7 @@ def _rates(
         "bpcer": rate_entry(bpcer),
     }
     missing = {"value": None, "reason": "no attack image in this slice", "n": 0}
-    # Of two species with the same rate the one with fewer pictures has the wider interval: the more cautious claim.
+    # Of two species with the same rate, the one with fewer pictures: its wider interval claims less.
     worst = max(by_species, key=lambda name: (by_species[name].value, -by_species[name].n), default=None)
     entries["apcer_max"] = {**entries["apcer"][worst], "species": worst} if worst else missing
     if worst and bpcer.n:
@@ -103,7 +103,7 @@ def _rates(
 
 
 def rate_of_successes(rate: metrics.Rate) -> dict[str, Any]:
-    """Like `rate_entry` for a share in which a count is a success, under the name `hits`."""
+    """Like `rate_entry`, for a share that counts successes: they are called `hits`."""
     entry = rate_entry(rate)
     if rate.n == 0:
         return {**entry, "reason": "no such explanation in this slice"}

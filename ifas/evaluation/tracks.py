@@ -1,4 +1,4 @@
-"""One score for all frames of a face track: a clip has one vote, not one for each of its frames."""
+"""One score for all frames of a face track, so that a clip counts once and not once for each frame."""
 
 from __future__ import annotations
 

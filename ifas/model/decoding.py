@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 
-#: Rows that have ended leave the batch once they are this share of it: dropping them copies the cache of the others.
+#: Share of ended rows from which they are dropped from the batch; dropping copies the cache of the other rows.
 LEAVE = 0.25
 
 
 def greedy(
     language: Any, cache: Any, given: Sequence[Sequence[int]], *, end_id: int, limit: int
 ) -> Iterator[list[tuple[int, int]]]:
-    """The likeliest token after the likeliest token, for every row until its own end.
+    """Greedy decoding: the likeliest next token of every row, until the row ends.
 
-    All rows take one token a step, also the given ones: rows whose given tokens differ in number need no padding, and a
-    row's tokens do not depend on its neighbours (but for rounding).
+    Each step feeds one token per row, given tokens included. So rows with different numbers of given tokens need no
+    padding, and a row's tokens do not depend on the other rows, but for rounding.
 
     Args:
         language: causal language model.

@@ -1,8 +1,8 @@
-"""One pass of a model on the meta device: what it computes and holds, counted operation by operation without data.
+"""One pass of a model on the meta device: its FLOPs and memory, counted operation by operation without data.
 
 FLOPs: two per multiply-add of matrix products and convolutions, as torch's FlopCounterMode counts them; a causal
-attention counts in full. Since the real model runs, a frozen matrix has no weight gradient, and what lies below the
-lowest trained parameter no backward pass at all. Memory: bytes of all tensors alive at once, weights, gradients and
+attention counts in full. Since the real model runs, a frozen matrix has no weight gradient, and layers below the
+lowest trained parameter have no backward pass. Memory: bytes of all tensors alive at once, weights, gradients and
 the loss function included as they come and go. Attention is counted as a fused kernel (flash) does it: it holds its
 inputs, its output and one float32 per head and query, never a score matrix, and computes the scores twice (once more
 in the backward pass, which is not counted as it is no work of the model's). So is an RMSNorm that `fused_norm` has
@@ -85,7 +85,7 @@ def _drop(parameter: Tensor) -> None:
 
 
 class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up FLOPs and live bytes of every operation, and answers what can't be known without data."""
+    """Adds up FLOPs and live bytes of every operation, and stands in for values that only data would give."""
 
     def __init__(self, model: Any, answers: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -101,7 +101,7 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         packet = func._overloadpacket
         if packet is torch.ops.aten._local_scalar_dense:
-            return True  # asked of masks only: whether there is nothing unusual in them
+            return True  # asked of masks only: whether all their values are true
         if packet in (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten._index_put_impl_):
             args = (args[0], self._positions(args[1]), *args[2:])
         if packet is torch.ops.aten.nonzero:
@@ -114,7 +114,7 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _once(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Runs an operation; where it ran before on the same shapes, makes up its result, which is far quicker."""
+        """Runs an operation. Where it ran before on the same shapes, only the shape of its result is made: far quicker."""
         key = (func, _shapes(args), _shapes(kwargs)) if _makes_new(func) else None
         if key in self.results:
             (shape, stride, dtype), flops = self.results[key]

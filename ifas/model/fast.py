@@ -1,13 +1,12 @@
 """A loaded model rewritten to compute the same faster. For inference only: it can't be trained or saved any more.
-Only the last position's output of the language model is right after it; decoding needs no other.
+Afterwards only the language model's output at the last position is right; decoding needs no other.
 
-- *Folding*: a BatchNorm in eval mode is a scale and a shift per channel, which the convolution before it takes over;
-  the zero padding of a convolution is its own, and on a CPU its activation, too. A map is then written once, not four
-  times.
+- *Folding*: a BatchNorm in eval mode is a scale and a shift per channel, which the convolution before it takes over.
+  The convolution also does its zero padding, and on a CPU its activation. So a map is written once, not four times.
 - *Packing*: the language model's head is laid out once for oneDNN's kernels. A plain product of a few rows with a
   matrix of a whole vocabulary is several times slower on some CPUs.
 - *Fusing*: on a GPU, see `fused_norm`.
-- *Trimming*: nobody reads what the last layer's MLP makes of a prompt's earlier positions.
+- *Trimming*: the last layer's MLP runs on the last position only; its output at earlier ones is not used.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def speed_up(model: Any, rows: int) -> Any:
 @torch.no_grad()
 def fold(tower: EfficientNetLite0Tower) -> None:
     """Folds the tower's BatchNorms and paddings into its convolutions."""
-    # The tower reads these from the norms that go.
+    # The tower reads these from the norms that are removed.
     moments = [tower._moments(level) for level in range(len(tower.level_widths))]
     tower._moments = moments.__getitem__  # type: ignore[method-assign, assignment]
     net = tower.net
@@ -107,7 +106,7 @@ class ActiveConvolution(nn.Module):
 
 
 class LastPosition(nn.Module):
-    """A module over (B, T, W) that maps each position by itself, run on the last one only; the others come out as 0."""
+    """A module over (B, T, W) that maps each position by itself. It runs on the last position only; others are 0."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

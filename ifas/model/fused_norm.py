@@ -1,7 +1,7 @@
 """The RMSNorm of a language model in one kernel of a GPU, where transformers takes six.
 
-Beside its matrix products, a large model on a GPU mostly moves bytes: the six read and write every hidden state in
-float32, and training keeps what they make. A CPU gains nothing.
+Apart from matrix products, a large model on a GPU is limited by memory traffic: the six kernels read and write every
+hidden state in float32, and training keeps their results. On a CPU there is nothing to gain.
 """
 
 from __future__ import annotations

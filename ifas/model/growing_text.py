@@ -11,9 +11,9 @@ BROKEN = "\ufffd"
 class GrowingText:
     """Turns tokens into pieces of text that, joined, are `IfasProcessor.text` of all tokens.
 
-    All tokens are decoded at each step: what a token says may depend on those before it (a leading space, bytes of one
-    character). What may still change is kept back: bytes that are no whole character yet; and the last word where the
-    tokenizer tidies up spaces, as it joins what follows to it.
+    All tokens are decoded at each step, since the text of a token may depend on those before it (a leading space, bytes
+    of one character). Text that may still change is held back: bytes that do not make a whole character yet, and the
+    last word where the tokenizer cleans up spaces, since punctuation may be joined to it.
     """
 
     def __init__(self, processor: IfasProcessor) -> None:

@@ -84,7 +84,7 @@ class IfasModel(PreTrainedModel):
         return text_BTW.masked_scatter(holes_BT.unsqueeze(-1), image_BQW.to(text_BTW.dtype))
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor, parts: Tensor) -> LossSums:
-        """Loss sums of a batch; see `loss`. Only the answer's positions pass the language model's head.
+        """Loss sums of a batch; see `loss`. The language model's head runs on the answer's positions only.
 
         Sequences are padded on the right. A causal model's answer positions never look at what follows them, so no
         attention mask is needed, and the padding changes nothing.

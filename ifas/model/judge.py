@@ -1,7 +1,7 @@
 """The inference engine: scores from one prefill, explanations decoded from the same prefill when asked for.
 
-Evaluation and serving use it, so that the number judged by is one number wherever it is computed. Prompts have one
-length and no padding: a picture's answer does not depend on its neighbours in a batch (scores to 1e-5 in float32).
+Evaluation and serving both use it, so a picture has the same score in both. Prompts have one length and no padding:
+a picture's answer does not depend on the others in its batch (scores to 1e-5 in float32).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from ifas.model.fast import speed_up
 from ifas.model.growing_text import GrowingText
 from ifas.model.processor import IfasProcessor, Pixels
 
-#: Pictures that go through the model at once; more are taken in several goes.
+#: Pictures that go through the model at once.
 BATCH = 16
-#: Of these, pictures that a CPU takes through the vision tower at once: more maps would not stay in its cache.
+#: Of these, pictures that go through the vision tower at once on a CPU: maps of more would not fit into its cache.
 SEE_ON_CPU = 4
 #: Threads that resize pictures while the model is busy with others.
 RESIZERS = 4
@@ -142,7 +142,7 @@ class Judge:
 
         Args:
             images: B uint8 RGB pictures (H, W, 3).
-            verdicts: True for bona fide, as the threshold decided; None takes the likelier of Yes and No.
+            verdicts: True for bona fide, as the threshold decided; None takes Yes or No, whichever is likelier.
         """
         if verdicts is None:
             return [judged.text for judged in self.answer(images)]
@@ -225,7 +225,7 @@ class Judge:
             for count in {1, self.batch}:  # one picture is a shape of its own, every other number is one shape
                 self._start(torch.zeros(count, 3, side, side, dtype=torch.uint8))
         except Exception as error:
-            # Whatever the compiler raises, it is no bug of the model: the same code has run without it.
+            # Whatever the compiler raises is not the model's fault: the same code has run without compiling.
             reason = str(error).strip().splitlines()[0]
             raise ConfigError(
                 f"torch.compile failed: {type(error).__name__}: {reason}", "install g++, or load without `compile`"

@@ -154,7 +154,7 @@ def part_sums(nll_N: Tensor, parts_N: Tensor, samples_N: Tensor, batch: int) -> 
     """
     masks_N2 = torch.stack([parts_N == JUDGMENT, parts_N == INTERPRETATION], dim=1)
     members_BN = samples_N == torch.arange(batch, device=samples_N.device)[:, None]
-    # Chosen, not multiplied by 0 or 1: a sample's NaN stays its own. And no index_add, whose order varies on a GPU.
+    # Selected, not multiplied by 0 or 1, so that a NaN stays in its sample. No index_add: its order varies on a GPU.
     chosen_BN2 = members_BN[:, :, None] & masks_N2
     return LossSums(
         sums_B2=torch.where(chosen_BN2, nll_N[None, :, None], 0).sum(dim=1),
@@ -163,7 +163,7 @@ def part_sums(nll_N: Tensor, parts_N: Tensor, samples_N: Tensor, batch: int) -> 
 
 
 def lopsided(sums_2: Tensor, counts_2: Tensor, alpha: float) -> Tensor:
-    """This share's contribution to `alpha * L_judgment + (1 - alpha) * L_interpretation`, a scalar.
+    """The contribution of one share of the batch to `alpha * L_judgment + (1 - alpha) * L_interpretation`, a scalar.
 
     Args:
         sums_2: sums of one share of the batch.

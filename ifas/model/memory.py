@@ -12,8 +12,8 @@ N parameters, M of them trained, P workers, w bytes per number in the training p
 Stages 1 to 3 keep the float32 copy in fp32, too. Buckets: gradients on their way between workers are collected in
 buffers of 5e8 numbers (DeepSpeed's default): one in stage 3, one in stage 2, and with GPUs, where communication
 overlaps with the backward pass, two in stages 1 and 2. In stage 3, up to 1e9 whole weights are gathered at a time
-(DeepSpeed's stage3_max_live_parameters). Activations: see `dry_run`. While the optimizer steps, these are gone; it
-holds the gradients in float32 and one more temporary of the same size instead.
+(DeepSpeed's stage3_max_live_parameters). Activations: see `dry_run`. While the optimizer steps, activations are gone;
+it holds the gradients in float32 and one more temporary of the same size instead.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def training_memory(parameters: int, trainable: int, activations: int, train: Tr
     own = trainable if stage == 0 else -(-trainable // shares)
     copy = 0 if stage == 0 and wide == 4 else 4
     overlaps = train.gpus_per_worker > 0
-    # A CPU has pages for what was written to a buffer only, and more than the gradients never is.
+    # On a CPU, memory is taken only for the part of a buffer that was written, which is at most the gradients.
     bucket = BUCKET if overlaps else min(BUCKET, trainable)
     buckets = {0: 0, 1: 2 if overlaps else 0, 2: 2 if overlaps else 1, 3: 1}[stage] * bucket * wide
     if stage == 3 and shares > 1:

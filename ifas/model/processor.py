@@ -1,10 +1,10 @@
 """Pictures and text -> the model's inputs, and its answers back to text. Training and serving share it.
 
 The sequence is `prompt | verdict | interpretation`: the chat template's prompt with the image tokens before the one
-fixed question, then the answer "Yes. <caption>" or "No. <caption>" and the end token. Other questions are only put in
-training, by alignment. Our choices, not stated in the
-paper: full frame, resized without keeping the aspect ratio; no system prompt, which would say nothing about the
-picture; the end token belongs to the interpretation; a caption longer than `max_answer_tokens` is cut.
+fixed question, then the answer "Yes. <caption>" or "No. <caption>" and the end token. Other questions are asked only in
+training, by alignment. Our choices, not stated in the paper: full frame, resized without keeping the aspect ratio; no
+system prompt, which would say nothing about the picture; the end token belongs to the interpretation; a caption longer
+than `max_answer_tokens` is cut.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ class IfasProcessor:
         user = {"role": "user", "content": content}
         options = {"tokenize": False, "add_generation_prompt": True}
         try:
-            # An empty system message keeps templates from putting in a default one.
+            # An empty system message keeps templates from adding a default one.
             text = self.tokenizer.apply_chat_template([{"role": "system", "content": ""}, user], **options)
-        except TemplateError:  # some templates know no system role
+        except TemplateError:  # some templates have no system role
             text = self.tokenizer.apply_chat_template([user], **options)
         return str(text)
 

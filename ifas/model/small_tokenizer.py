@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-#: Sentences in the manner of the captions; frequent words become one token, everything else falls back to bytes.
+#: Sentences like those of the captions; frequent words become one token, everything else falls back to bytes.
 CORPUS = (
     "Is this photo of a real person? Yes. No.",
     "A person looks at the camera in an office, natural skin texture and soft light, sharp background.",

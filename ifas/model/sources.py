@@ -14,6 +14,8 @@ from ifas.core.files import replacing
 from ifas.core.home import home
 
 PACKAGE = "package:"
+#: Weights of a tower in a folder that transformers does not load itself.
+WEIGHTS_FILE = "model.safetensors"
 
 
 def weights_home() -> Path:
@@ -99,7 +101,7 @@ def _efficientnet_lite0(package: Path, target: Path) -> None:
     # weights_only: the unpickler builds tensors and nothing else.
     state = torch.load(_one(package, "*.pth"), map_location="cpu", weights_only=True)
     kept = {name: tensor.contiguous() for name, tensor in state.items() if not name.startswith("_fc.")}
-    save_file(kept, target / "model.safetensors")
+    save_file(kept, target / WEIGHTS_FILE)
 
 
 #: Source -> (module that carries the weights, conversion into a folder). To add one, add a line.

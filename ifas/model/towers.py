@@ -91,7 +91,7 @@ class EfficientNetLite0Tower(nn.Module):
     A convolutional network has no class token, and GAC needs one global token per level: the pooled (spatial mean)
     output of each of the seven stages stands in for the class token of each layer. Stages end without an activation or
     a norm; over the demo's pictures their channels have means of -10 to 8 and spreads of 0.2 to 3. Each is brought to
-    one scale by what the last BatchNorms of its blocks say of it; a picture's mean varies less than its pixels do,
+    one scale by the moments in the last BatchNorms of its blocks. A picture's mean varies less than its pixels do,
     hence `POOLED`.
     """
 

@@ -20,7 +20,7 @@ class Inject(Protocol):
 
 
 class Merge(Protocol):
-    """Puts all adapters of a kind into the plain weights of a part, and removes them; does nothing without any."""
+    """Merges all adapters of a kind into the plain weights of a part and removes them; without any, does nothing."""
 
     def __call__(self, part: nn.Module) -> None: ...
 

@@ -12,7 +12,7 @@ from torch import nn
 from ifas.core.config import VisionConfig
 from ifas.core.errors import ConfigError
 from ifas.model import architectures
-from ifas.model.sources import resolve, unreachable
+from ifas.model.sources import WEIGHTS_FILE, resolve, unreachable
 from ifas.model.towers import new_tower
 
 #: Fields of the vision configs of transformers that decide what a tower computes.
@@ -47,7 +47,7 @@ def tower_config(config: VisionConfig, *, download: bool = True) -> dict[str, An
         native = fields.pop("image_size", None)
         fields = {**fields, **config.shape}
         patch = fields.get("patch_size", _vision_classes(config.kind)[0]().patch_size)
-        # Some models are published for a size that leaves a rest, which their convolution drops.
+        # Some models are published for a size that is no multiple of the patch; their convolution drops the rest.
         if config.image_size not in (native, config.image_size // patch * patch):
             raise ConfigError(
                 f"model.vision.image_size {config.image_size} is no multiple of the patch size {patch}",
@@ -111,7 +111,7 @@ def load_tower(config: VisionConfig) -> nn.Module:
         else:
             from safetensors.torch import load_file
 
-            tower.net.load_state_dict(load_file(Path(folder) / "model.safetensors"))  # type: ignore[union-attr]
+            tower.net.load_state_dict(load_file(Path(folder) / WEIGHTS_FILE))  # type: ignore[union-attr]
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise unreachable(config.source, error) from error
     return tower

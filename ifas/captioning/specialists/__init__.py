@@ -1,8 +1,8 @@
 """Visual specialists: each measures one thing on a picture and knows the clause that may then be said.
 
-The idea is that of DCE (arXiv 2412.14233): evidence decides what a caption says, not the other way round. A specialist
-is a module of this package with a `SPECIALIST`; to add one, add a file. Specialists never see the label; `clauses`
-decides afterwards what may be said of a picture so labelled.
+The idea is that of DCE (arXiv 2412.14233): a caption says only what was measured. A specialist is a module of this
+package with a `SPECIALIST`; to add one, add a file. Specialists never see the label; `clauses` decides afterwards which
+of their clauses fit it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Specialist(Protocol):
     Attributes:
         name: unique.
         clause: what may be said, without naming a medium.
-        words: a caption that holds one of them says it already.
-        supports: spoof types of which the clause may be said; `live` for bona fide.
-        refutes: spoof types that full confidence speaks against. What other things than the medium can bring about
-            refutes nothing, and the colour of a rim does not tell a print from a replay.
+        words: a caption that contains one of them already says the clause. The clause itself contains one.
+        supports: spoof types whose pictures may get the clause; `live` for bona fide.
+        refutes: spoof types that a fully confident measurement contradicts. Empty where something else than an attack
+            medium can cause the measurement; and a dark or bright rim alone does not tell a print from a replay.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A sharp face before a soft background: something stands in front of something else. A mask does, as well."""
+"""A sharp face before a soft background: a real person or object stands before it. A mask looks the same."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Depth:
     refutes = frozenset[str]()
 
     def measure(self, seen: Measured) -> Measurement:
-        """Nothing is said where a straight border runs beside the head: the depth may be that of a photo."""
+        """Nothing is said where a straight border runs beside the head: a photo on a sheet may itself show depth."""
         step = seen.values["face_sharpness"] - seen.values["surround_sharpness"]
         flat = max(seen.values["bright_border"], seen.values["dark_border"])
         return Measurement(step, ramp(step, 0.15, 0.45) * (1 - ramp(flat, 0.4, 0.6)))

@@ -1,4 +1,4 @@
-"""Pale colours and raised blacks: inks on paper reach fewer colours than skin before the lens."""
+"""Pale colours and no real black: printed ink shows fewer colours than real skin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hand at the edge of the picture, beside head and shoulders: somebody holds what is before the camera."""
+"""A hand at the edge of the picture, beside head and shoulders: somebody may be holding a sheet, device or mask."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Holder:
     name = "holder"
     clause = "a hand reaches in at the edge of the picture"
     words = ("hand", "finger")
-    #: Nothing is said yet: walls and wood have the colour of skin, so three of ten readings are hands.
+    #: No caption says it yet: walls and wood have the colour of skin, so only three of ten readings are hands.
     supports = frozenset[str]()
     refutes = frozenset[str]()
 

@@ -1,4 +1,4 @@
-"""Face and surroundings equally sharp, as on one flat sheet. A small lens shows a living scene so, too."""
+"""Face and surroundings are equally sharp, as on a flat sheet. With a small lens a real scene looks the same."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLANK = -5.5
 
 
 class Planarity:
-    """Sharpness of the face above that of its surround, log10 of the Laplacian's variance; 0 is one focus."""
+    """Sharpness of the face above that of its surround, log10 of the Laplacian's variance; 0 means equally sharp."""
 
     name = "planarity"
     clause = "face and background lie in one flat plane of focus"
@@ -25,7 +25,7 @@ class Planarity:
     refutes = frozenset[str]()
 
     def measure(self, seen: Measured) -> Measurement:
-        """Said where both differ by less than 0.55 of a decade, and neither is blank."""
+        """Said where the two differ by less than 0.55 (log10), and neither is blank."""
         face, surround = seen.values["face_sharpness"], seen.values["surround_sharpness"]
         return Measurement(
             face - surround, ramp(abs(face - surround), 1.0, 0.1) if min(face, surround) > BLANK else 0.0

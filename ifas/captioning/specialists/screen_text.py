@@ -11,9 +11,9 @@ from ifas.captioning.specialists import Measurement
 if TYPE_CHECKING:
     from ifas.captioning.measure import Measured
 
-#: Without a straight border in the picture no text is looked for: reading costs as much as all else together.
+#: Text is looked for only where a straight border is likely: reading takes as long as all other measurements together.
 LEAST_BORDER = 0.35
-#: Shortest text and least score that count; single letters are found in any texture.
+#: Shortest text and lowest score that count; single letters are found in any texture.
 SHORTEST, SUREST = 3, 0.8
 
 
@@ -51,7 +51,7 @@ class ScreenText:
         view = seen.view
         picture = np.rint(view.rgb * 255).astype(np.uint8)
         x0, y0, x1, y1 = view.face
-        # Wrinkles and teeth are no letters.
+        # The face is covered, as the reader takes wrinkles and teeth for letters.
         picture[y0:y1, x0:x1] = picture.mean(axis=(0, 1)).astype(np.uint8)
         read = _reader()(np.ascontiguousarray(picture[..., ::-1]))
         pairs = zip(read.txts or (), read.scores or (), strict=True)

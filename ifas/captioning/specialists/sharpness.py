@@ -1,4 +1,4 @@
-"""A face without fine detail: what was captured twice is soft, and so is what a bad lens saw once."""
+"""A face without fine detail: a picture of a picture is soft. So is a picture taken with a poor lens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small sharp highlights on the face: moulded plastic, latex or a glossy sheet; an oily forehead has them, too."""
+"""Small sharp highlights on the face: moulded plastic, latex or a glossy sheet. An oily forehead has them, too."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A model's own answers: sampled, to find what has to be corrected; greedy, to measure.
 
 Each token is drawn by inverting the distribution at one uniform number, and those numbers are a function of the seed,
-the picture and the draw alone: neither the batch nor the order of the pictures changes an answer (to rounding).
+the picture and the draw alone. So neither the batch nor the order of the pictures changes an answer, but for rounding.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Respondent:
             rows = [row for row, live in enumerate(verdicts) if live in group]
             if not rows:
                 continue
-            # Verdicts of different lengths would need padding between: a prefill each, so that none gets there.
+            # Verdicts of different lengths in one batch would need padding, so each has a prefill of its own.
             cache = prefilled[1] if len(rows) == len(verdicts) else self._prefill(pictures, draws)[1]
             if len(rows) < len(verdicts):
                 cache.batch_select_indices(torch.tensor(rows, device=self.model.device))

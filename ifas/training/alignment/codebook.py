@@ -1,10 +1,10 @@
 """The error codebook Q and the deterministic G of nSFT (arXiv 2411.14797): what is wrong with an answer, what to ask.
 
-A rule looks at an answer and decides only *which* facts are asked about: one that is not so (denial) and one that is
-(affirmation). What is answered comes from label and evidence alone (`turns`), so no rule can teach anything false,
-whatever the model wrote. The paper's G is GPT-4; short answers are paired by rules there, too (OCRVQA).
+A rule looks at an answer and decides only *which* facts are asked about: one that is false (denial) and one that is
+true (affirmation). The answers come from label and evidence alone (`turns`), so no rule can teach anything false,
+whatever the model wrote. The paper's G is GPT-4, but it also pairs short answers by rules (OCRVQA).
 
-Not built: counts and attributes of the face, and where it lies to the screen. No specialist measures them.
+Not built: questions about counts, attributes of the face, and its place on the screen. No specialist measures them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ifas.core.claims import Cues, Fact, Known, claimed, contradicts, holds, inv
 from ifas.core.taxonomy import ATTACKS
 from ifas.training.alignment.answers import Answer
 
-#: A cue is decisive, and missed when it is not said, from this confidence on.
+#: From this confidence on a cue is decisive: an explanation that does not say it has missed it.
 DECISIVE = 0.8
 
 
@@ -35,7 +35,7 @@ Rule = Callable[[Answer, Known, Cues], Iterator[Pair]]
 
 
 def verdict_flip(answer: Answer, known: Known, _cues: Cues) -> Iterator[Pair]:
-    """The verdict is not the label's."""
+    """The verdict contradicts the label."""
     if answer.live != known.live:
         live, attack = Fact("live"), Fact("attack")
         yield (attack, live) if known.live else (live, attack)
@@ -48,14 +48,14 @@ def contradiction(answer: Answer, known: Known, cues: Cues) -> Iterator[Pair]:
 
 
 def wrong_attack(answer: Answer, known: Known, _cues: Cues) -> Iterator[Pair]:
-    """An attack's text names a medium that it is not."""
+    """The text on an attack names a wrong medium."""
     if not known.live:
         for kind in invented_media(answer.text, known)[:1]:
             yield Fact("medium", kind), Fact("medium", known.spoof_type)
 
 
 def invented(answer: Answer, known: Known, cues: Cues) -> Iterator[Pair]:
-    """A medium before a living person, or a cue that no specialist supports."""
+    """The text names a medium on a bona fide picture, or a cue that no specialist supports."""
     if known.live:
         for kind in invented_media(answer.text, known)[:1]:
             yield Fact("medium", kind), None
@@ -65,7 +65,7 @@ def invented(answer: Answer, known: Known, cues: Cues) -> Iterator[Pair]:
 
 
 def missed_cue(answer: Answer, known: Known, cues: Cues) -> Iterator[Pair]:
-    """The surest cue of the picture is not said."""
+    """The text does not say the surest cue of the picture."""
     there = [name for name in cues if holds(Fact("cue", name), known, cues) and known.sure[name] >= DECISIVE]
     for name in sorted(there, key=lambda name: (-known.sure[name], name))[:1]:
         if name not in claimed(answer.text, cues):
@@ -83,9 +83,9 @@ CODEBOOK: Mapping[str, Rule] = {
 
 
 def corrections(answer: Answer, known: Known, cues: Cues) -> list[Correction]:
-    """What has to be corrected in an answer: pairs whose denied fact is known not to hold, and whose affirmed one does.
+    """What has to be corrected in an answer: pairs of a fact known to be false and a fact known to be true.
 
-    A fact that a rule asks for but label and evidence do not decide is replaced by one that they decide.
+    Where label and evidence do not decide the fact that a rule asks for, another fact that they decide takes its place.
     """
     found = []
     for error, rule in CODEBOOK.items():
@@ -97,9 +97,9 @@ def corrections(answer: Answer, known: Known, cues: Cues) -> list[Correction]:
 
 
 def _other(known: Known, cues: Cues, value: bool) -> Fact:
-    """A fact that holds or not, as asked: a cue or a medium where one is decided, else what the label says.
+    """A fact that is true or false, as `value` asks: a cue or a medium where one is decided, else what the label says.
 
-    Which of several is a hash of the picture, so that no question has the same answer on every picture.
+    A hash of the picture chooses among several, so that no question has the same answer on every picture.
     """
     facts = [*(Fact("cue", name) for name in cues), *(Fact("medium", kind) for kind in ATTACKS)]
     decided = [fact for fact in facts if holds(fact, known, cues) is value]

@@ -1,4 +1,4 @@
-"""The pictures whose answers are mined, and those on which the stage is measured: never the same, never test data."""
+"""The pictures whose answers are mined, and those on which the stage is measured: disjoint, and never test data."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def minable(rows: pd.DataFrame, held_out: Collection[str], most: int) -> list[Ex
         most: of them.
 
     Raises:
-        DataError: a row is not of the train split, not released, or its very picture is in another split, too.
+        DataError: a row is not of the train split, not released, or its picture is in another split as well.
     """
     return _chosen(_checked(rows, "train"), held_out, most)
 
@@ -51,7 +51,7 @@ def measurable(rows: pd.DataFrame, trained: Collection[str], most: int) -> list[
     """At most `most` development pictures, evenly over the spoof types, on which before and after are compared.
 
     Raises:
-        DataError: a row is not of the dev split, not released, or its very picture was trained on.
+        DataError: a row is not of the dev split, not released, or its picture was trained on.
     """
     return _chosen(_checked(rows, "dev"), trained, most)
 
@@ -91,7 +91,7 @@ def _chosen(rows: pd.DataFrame, forbidden: Collection[str], most: int) -> list[E
             f"{len(both)} pictures are on both sides of the split, the first is {both[0]}",
             "split the dataset again, by subject; validation names pictures that occur twice",
         )
-    # A sample id is a hash, so its order is random, and the same everywhere.
+    # A sample id is a hash, so its order is as good as random, and the same everywhere.
     ordered = rows.drop_duplicates("sample_id").sort_values("sample_id")
     turn = ordered.groupby("spoof_type").cumcount()
     ordered = ordered.assign(turn=turn).sort_values(["turn", "spoof_type"]).head(most).sort_values("sample_id")

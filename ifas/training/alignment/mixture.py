@@ -1,4 +1,4 @@
-"""What the second stage trains on: chosen answers and corrective turns, in equal share, Yes about as often as No."""
+"""What the second stage trains on: as many chosen answers as corrective turns, with Yes about as often as No."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ifas.training.alignment.examples import Example
 from ifas.training.alignment.turns import Turn, turn
 from ifas.training.job import Row
 
-#: Largest share that Yes or No may have among the turns, else the prior is learnt instead of the picture.
+#: Largest share of Yes or No among the turns. Else the model learns the more frequent answer, not to look at pictures.
 MOST_ALIKE = Fraction(55, 100)
 
 
@@ -73,7 +73,7 @@ def correctives(
 def balanced(found: Sequence[Corrective]) -> list[Corrective]:
     """The turns without the surplus of Yes or of No, among judged turns and among the others.
 
-    Pairs are balanced as they are made; a surplus comes from questions that two pairs share. A hash chooses what goes.
+    Each pair has one Yes and one No; a surplus comes from questions that two pairs share. A hash chooses what goes.
     """
     kept: set[int] = set()
     for judged in (True, False):
@@ -88,7 +88,7 @@ def balanced(found: Sequence[Corrective]) -> list[Corrective]:
 
 
 def mixture(chosen: Sequence[Row], turns: Sequence[Row], *, balance: bool, weighted: bool) -> tuple[Row, ...]:
-    """Chosen answers and turns with weights by which each of the two is half of what is drawn.
+    """Chosen answers and turns, with weights such that each kind is drawn half of the time.
 
     Args:
         chosen: the rows of the first stage.

@@ -15,7 +15,7 @@ from ifas.training.alignment.examples import Example
 
 Floats = npt.NDArray[np.float64]
 
-#: What one answer is: 1 or 0, or None where the measure does not speak of it.
+#: Whether one answer is a hit; None where the measure does not apply to it.
 Measure = Callable[[Answer, Example, Cues], bool | None]
 
 
@@ -55,7 +55,7 @@ def compare(
     """By measure: `before`, `after` (value, hits, n), `difference` and its 95 % `interval`.
 
     The bootstrap is paired and draws whole subjects, since pictures of one person are not independent; percentiles.
-    Where no interval can be had it is null.
+    Where there can be no interval it is null.
     """
     subjects = [example.subject for example in examples]
     compared = {}
@@ -76,7 +76,7 @@ def compare(
 
 
 def reference(examples: Sequence[Example], cues: Cues) -> dict[str, dict[str, Any]]:
-    """The measures on the right verdict and the caption that the model is to learn: what can be reached at best."""
+    """The measures on the right verdict and the caption that the model is to learn: the best it could reach."""
     answers = [Answer(example.known.live, example.caption) for example in examples]
     return {
         name: _share([measure(answer, example, cues) for answer, example in zip(answers, examples, strict=True)])

@@ -1,4 +1,4 @@
-"""The second stage from end to end: mine, correct, train on, measure, keep or not."""
+"""The second stage from end to end: mine answers, correct them, train on, measure, and keep the result or not."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def align(
     """Continues the training of the model in `first` on corrections of its own answers, and writes `out`.
 
     `out` is the second stage's model where its verdicts are not worse, else the first one; `training.json` and the
-    curve stay those of the first stage, and `alignment.json` beside them says what was found. A killed call goes on:
-    mined answers and checkpoints stay in `work`.
+    curve stay those of the first stage, and `alignment.json` beside them says what was found. After a kill the next
+    call continues: mined answers and checkpoints stay in `work`.
 
     Args:
         config, model_config, train_config: the second stage trains as the first did, with the steps and learning rates
@@ -68,7 +68,7 @@ def align(
         What `alignment.json` holds.
 
     Raises:
-        DataError: a picture to mine is not of the train split, or is in another split, too; or one can't be read.
+        DataError: a picture to mine is not of the train split, or is in another split as well; or one can't be read.
         TrainingError: of the second training.
     """
     examples = minable(rows, held_out, config.images)

@@ -1,7 +1,7 @@
-"""The words of a corrective turn. A fact is asked about; label and evidence answer.
+"""The words of a corrective turn: a question about a fact, and the answer that label and evidence give.
 
-No text repeats what it denies: the model would learn to write those very words after "No". A denial goes on with what
-the picture does show.
+No text repeats what it denies, or the model would learn to write those very words after "No". After "No" the text says
+what the picture does show.
 """
 
 from __future__ import annotations
