@@ -114,7 +114,7 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _once(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Runs an operation. Where it ran before on the same shapes, only the shape of its result is made: far quicker."""
+        """Runs an operation. Where it ran before on the same shapes, only the result's shape is made: far quicker."""
         key = (func, _shapes(args), _shapes(kwargs)) if _makes_new(func) else None
         if key in self.results:
             (shape, stride, dtype), flops = self.results[key]
