@@ -11,7 +11,7 @@ import pytest
 from drawn_faces import dataset
 
 from ifas.captioning import captioners
-from ifas.captioning.measure import Measured
+from ifas.captioning.measure import MEASUREMENTS, Measured
 from ifas.captioning.pictures import Pictures
 from ifas.captioning.protocol import Caption
 from ifas.captioning.scf import run_scf
@@ -47,7 +47,10 @@ class Similar:
 
     def write(self, pictures: Pictures) -> list[str]:
         distance = np.abs(pictures.features()[:, None] - self.features[None]).sum(-1)
-        return [f"{self.texts[i]} It was seen before." for i in distance.argmin(1)]
+        light = pictures.features()[:, MEASUREMENTS.index("brightness")]
+        return [
+            f"{self.texts[i]} Its light is {level:.3f}." for i, level in zip(distance.argmin(1), light, strict=True)
+        ]
 
     def save(self, folder: Path) -> None:
         folder.mkdir()
@@ -82,7 +85,12 @@ def test_a_captioner_with_a_tuning_of_its_own(tmp_path: Path, monkeypatch: pytes
     assert mine.tuned_on == (int(tuning.sum()), kept)
     assert 0 < len(kept) < int((tuning & attack).sum())
     # All attacks are captioned again, by what it was tuned to; bona fide pictures are not.
-    assert rows.loc[attack, "caption"].str.endswith("It was seen before.").all()
+    light = [json.loads(evidence)["brightness"] for evidence in rows["evidence"]]
+    for caption, level in zip(rows.loc[attack, "caption"], np.array(light)[attack], strict=True):
+        assert float(caption.rstrip(".").rpartition(" ")[2]) == pytest.approx(level, abs=1e-3)
+    # A picture that was learned is most similar to itself.
+    known = rows[tuning & rows["caption_kept"]]
+    assert [caption.partition(" Its light")[0] for caption in known["caption"]] == known["caption_general"].tolist()
     assert rows.loc[~attack, "caption"].tolist() == rows.loc[~attack, "caption_general"].tolist()
     assert json.loads((tmp_path / "out" / "captioner" / "kept.json").read_text()) == kept
     assert report.facts["captioner"] == "rim"
