@@ -23,11 +23,12 @@ def without_clauses(sentence: str, wrong: Callable[[str], object], joints: re.Pa
     the whole sentence goes: "" is returned.
 
     Args:
-        wrong: true of a clause that must not be said.
+        wrong: true of a clause that must not be said; a clause inside a sentence is given with a comma before it.
         joints: what separates clauses.
     """
     clauses = joints.split(sentence.rstrip(".!?"))
-    clean = [clause for clause in clauses if clause and not wrong(clause)]
+    # A comma before all but the first: a capital after it is a name, at the start of a sentence it is none.
+    clean = [clause for n, clause in enumerate(clauses) if clause and not wrong(f", {clause}" if n else clause)]
     if not clean or clean[0] != clauses[0]:
         return "", len(clauses)
     return ", ".join(clean) + ".", len(clauses) - len(clean)

@@ -114,7 +114,8 @@ def test_no_medium_without_a_clear_lead() -> None:
 
 
 def test_colour_words() -> None:
-    for rgb, word in (((0.9, 0.1, 0.1), "red"), ((0.1, 0.8, 0.2), "green"), ((0.5, 0.5, 0.5), "grey")):
+    words = {"red": (0.9, 0.1, 0.1), "green": (0.1, 0.8, 0.2), "grey": (0.5, 0.5, 0.5), "brown": (0.4, 0.2, 0.1)}
+    for word, rgb in words.items():
         assert colour_word(np.array(rgb)) == word
 
 

@@ -25,6 +25,10 @@ FORBIDDEN = [
     ("A portrait of Marie, glossy paper.", NOTHING_LEFT),
     ("Two women and a boy in front of a monitor.", "Two people and a person in front of a monitor."),
     ("The actress smiles on a screen.", "The person smiles on a screen."),
+    ("A screen is bright, Angela smiles.", "A screen is bright."),
+    ("A sheet of paper and Angela in dim light.", "A sheet of paper."),
+    ("A sheet of paper, held by Angela, in dim light.", "A sheet of paper, in dim light."),
+    ("A female person before a wall.", "A person before a wall."),
 ]
 
 

@@ -68,6 +68,12 @@ def test_bootstrap_says_why_there_is_no_interval() -> None:
     assert "switched off" in off
 
 
+def test_resamples_without_bona_fide_or_attacks_are_left_out() -> None:
+    scores, live = np.array([0.9, 0.3, 0.25, 0.8, 0.5]), np.array([True, False, True, False, False])
+    spread = subject_bootstrap({"auc": metrics.auc_of}, scores, live, list("abcde"), resamples=200, seed=0)
+    assert spread["auc"] == (0.0, 1.0)
+
+
 def test_bootstrap_is_seeded_and_fast() -> None:
     rng = np.random.default_rng(0)
     scores, live = rng.random(400), rng.random(400) < 0.4

@@ -119,7 +119,11 @@ def test_gallery_shows_the_worst_mistakes_and_shares_the_rest(predictions: pd.Da
     assert min(map(len, chosen.values())) >= 2
     worst = rows[(rows["label"] == "spoof") & (rows["score"] >= threshold)]["score"].max()
     assert rows.loc[chosen["false_accepts"][0], "score"] == worst
-    # Typical right ones come from different spoof types.
-    kinds = rows.loc[choose(rows, threshold, 40)["right_rejects"][:3], "spoof_type"]
-    assert kinds.nunique() >= 2
+    worst = rows[(rows["label"] == "live") & (rows["score"] < threshold)]["score"].min()
+    assert rows.loc[chosen["false_rejects"][0], "score"] == worst
+    # Typical right ones come from the spoof types in turn, and of one type from the domains in turn.
+    typical = rows.loc[choose(rows, threshold, 40)["right_rejects"]]
+    assert typical["spoof_type"].iloc[:3].nunique() >= 2
+    prints = typical[typical["spoof_type"] == "print"]["domain"]
+    assert prints.iloc[0] != prints.iloc[1]
     assert choose(rows.iloc[:0], threshold, 12) == {group: [] for group in GROUPS}

@@ -146,3 +146,21 @@ def test_explanation_scores(predictions: pd.DataFrame) -> None:
     # "newspaper" names no paper: contradicts the rejection. The dummy agrees, but is the wrong medium.
     assert after["explanation_agreement"]["hits"] == before["explanation_agreement"]["hits"] - 1
     assert after["explanation_medium"]["hits"] == len(caught) - 2
+
+
+def test_of_equally_bad_species_the_one_with_fewer_pictures_is_the_worst(predictions: pd.DataFrame) -> None:
+    attack = (predictions["split"] == "test") & (predictions["domain"] == "kiosk") & (predictions["label"] == "spoof")
+    predictions.loc[attack, "score"] = 1.0
+    few = predictions.index[attack & (predictions["pai_species"] == "replay.phone")][1:]
+    target = evaluate(unexplained(predictions.drop(few)), PROTOCOL, CONFIG)["slices"]["target"]
+    assert target["apcer"]["print.a4"]["value"] == target["apcer_max"]["value"] == 1
+    assert (target["apcer_max"]["species"], target["apcer_max"]["n"]) == ("replay.phone", 1)
+
+
+def test_a_domain_outside_the_protocol_has_a_slice_of_its_own(predictions: pd.DataFrame) -> None:
+    without = ProtocolConfig(source_domains=("office",), target_domains=("kiosk",))
+    tree = evaluate(unexplained(predictions), without, CONFIG)
+    street = int(((predictions["split"] == "test") & (predictions["domain"] == "street")).sum())
+    assert tree["slices"]["domain:street"]["n"] == street > 0
+    lit = [figures["n"] for name, figures in tree["slices"].items() if name.startswith("illumination:")]
+    assert sum(lit) == tree["slices"]["source_test"]["n"] + tree["slices"]["target"]["n"]
