@@ -38,8 +38,7 @@ def demo_data(
     """Make the synthetic demo data set: people, prints, replays and masks before simulated cameras."""
     prepare()
     from ifas.cli.show import following
-    from ifas.simulator import make_demo
-    from ifas.simulator.contact import check_sheet, contact_sheet
+    from ifas.simulator import check_sheet, contact_sheet, make_demo
 
     if sheet is not None:
         check_sheet(sheet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,14 @@ def verify(dataset_dir: Path, *, called: str = "") -> dict[str, Any]:
     for name, shard in index["shards"].items():
         check_shard(dataset_dir / SHARDS_DIR / name, shard, f"shard {name} of {where}")
     return index
+
+
+def class_counts(classes: Mapping[tuple[str, str, str], int]) -> dict[str, dict[str, dict[str, int]]]:
+    """Images by domain, split and spoof type, as the index holds them; from counts by (domain, split, spoof type)."""
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for (domain, split, kind), n in sorted(classes.items()):
+        counts.setdefault(domain, {}).setdefault(split, {})[kind] = n
+    return counts
 
 
 def shard_hash(shard: dict[str, Any]) -> str:

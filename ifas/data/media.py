@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from ifas.core.errors import ImageRefused
 from ifas.core.imaging import ImageLimits
 from ifas.data.readers import RawSample, Refusal
+from ifas.data.still import Still
+from ifas.data.video.ingest import frames_of
 from ifas.data.video.plan import FramePlan
 
 
-@dataclass(frozen=True)
-class Still:
-    """One encoded image. `sample` is that of the medium, with frame, track, box and quality filled in."""
-
-    sample: RawSample
-    data: bytes | memoryview
-
-
-class Room:
+class ReadBuffer:
     """Memory that files are read into, one after the other. To take fresh memory for each costs more than hashing it.
 
     What it has read is valid until it reads again.
@@ -42,20 +35,18 @@ class Room:
 
 
 def stills(
-    sample: RawSample, limits: ImageLimits, frames: FramePlan, room: Room | None = None
+    sample: RawSample, limits: ImageLimits, frames: FramePlan, buffer: ReadBuffer | None = None
 ) -> Iterator[Still | Refusal]:
     """The still images of one medium, in the order of its frames; a medium that can't be read is one refusal.
 
     Args:
         frames: which frames of a video are taken; an image file is taken as it is.
-        room: where image files are read to; None: fresh memory for each.
+        buffer: where image files are read to; None: fresh memory for each.
     """
     try:
         if sample.container == "image":
-            yield Still(sample, (room.read if room else read_limited)(sample.path, limits))
+            yield Still(sample, (buffer.read if buffer else read_limited)(sample.path, limits))
         else:
-            from ifas.data.video.ingest import frames_of
-
             yield from frames_of(sample, limits, frames)
     except ImageRefused as error:
         yield Refusal(sample.source, error.what, "read")
@@ -64,5 +55,5 @@ def stills(
 
 
 def read_limited(path: str | Path, limits: ImageLimits) -> bytes:
-    """As `Room.read`, into memory of its own."""
-    return bytes(Room(0).read(path, limits))
+    """As `ReadBuffer.read`, into memory of its own."""
+    return bytes(ReadBuffer(0).read(path, limits))

@@ -6,7 +6,6 @@ down to the last byte.
 
 from __future__ import annotations
 
-import fcntl
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from ifas.core.files import remove, replacing, sha256_file
 from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, read_manifest
 from ifas.data.dataset import check_hash, check_name, read_index, verify
 from ifas.data.dvc_repo import CONFIG, DvcConfig, DvcFailed, clean, clone, dvc, explain, forget, git, held, is_url
+from ifas.data.locking import locked
 from ifas.data.registry_setup import set_up
 from ifas.data.revisions import (
     FOLDER,
@@ -92,23 +92,31 @@ class Registry:
         set_up(path, remote, endpoint)
         return cls(path)
 
-    def publish(self, dataset_dir: Path, *, message: str = "") -> Published:
+    def publish(self, dataset_dir: Path, *, message: str = "", onto: str = "") -> Published:
         """Adds a dataset folder as a new revision: pushes its bytes to the remote, then commits and tags.
 
         The content of the newest revision again gives that revision. When the remote can't be reached there is no
         commit, and when the process is killed the next call completes the work. One publisher at a time; others wait.
 
+        Args:
+            onto: the commit that published what the folder was made from; empty: it may replace any.
+
         Raises:
             CorruptShardError: the folder's files are not those of its index.
-            RegistryError: no registry there, or the remote can't be used; the registry is as it was before.
+            RegistryError: no registry there, the remote can't be used, or the newest revision is another one than
+                `onto`; the registry is as it was before.
         """
         repo = self._local()
         name = str(verify(dataset_dir)["name"])
         check_name(name)
-        with _locked(repo):
+        with locked(_lock_file(repo)):
             _, url = self._config(repo).remote()
             _check_folder(url)
             undo(repo, name)
+            if onto and last_change(repo, "HEAD", name) != onto:
+                raise RegistryError(
+                    f"{name} has got a new revision since {onto[:10]}, on which this one is built", "run it again"
+                )
             record = record_of(dataset_dir)
             changed = read_record(repo, "HEAD", name) != record
             try:
@@ -299,8 +307,5 @@ def _check_folder(url: str) -> None:
         )
 
 
-@contextmanager
-def _locked(repo: Path) -> Iterator[None]:
-    with (Path(git(repo, "rev-parse", "--absolute-git-dir")) / "ifas-publish.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _lock_file(repo: Path) -> Path:
+    return Path(git(repo, "rev-parse", "--absolute-git-dir")) / "ifas-publish.lock"

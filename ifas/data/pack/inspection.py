@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from ifas.core.errors import ImageRefused
 from ifas.core.imaging import ImageLimits, header
-from ifas.data.media import Room, Still, stills
+from ifas.data.media import ReadBuffer, stills
 from ifas.data.readers import RawSample, Refusal
+from ifas.data.still import Still
 from ifas.data.video.plan import FramePlan
 
 
@@ -31,10 +32,10 @@ class Inspected(NamedTuple):
 
 
 def inspect(
-    sample: RawSample, limits: ImageLimits, frames: FramePlan, room: Room | None = None
+    sample: RawSample, limits: ImageLimits, frames: FramePlan, buffer: ReadBuffer | None = None
 ) -> Iterator[Inspected | Refusal]:
     """What became of each still image of a sample, in order."""
-    for found in stills(sample, limits, frames, room):
+    for found in stills(sample, limits, frames, buffer):
         if isinstance(found, Refusal):
             yield found._replace(pai_species=sample.pai_species, domain=sample.domain)
         else:

@@ -17,7 +17,7 @@ from ifas.core.files import remove, replacing, sha256_file, sha256_json, write_j
 from ifas.core.imaging import ImageLimits
 from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, SHARDS_DIR
 from ifas.core.progress import Progress
-from ifas.data.dataset import FORMAT, check_name
+from ifas.data.dataset import FORMAT, check_name, class_counts
 from ifas.data.pack.crew import Crew
 from ifas.data.pack.journal import journal_beside, missing
 from ifas.data.pack.ledger import Duplicate, Ledger
@@ -283,9 +283,6 @@ def _index(
     duplicates: list[Duplicate],
     beside: Path,
 ) -> dict[str, Any]:
-    counts: dict[str, dict[str, dict[str, int]]] = {}
-    for (domain, split, kind), n in sorted(counted.classes.items()):
-        counts.setdefault(domain, {}).setdefault(split, {})[kind] = n
     return {
         "format": FORMAT,
         "name": name,
@@ -295,7 +292,7 @@ def _index(
         "licences": dict(sorted(counted.licences.items())),
         "rows": counted.rows,
         "subjects": len(counted.subjects),
-        "counts": counts,
+        "counts": class_counts(counted.classes),
         "shards": {s.name: {"ids_sha256": s.ids_sha256, "rows": s.rows, "bytes": s.bytes} for s in shards},
         "manifest_sha256": sha256_file(beside / MANIFEST_FILE),
         "refused": [r._asdict() for r in refused],

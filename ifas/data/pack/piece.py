@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ifas.core.files import read_json, replacing, sha256_file, write_json
 from ifas.core.imaging import ImageLimits
 from ifas.core.manifest import SHARDS_DIR
-from ifas.data.media import Room
+from ifas.data.media import ReadBuffer
 from ifas.data.pack.inspection import Inspected, inspect
 from ifas.data.pack.plan import Piece
 from ifas.data.readers import Refusal
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ROWS_FILE, PIECE_FILE = "rows.parquet", "piece.json"
 #: Files up to this size are read into memory used before; to take fresh memory for each costs more than hashing it.
-ROOM = 2**20
+BUFFER_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +72,12 @@ def pack_piece(piece: Piece, folder: Path, options: Options, count: Callable[[],
     refused: list[Refusal] = []
     again: list[tuple[str, str, str]] = []
     known: set[str] = set()
-    room = Room(ROOM)
+    buffer = ReadBuffer(BUFFER_BYTES)
     with replacing(piece_folder(folder, piece)) as beside:
         beside.mkdir()
         with ShardWriter(beside, options.shard_bytes) as writer:
             for sample in piece.samples:
-                for found in inspect(sample, options.limits, options.frames, room):
+                for found in inspect(sample, options.limits, options.frames, buffer):
                     if isinstance(found, Refusal):
                         refused.append(found)
                     elif found.sample_id in known:

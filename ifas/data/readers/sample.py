@@ -16,7 +16,6 @@ Container = Literal["image", "video", "hdf5"]
 #: File name endings that readers take for images. What a file really holds is decided when it is decoded.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 VIDEO_SUFFIXES = frozenset({".avi", ".mov", ".mp4", ".mkv", ".m4v"})
-HDF5_SUFFIXES = frozenset({".hdf5", ".h5"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,51 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from ifas.core.errors import ImageRefused
 from ifas.core.imaging import ImageLimits
+from ifas.data.video.display import check_size, progressive, shown, square_pixels
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    import av
 
-    #: One frame: uint8 RGB (H, W, 3).
-    Frame: TypeAlias = npt.NDArray[np.uint8]
+    from ifas.data.video.display import Frame
 
 #: A longer video is refused: bona fide and attack clips of all datasets are far shorter.
 LONGEST_FRAMES = 20_000
+#: Frames a second where a video does not say them.
+USUAL_RATE = 25
 
 
 def video_frames(path: Path, limits: ImageLimits) -> Iterator[tuple[Frame, float]]:
-    """Frames and their time in seconds, in order of presentation.
+    """Frames as a player shows them, and their time in seconds from the first, in order of presentation.
 
     A file that ends early gives the frames before its end.
 
     Raises:
-        ImageRefused: no video that can be decoded, too many pixels, or too many frames.
+        ImageRefused: no video that can be decoded, too many or too few pixels, too many frames, a size that changes, or
+            colours or a rotation that can't be shown faithfully (see `display`).
     """
     import av
 
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
-            if not container.streams.video:
-                raise ImageRefused("file holds no video stream")
-            stream = container.streams.video[0]
-            if stream.codec_context is None:
-                raise ImageRefused("video's codec is not known")
-            width, height = stream.codec_context.width, stream.codec_context.height
-            if width * height > limits.max_pixels:
-                raise ImageRefused(f"video has {width}x{height} pixels, the limit is {limits.max_pixels}")
-            if min(width, height) < limits.min_side:
-                raise ImageRefused(f"video is {width}x{height}, the smallest side allowed is {limits.min_side}")
-            rate = float(stream.average_rate or 25)
+            stream = _picture_stream(container)
+            # A pixel without a shape of its own is square.
+            aspect = float(stream.sample_aspect_ratio or 1)
+            stored = stream.codec_context.width, stream.codec_context.height
+            check_size(*square_pixels(*stored, aspect), limits)
             number = 0
+            clock = _Clock(stream)
             try:
-                for frame in container.decode(stream):
+                size: tuple[int, ...] = ()
+                for frame in progressive(container.decode(stream), stream):
                     if number >= LONGEST_FRAMES:
                         raise ImageRefused(f"video has more than {LONGEST_FRAMES} frames")
-                    yield frame.to_ndarray(format="rgb24"), number / rate  # type: ignore[misc]
+                    picture = shown(frame, aspect, limits)
+                    if number and picture.shape != size:
+                        raise ImageRefused("video changes its size on the way", "cut it where the size changes")
+                    size = picture.shape
+                    yield picture, clock.of(frame)
                     number += 1
             except av.FFmpegError as error:
                 if not number:
@@ -57,6 +59,38 @@ def video_frames(path: Path, limits: ImageLimits) -> Iterator[tuple[Frame, float
                 raise ImageRefused("video holds no frame that can be decoded")
     except av.FFmpegError as error:
         raise ImageRefused(f"video can't be decoded ({type(error).__name__})") from error
+
+
+def _picture_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """The first video stream that is no cover picture."""
+    import av
+
+    if not container.streams.video:
+        raise ImageRefused("file holds no video stream")
+    moving = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not moving:
+        raise ImageRefused("file holds a cover picture and no video stream")
+    if moving[0].codec_context is None:
+        raise ImageRefused("video's codec is not known")
+    return moving[0]
+
+
+class _Clock:
+    """Times of frames, which need not be equally far apart. Where the file has none, the mean rate counts."""
+
+    def __init__(self, stream: av.VideoStream) -> None:
+        self._step = 1 / float(stream.average_rate or USUAL_RATE)
+        self._first: float | None = None
+        self._last = -self._step
+
+    def of(self, frame: av.VideoFrame) -> float:
+        """Seconds from the first frame; grows from call to call."""
+        said = frame.time
+        if said is not None and self._first is None:
+            self._first = said - self._last - self._step
+        since = self._last if said is None or self._first is None else said - self._first
+        self._last = since if since > self._last else self._last + self._step
+        return self._last
 
 
 def hdf5_frames(path: Path, limits: ImageLimits) -> Iterator[tuple[Frame, float]]:

@@ -16,7 +16,7 @@ from ifas.core.errors import ConfigError, unknown_key
 from ifas.data.video.boxes import Box
 
 if TYPE_CHECKING:
-    from ifas.data.video.decode import Frame
+    from ifas.data.video.display import Frame
 
 
 @dataclass(frozen=True)

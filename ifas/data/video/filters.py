@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from ifas.data.video.boxes import Box
-    from ifas.data.video.decode import Frame
+    from ifas.data.video.display import Frame
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ifas.core.imaging import ImageLimits
-from ifas.data.media import Still
 from ifas.data.readers import RawSample, Refusal
+from ifas.data.still import Still
 from ifas.data.video.boxes import Box, smoothed
 from ifas.data.video.decode import hdf5_frames, video_frames
 from ifas.data.video.detector import detector
@@ -18,7 +18,7 @@ from ifas.data.video.plan import FramePlan
 from ifas.data.video.tracker import FaceTracker, Seen
 
 if TYPE_CHECKING:
-    from ifas.data.video.decode import Frame
+    from ifas.data.video.display import Frame
 
 READ = {"video": video_frames, "hdf5": hdf5_frames}
 JPEG_QUALITY = 95

@@ -14,8 +14,8 @@ from ifas.core.errors import unknown_key
 from ifas.data.video.boxes import Box, iou
 
 if TYPE_CHECKING:
-    from ifas.data.video.decode import Frame
     from ifas.data.video.detector import Detection, Detector
+    from ifas.data.video.display import Frame
 
 #: Longer side at which trackers work.
 TRACKED_SIDE = 360

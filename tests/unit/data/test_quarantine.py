@@ -11,10 +11,9 @@ from ifas.core.errors import ConfigError, DataError, RegistryError
 from ifas.core.files import sha256_file
 from ifas.core.manifest import read_manifest
 from ifas.core.records import Lineage, LineageEntry
-from ifas.data.batches import BatchRefused
 from ifas.data.dataset import verify
 from ifas.data.pack import pack
-from ifas.data.quarantine import Added, add, records, release
+from ifas.data.quarantine import Added, BatchRefused, add, records, release
 from ifas.data.registry import Registry
 from ifas.data.shards import ShardImages
 from ifas.steps.releasing import release_batch

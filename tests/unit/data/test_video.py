@@ -13,14 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.clips import Clip, make_clip, portraits, write_video
+from benchmarks.clips import Clip, make_clip, write_video
 from benchmarks.tracking import success_auc
 from ifas.core.errors import ConfigError
 from ifas.core.imaging import ImageLimits, decode
 from ifas.core.manifest import read_manifest
-from ifas.data.media import Still, stills
+from ifas.data.media import stills
 from ifas.data.pack import pack
 from ifas.data.readers import RawSample, Refusal
+from ifas.data.still import Still
 from ifas.data.video.audit import selection_audit
 from ifas.data.video.boxes import Box, iou, smoothed
 from ifas.data.video.detector import DETECTORS, Detection, Mtcnn, detector, suppressed
@@ -31,11 +32,6 @@ from tests.unit.data.pictures import put
 
 LIMITS = ImageLimits()
 Portrait = tuple[np.ndarray, Box]
-
-
-@pytest.fixture(scope="session")
-def portrait(tmp_path_factory: pytest.TempPathFactory) -> Portrait:
-    return portraits(tmp_path_factory.mktemp("faces"), 1)[0]
 
 
 @pytest.fixture(scope="session")

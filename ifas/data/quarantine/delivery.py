@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -11,13 +10,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ifas.core.errors import DataError
+from ifas.core.files import sha256_file
 from ifas.core.taxonomy import spoof_type_of
+from ifas.data.readers.folder import SAMPLES_JSONL
 from ifas.data.readers.sample import IMAGE_SUFFIXES, RawSample, Refusal, split_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SAMPLES_JSONL = "samples.jsonl"
 #: Perceptual hashes at most this many bits apart are the same picture.
 SAME_PICTURE_BITS = 2
 #: Offending rows that the error prints; the exception carries all.
@@ -55,7 +55,8 @@ def read_batch(root: Path, *, name: str, species: str, domain: str, licence: str
         known: sample id -> PAI species of the dataset.
 
     Raises:
-        BatchRefused: rows without a subject, rows that contradict the batch's species or the dataset, unlisted images.
+        BatchRefused: rows without a subject, rows that contradict the batch's species or the dataset, unlisted or
+            unreadable images.
         DataError: no images, an unknown species, or an unreadable `samples.jsonl`.
     """
     spoof_type_of(species)
@@ -76,7 +77,11 @@ def read_batch(root: Path, *, name: str, species: str, domain: str, licence: str
             offending.append(Refusal(source, f"not labelled: {SAMPLES_JSONL} does not list it"))
             continue
         problem = _problem(row, species, domain)
-        digest = hashlib.sha256((root / source).read_bytes()).hexdigest()
+        try:
+            digest = sha256_file(root / source)
+        except OSError as error:
+            offending.append(Refusal(source, f"can't be read: {error.strerror or error}"))
+            continue
         if problem is None and digest in known and known[digest] != species:
             problem = f"the dataset holds the same bytes as {known[digest]}, this batch says {species}"
         if problem is not None:
