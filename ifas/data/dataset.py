@@ -16,6 +16,7 @@ from ifas.data.tables import contents_sha256
 FORMAT = 2
 REFETCH = "fetch this dataset revision again (`ifas step ingest`), or pack it again from the raw images"
 
+_SHARD = re.compile(rf"{SHARDS_DIR}/[^/]+\.parquet")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 
 
@@ -61,6 +62,19 @@ def verify(dataset_dir: Path, *, called: str = "") -> dict[str, Any]:
     for name, shard in index["shards"].items():
         check_shard(dataset_dir / SHARDS_DIR / name, shard, f"shard {name} of {where}")
     return index
+
+
+def check_replaceable(out: Path) -> None:
+    """Raises DataError unless `out` is not there, is empty, or is a dataset folder that holds nothing else."""
+    if not out.exists():
+        return
+    if not (out.is_dir() and ((out / DATASET_FILE).is_file() or not any(out.iterdir()))):
+        raise DataError(f"{out} exists and is not a dataset folder", "name a new folder, or remove this one")
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out)
+        own = name.name in (DATASET_FILE, MANIFEST_FILE) if name.parent == Path() else _SHARD.fullmatch(name.as_posix())
+        if not path.is_dir() and not own:
+            raise DataError(f"{out} holds {name}, which is not part of a dataset", "move it away, or name a new folder")
 
 
 def class_counts(classes: Mapping[tuple[str, str, str], int]) -> dict[str, dict[str, dict[str, int]]]:

@@ -122,7 +122,7 @@ _GIT_KEPT = (
 
 
 def clean(text: str) -> str:
-    """`text` without user and password in URLs, and without the secrets of the environment."""
+    """`text` without user and password in URLs, and without the AWS secrets of the environment."""
     text = re.sub(r"(\w+://)[^/\s@]+@", r"\1***@", text)
     for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         secret = os.environ.get(name)

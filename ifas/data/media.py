@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,9 @@ def stills(
         buffer: where image files are read to; None: fresh memory for each.
     """
     try:
+        # Opening a pipe would wait for ever.
+        if not stat.S_ISREG(os.stat(sample.path).st_mode):
+            raise ImageRefused("is not a regular file")
         if sample.container == "image":
             yield Still(sample, (buffer.read if buffer else read_limited)(sample.path, limits))
         else:

@@ -1,7 +1,7 @@
 """The dataset registry: a git repository with DVC. git holds the revisions, a DVC remote the bytes.
 
-The commit vouches for `dataset.json`, that for the manifest and every shard: what is fetched by a revision is checked
-down to the last byte.
+A commit holds the hash of `dataset.json`, and that file the hash of the manifest and, for each shard, a hash over the
+ids of its images, which are the hashes of the images. A fetched revision is checked against all of them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ifas.core.errors import CorruptShardError, DataError, RegistryError
+from ifas.core.errors import CorruptShardError, RegistryError
 from ifas.core.files import remove, replacing, sha256_file
 from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, read_manifest
-from ifas.data.dataset import check_hash, check_name, read_index, verify
+from ifas.data.dataset import check_hash, check_name, check_replaceable, read_index, verify
 from ifas.data.dvc_repo import CONFIG, DvcConfig, DvcFailed, clean, clone, dvc, explain, forget, git, held, is_url
 from ifas.data.locking import locked
 from ifas.data.registry_setup import set_up
@@ -96,7 +96,7 @@ class Registry:
         """Adds a dataset folder as a new revision: pushes its bytes to the remote, then commits and tags.
 
         The content of the newest revision again gives that revision. When the remote can't be reached there is no
-        commit, and when the process is killed the next call completes the work. One publisher at a time; others wait.
+        commit, and when the process is killed the next call completes the work. On one machine publishers take turns.
 
         Args:
             onto: the commit that published what the folder was made from; empty: it may replace any.
@@ -156,11 +156,11 @@ class Registry:
             remote: name of a DVC remote; empty: the registry's default.
 
         Raises:
+            DataError: `out` holds anything that is not part of a dataset.
             RegistryError: no such registry, dataset or revision, or the remote can't be used.
             CorruptShardError: what the remote gave is not what was published.
         """
-        if out.exists() and not (out.is_dir() and ((out / DATASET_FILE).is_file() or not any(out.iterdir()))):
-            raise DataError(f"{out} exists and is not a dataset folder", "fetch into a new folder, or remove this one")
+        check_replaceable(out)
         with self._at(name, revision, remote) as there, replacing(out) as beside:
             there.get("", beside)
             _check_fetched(beside, there.record, there.called)

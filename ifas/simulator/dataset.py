@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ def _key(
 
 
 def _existing(out: Path, key: dict[str, Any]) -> DemoSummary | None:
-    """Summary of the data set in `out` if it is the wanted one. Raises DataError if `out` is someone else's."""
+    """Summary of the data set in `out` if it is the wanted one. Raises DataError if `out` holds anything else."""
     if not out.exists():
         return None
     marker = out / DATASET_FILE
@@ -89,6 +90,11 @@ def _existing(out: Path, key: dict[str, Any]) -> DemoSummary | None:
             f"{out} exists and holds something that the simulator did not make",
             "name a new or an empty folder, or move the old one away",
         )
+    foreign = _foreign(out)
+    if foreign:
+        raise DataError(
+            f"{out} holds {foreign}, which the simulator did not make", "move it away, or name a new folder"
+        )
     if made != key or sha256_file(out / SAMPLES_FILE) != description["samples_sha256"]:
         return None
     lines = (out / SAMPLES_FILE).read_text(encoding="utf-8").splitlines()
@@ -98,6 +104,16 @@ def _existing(out: Path, key: dict[str, Any]) -> DemoSummary | None:
     skipped = tuple((str(file), str(reason)) for file, reason in description["skipped"])
     summary = _summary(records, skipped, tuple(description["notes"]), 0.0)
     return replace(summary, reused=True)
+
+
+def _foreign(out: Path) -> str:
+    """A file in `out` that is not part of the data set there, or an empty text: replacing the folder would delete it."""
+    own = {SAMPLES_FILE, DATASET_FILE}
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        lines = (out / SAMPLES_FILE).read_text(encoding="utf-8").splitlines()
+        own |= {str(json.loads(line)["path"]) for line in lines}
+    found = (path.relative_to(out).as_posix() for path in sorted(out.rglob("*")) if not path.is_dir())
+    return next((name for name in found if name not in own), "")
 
 
 def _summary(
@@ -158,8 +174,9 @@ def make_demo(
 ) -> DemoSummary:
     """Makes the demo data set in `out`, in the `folder` layout with `samples.jsonl` and `dataset.json`.
 
-    The same arguments give the same bytes on the same machine, whatever `workers` is. If `out` holds that very data
-    set, it is kept.
+    The same arguments give the same bytes on the same machine, whatever `workers` is; another processor may round
+    otherwise. Where `out` holds that data set (its list is unchanged, every picture on it is there), it is kept.
+    Another demo data set is replaced.
 
     Args:
         seed: of people, places and attacks.
@@ -172,7 +189,7 @@ def make_demo(
             subjects only.
 
     Raises:
-        DataError: `out` holds something else; `faces` is not a folder or has too few readable portraits.
+        DataError: `out` holds anything that the simulator did not make; `faces` is not a folder or has too few readable portraits.
         ConfigError: fewer than 6 subjects, or an unknown domain.
     """
     started = time.monotonic()

@@ -106,7 +106,7 @@ class Crew:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Processes that are started within never hear of Ctrl-C: this one is told as well, and says what they do."""
+    """Processes that are started within do not hear of Ctrl-C: this process does, and tells them to stop."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

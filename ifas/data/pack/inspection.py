@@ -19,7 +19,7 @@ from ifas.data.video.plan import FramePlan
 
 
 class Inspected(NamedTuple):
-    """An image that is whole. Width and height are those of the decoded image, orientation applied.
+    """An image whose header is sound and whose end is there. Width and height are those of the decoded image, upright.
 
     `data` may only be looked at until the next image is asked for.
     """

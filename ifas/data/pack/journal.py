@@ -25,7 +25,7 @@ KEY_FILE, LOCK_FILE = "key.json", "lock"
 def missing(folder: Path, key: dict[str, Any], pieces: list[Piece]) -> list[Piece]:
     """Pieces that an interrupted run with the same key did not finish. Everything else that it left is removed.
 
-    Hashes say what is whole, so nothing waits for the disk when a piece is finished.
+    A piece is taken as finished when its hashes are right, so writing one need not wait for the disk.
     """
     there = folder / KEY_FILE
     same = _holds(there, key)

@@ -17,7 +17,7 @@ from ifas.core.files import remove, replacing, sha256_file, sha256_json, write_j
 from ifas.core.imaging import ImageLimits
 from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, SHARDS_DIR
 from ifas.core.progress import Progress
-from ifas.data.dataset import FORMAT, check_name, class_counts
+from ifas.data.dataset import FORMAT, check_name, check_replaceable, class_counts
 from ifas.data.pack.crew import Crew
 from ifas.data.pack.journal import journal_beside, missing
 from ifas.data.pack.ledger import Duplicate, Ledger
@@ -92,7 +92,7 @@ def pack(
 ) -> PackReport:
     """Packs the raw dataset at `root` into the dataset folder `out`, which appears whole or not at all.
 
-    A bad image is refused: counted and listed with the reason; it never ends the run. Images of identical bytes are
+    A bad image does not end the run: it is refused, counted and listed with the reason. Images of identical bytes are
     kept once, the first in order; where their labels contradict each other, all of them are refused.
 
     Args:
@@ -106,7 +106,7 @@ def pack(
         frames: of a video: `two` or `every:K`, see `FramePlan`.
 
     Raises:
-        DataError: not this layout, no licence, no image accepted, no disk space, `out` holds something else, or another
+        DataError: not this layout, no licence, no image accepted, no disk space, `out` holds anything that is not part of a dataset, or another
             process packs into it.
         ConfigError: unknown layout or frames.
     """
@@ -160,12 +160,11 @@ def pack(
 
 
 def _check_out(root: Path, out: Path) -> None:
-    """Packing replaces `out`, so it must be a dataset folder, empty or not there at all."""
+    """Packing replaces `out`: nothing else may be lost with it."""
     here, there = root.resolve(), out.resolve()
     if here == there or here in there.parents or there in here.parents:
         raise DataError(f"output {out} and the raw dataset {root} lie inside each other", "pack into another folder")
-    if out.exists() and not (out.is_dir() and ((out / DATASET_FILE).is_file() or not any(out.iterdir()))):
-        raise DataError(f"{out} exists and is not a dataset folder", "pack into a new folder, or remove this one")
+    check_replaceable(out)
 
 
 def _check_licences(root: Path, scan: Scan, options: Options) -> None:

@@ -13,11 +13,12 @@ from ifas.core.imaging import ImageLimits
 from ifas.core.manifest import read_manifest
 from ifas.core.picture_inspection import inspect_pictures
 from ifas.core.release_status import CANARY, QUARANTINED, batch_name, source_of
+from ifas.core.taxonomy import spoof_type_of
 from ifas.data.dataset import read_index
 from ifas.data.hashes import hashes
 from ifas.data.media import read_limited
 from ifas.data.quarantine.appending import append, packed
-from ifas.data.quarantine.delivery import BatchRefused, read_batch, same_picture_other_label
+from ifas.data.quarantine.delivery import BatchRefused, check_delivery, read_delivery, same_picture_other_label
 from ifas.data.quarantine.record import now, one_at_a_time, person, rows_hash
 from ifas.data.registry import Published, Registry
 from ifas.data.shards import ShardImages
@@ -59,7 +60,11 @@ def add(
         DataError: an unusable source or person, the source's cap is reached, or no image can be decoded.
         RegistryError: no such registry or dataset, or someone published a new revision of it meanwhile.
     """
+    # What needs no look at the dataset is checked before it is fetched.
     by = person(by)
+    spoof_type_of(species)
+    batch_name(source, 1)
+    delivery = read_delivery(root)
     with one_at_a_time(registry), tempfile.TemporaryDirectory(prefix="ifas-batch-") as scratch:
         here = Path(scratch)
         base = registry.fetch(dataset, "HEAD", here / "base").revision
@@ -69,7 +74,7 @@ def add(
         number = 1 + sum(source_of(name) == source for name in records)
         name = batch_name(source, number)
         known = dict(zip(manifest["sample_id"], manifest["pai_species"], strict=True))
-        batch = read_batch(root, name=name, species=species, domain=domain, licence=licence, known=known)
+        batch = check_delivery(delivery, name=name, species=species, domain=domain, licence=licence, known=known)
         held = sum(r["rows"] for n, r in records.items() if source_of(n) == source and r["status"] != CANARY)
         if not canary and held + len(batch.samples) > max_rows:
             raise DataError(

@@ -1,4 +1,4 @@
-"""A batch of new spoof data before it enters a dataset: labels complete and free of contradictions, or all refused."""
+"""A batch of new spoof data before it enters a dataset. One row without a label, or a wrong one, refuses the batch."""
 
 from __future__ import annotations
 
@@ -42,11 +42,38 @@ class Batch:
     duplicates: tuple[str, ...]
 
 
-def read_batch(root: Path, *, name: str, species: str, domain: str, licence: str, known: Mapping[str, str]) -> Batch:
-    """The images of a batch: `<subject>/<image>`, with a `samples.jsonl` beside them where it says more.
+@dataclass(frozen=True)
+class Delivery:
+    """What was delivered: image files, sorted, and what is said of each (path -> columns), paths relative to `root`."""
+
+    root: Path
+    files: tuple[str, ...]
+    rows: Mapping[str, Mapping[str, Any]]
+
+
+def read_delivery(root: Path) -> Delivery:
+    """The images of a delivery: `<subject>/<image>`, with a `samples.jsonl` beside them where it says more.
 
     A line of `samples.jsonl` needs `path`; `subject_id`, `media_id`, `label`, `spoof_type`, `pai_species`, `domain`,
     `device`, `environment`, `illumination`, `face_box` and `attack` are optional, and none may contradict the batch.
+
+    Raises:
+        DataError: no images, or an unreadable `samples.jsonl`.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder", "point to a folder of <subject>/<image>")
+    files = sorted(_images(root))
+    if not files:
+        endings = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError(f"{root} holds no images", f"put images there as <subject>/<image> ({endings})")
+    return Delivery(root, tuple(files), _rows(root, files))
+
+
+def check_delivery(
+    delivery: Delivery, *, name: str, species: str, domain: str, licence: str, known: Mapping[str, str]
+) -> Batch:
+    """The rows of a batch, once all of them are checked.
+
     Subjects are those of the batch alone: nothing says that subject 1 of a delivery is subject 1 of the dataset.
 
     Args:
@@ -57,17 +84,10 @@ def read_batch(root: Path, *, name: str, species: str, domain: str, licence: str
     Raises:
         BatchRefused: rows without a subject, rows that contradict the batch's species or the dataset, unlisted or
             unreadable images.
-        DataError: no images, an unknown species, or an unreadable `samples.jsonl`.
+        DataError: an unknown species, or every image is in the dataset already.
     """
     spoof_type_of(species)
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder", "point to a folder of <subject>/<image>")
-    files = sorted(_images(root))
-    if not files:
-        raise DataError(
-            f"{root} holds no images", f"put images there as <subject>/<image> ({', '.join(IMAGE_SUFFIXES)})"
-        )
-    rows = _rows(root, files)
+    root, files, rows = delivery.root, delivery.files, delivery.rows
     offending: list[Refusal] = []
     samples: list[RawSample] = []
     duplicates: list[str] = []
@@ -77,6 +97,9 @@ def read_batch(root: Path, *, name: str, species: str, domain: str, licence: str
             offending.append(Refusal(source, f"not labelled: {SAMPLES_JSONL} does not list it"))
             continue
         problem = _problem(row, species, domain)
+        if not (root / source).is_file():
+            offending.append(Refusal(source, "can't be read: not a file"))
+            continue
         try:
             digest = sha256_file(root / source)
         except OSError as error:
@@ -101,7 +124,7 @@ def read_batch(root: Path, *, name: str, species: str, domain: str, licence: str
 
 
 def same_picture_other_label(batch: pd.DataFrame, dataset: pd.DataFrame) -> list[Refusal]:
-    """Rows of a packed batch that look the same as a row of the other label, in the dataset or the batch.
+    """Rows of a packed batch that look the same as a row of the dataset with the other label.
 
     Compares the 64-bit perceptual hashes in the column `phash`, null where a picture can't be decoded. Attacks on the
     same portrait differ by far more than `SAME_PICTURE_BITS`.

@@ -12,7 +12,7 @@ from ifas.core.manifest import read_manifest
 from ifas.core.release_status import CANARY, RELEASED
 from ifas.data.dataset import read_index
 from ifas.data.quarantine.appending import write
-from ifas.data.quarantine.record import now, one_at_a_time, person, rows_hash
+from ifas.data.quarantine.record import now, one_at_a_time, person, records, rows_hash
 from ifas.data.registry import Published, Registry
 
 
@@ -34,39 +34,40 @@ def release(
     if not reason.strip():
         raise DataError("a release needs a reason", "pass --reason")
     with one_at_a_time(registry), tempfile.TemporaryDirectory(prefix="ifas-batch-") as scratch:
+        known = records(registry, dataset)
+        _check(known, batch, by, evidence)
         here = Path(scratch) / "base"
         base = registry.fetch(dataset, "HEAD", here).revision
-        index = read_index(here)
-        records: dict[str, Any] = index.get("batches", {})
-        if batch not in records:
-            raise unknown_key("batch", batch, records)
-        record = records[batch]
-        if record["status"] == CANARY:
-            raise DataError(
-                f"{batch} is a canary set: it is never trained on", "add other images as a batch of their own"
-            )
-        if record["status"] == RELEASED:
-            raise DataError(f"{batch} was released by {record['released_by']} at {record['released_at']}", "")
-        if by.casefold() == record["added_by"].casefold():
-            raise DataError(f"{by} added batch {batch} and can't release it", "ask a second person to look at it")
-        manifest = read_manifest(here)
+        index, manifest = read_index(here), read_manifest(here)
         mine = manifest["batch"] == batch
-        if not evidence.get("rows_sha256") == record["rows_sha256"] == rows_hash(manifest[mine]):
-            raise DataError(
-                f"the validation of run {evidence.get('run')} was about other rows than batch {batch} has",
-                "run the pipeline on the dataset's newest revision, then release on that run",
-            )
+        if index.get("batches") != known or rows_hash(manifest[mine]) != known[batch]["rows_sha256"]:
+            raise DataError(f"batch {batch} has other rows than its record says", "run it again")
         manifest.loc[mine, "status"] = RELEASED
-        index["batches"] = {
-            **records,
-            batch: {
-                **record,
-                "status": RELEASED,
-                "released_by": by,
-                "released_at": now(),
-                "reason": reason.strip(),
-                "evidence": dict(evidence),
-            },
+        released = {
+            "status": RELEASED,
+            "released_by": by,
+            "released_at": now(),
+            "reason": reason.strip(),
+            "evidence": dict(evidence),
         }
+        index["batches"] = {**known, batch: {**known[batch], **released}}
         write(here, index, manifest)
         return registry.publish(here, message=f"{dataset}: batch {batch} released by {by}", onto=base)
+
+
+def _check(known: Mapping[str, Mapping[str, Any]], batch: str, by: str, evidence: Mapping[str, Any]) -> None:
+    """Raises ConfigError or DataError where the record of a batch speaks against its release."""
+    if batch not in known:
+        raise unknown_key("batch", batch, known)
+    record = known[batch]
+    if record["status"] == CANARY:
+        raise DataError(f"{batch} is a canary set: it is never trained on", "add other images as a batch of their own")
+    if record["status"] == RELEASED:
+        raise DataError(f"{batch} was released by {record['released_by']} at {record['released_at']}", "")
+    if by.casefold() == record["added_by"].casefold():
+        raise DataError(f"{by} added batch {batch} and can't release it", "ask a second person to look at it")
+    if evidence.get("rows_sha256") != record["rows_sha256"]:
+        raise DataError(
+            f"the validation of run {evidence.get('run')} was about other rows than batch {batch} has",
+            "run the pipeline on the dataset's newest revision, then release on that run",
+        )

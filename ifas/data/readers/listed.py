@@ -1,4 +1,4 @@
-"""Lists of paths and labels that people put beside a dataset: compared with the paths, never believed over them."""
+"""Lists of paths and labels that people put beside a dataset: compared with the paths, which decide."""
 
 from __future__ import annotations
 

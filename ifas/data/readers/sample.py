@@ -116,5 +116,5 @@ def train_or_dev(subject_id: str) -> Split:
 
 @lru_cache(maxsize=2**16)
 def share_of(subject_id: str) -> float:
-    """A number in [0, 1) that only depends on the subject: splits cut here stay put when subjects are added."""
+    """A number in [0, 1) that depends on the subject only: a subject stays in its split when others are added."""
     return int.from_bytes(hashlib.sha256(subject_id.encode()).digest()[:8], "big") / 2**64

@@ -1,4 +1,7 @@
-"""Walks a distributed dataset: every file is a sample, a known side file, or named as not recognised."""
+"""Walks a distributed dataset: a file is a sample, a known side file, or named as not recognised.
+
+Hidden files, and what archivers and file managers leave behind, are passed over without a word.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -212,3 +213,16 @@ def test_celeba_spoof_boxes_are_scaled_to_the_image_and_clipped(tmp_path: Path) 
     assert list(first["face_box"]) == pytest.approx([1 * 64 / 224, 20 * 48 / 224, 100 * 64 / 224, 120 * 48 / 224])
     assert set(rows["domain"]) == {"celeba-spoof"}
     assert set(rows["split"]) == {"train", "dev", "test"}
+
+
+def test_a_pipe_named_like_an_image_or_a_video_is_refused(tmp_path: Path) -> None:
+    """Opening one would wait until somebody writes into it."""
+    raw = folder_dataset(tmp_path / "raw", subjects=1, domains=("desk",))
+    os.mkfifo(raw / "desk/live/s0/pipe.jpg")
+    report = pack("folder", raw, tmp_path / "out", name="tiny", licence="x", workers=1)
+    assert [(r.source, r.reason) for r in report.refused] == [("desk/live/s0/pipe.jpg", "is not a regular file")]
+    clip = tmp_path / "replay/train/real/client001_session01_webcam_authenticate_controlled_1.mov"
+    clip.parent.mkdir(parents=True)
+    os.mkfifo(clip)
+    with pytest.raises(DataError, match="not a regular file"):
+        pack("replay-attack", tmp_path / "replay", tmp_path / "none", name="replay", workers=1)

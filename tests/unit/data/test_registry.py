@@ -264,6 +264,16 @@ def test_publishers_wait_for_each_other(tmp_path: Path) -> None:
         registry.fetch(name, revision, tmp_path / f"{name}-{revision}")
 
 
+def test_a_revision_built_on_an_older_one_is_refused(
+    copy: Registry, two: tuple[Path, list[Path], list[str]], tmp_path: Path
+) -> None:
+    """Whoever changes what they fetched must not undo what others published since."""
+    before = state(Path(copy.path))
+    with pytest.raises(RegistryError, match="a new revision since"):
+        copy.publish(packed(tmp_path, 3), onto=two[2][0])
+    assert state(Path(copy.path)) == before
+
+
 def test_init_again_changes_nothing(copy: Registry) -> None:
     before = state(Path(copy.path))
     Registry.init(Path(copy.path))
@@ -288,3 +298,11 @@ def test_fetch_leaves_other_peoples_folders_alone(two: tuple[Path, list[Path], l
     with pytest.raises(DataError, match="not a dataset folder"):
         Registry(two[0] / "registry").fetch("tiny", "HEAD", tmp_path)
     assert (tmp_path / "thesis.tex").exists()
+    # A file of the user's inside a dataset folder would go with the folder.
+    mine = packed(tmp_path / "data", 1)
+    (mine / "shards" / "notes.txt").write_text("years of work")
+    with pytest.raises(DataError, match=r"shards/notes\.txt"):
+        Registry(two[0] / "registry").fetch("tiny", "HEAD", mine)
+    with pytest.raises(DataError, match=r"shards/notes\.txt"):
+        packed(tmp_path / "data", 1)
+    assert (mine / "shards" / "notes.txt").exists()

@@ -273,6 +273,11 @@ def test_same_data_set_is_reused_and_another_replaces_it(demo: Path, tmp_path: P
     second = make_demo(out, subjects=6, limit=1, seed=8)
     assert first.images == second.images == len(list(out.rglob("*.jpg"))) == 1
     assert json.loads((out / "dataset.json").read_text())["seed"] == 8
+    # Whoever keeps something in the folder keeps it.
+    (out / "office" / "notes.txt").write_text("years of work")
+    with pytest.raises(DataError, match="notes.txt"):
+        make_demo(out, subjects=6, limit=1, seed=9)
+    assert (out / "office" / "notes.txt").read_text() == "years of work"
 
 
 def test_any_domain_can_be_a_source(tmp_path: Path) -> None:
