@@ -107,7 +107,7 @@ def _existing(out: Path, key: dict[str, Any]) -> DemoSummary | None:
 
 
 def _foreign(out: Path) -> str:
-    """A file in `out` that is not part of the data set there, or an empty text: replacing the folder would delete it."""
+    """A file in `out` that is not part of the data set there and would go with it; an empty text where there is none."""
     own = {SAMPLES_FILE, DATASET_FILE}
     with suppress(OSError, ValueError, KeyError, TypeError):
         lines = (out / SAMPLES_FILE).read_text(encoding="utf-8").splitlines()
@@ -189,7 +189,8 @@ def make_demo(
             subjects only.
 
     Raises:
-        DataError: `out` holds anything that the simulator did not make; `faces` is not a folder or has too few readable portraits.
+        DataError: `out` holds anything that the simulator did not make; `faces` is not a folder or has too few readable
+            portraits.
         ConfigError: fewer than 6 subjects, or an unknown domain.
     """
     started = time.monotonic()

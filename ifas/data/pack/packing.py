@@ -106,8 +106,8 @@ def pack(
         frames: of a video: `two` or `every:K`, see `FramePlan`.
 
     Raises:
-        DataError: not this layout, no licence, no image accepted, no disk space, `out` holds anything that is not part of a dataset, or another
-            process packs into it.
+        DataError: not this layout, no licence, no image accepted, no disk space, `out` holds anything that is not part
+            of a dataset, or another process packs into it.
         ConfigError: unknown layout or frames.
     """
     check_name(name)

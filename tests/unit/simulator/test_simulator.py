@@ -275,7 +275,7 @@ def test_same_data_set_is_reused_and_another_replaces_it(demo: Path, tmp_path: P
     assert json.loads((out / "dataset.json").read_text())["seed"] == 8
     # Whoever keeps something in the folder keeps it.
     (out / "office" / "notes.txt").write_text("years of work")
-    with pytest.raises(DataError, match="notes.txt"):
+    with pytest.raises(DataError, match=r"notes\.txt"):
         make_demo(out, subjects=6, limit=1, seed=9)
     assert (out / "office" / "notes.txt").read_text() == "years of work"
 
