@@ -107,7 +107,7 @@ def _existing(out: Path, key: dict[str, Any]) -> DemoSummary | None:
 
 
 def _foreign(out: Path) -> str:
-    """A file in `out` that is not part of the data set there and would go with it; an empty text where there is none."""
+    """A file in `out` that is no part of the data set there and would go with it; an empty text where there is none."""
     own = {SAMPLES_FILE, DATASET_FILE}
     with suppress(OSError, ValueError, KeyError, TypeError):
         lines = (out / SAMPLES_FILE).read_text(encoding="utf-8").splitlines()
