@@ -1,13 +1,13 @@
-"""What several tests of the data room share, since it takes long to make."""
+"""What several tests of the data room share."""
 
 import numpy as np
 import pytest
+from skimage.data import astronaut
 
-from benchmarks.clips import portraits
 from ifas.data.video.boxes import Box
 
 
 @pytest.fixture(scope="session")
-def portrait(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, Box]:
-    """A rendered bona fide picture, uint8 RGB, and where its face is."""
-    return portraits(tmp_path_factory.mktemp("faces"), 1)[0]
+def portrait() -> tuple[np.ndarray, Box]:
+    """A real face that scikit-image carries (NASA, public domain), uint8 RGB (300, 300, 3), and its box, set by hand."""
+    return astronaut()[:300, 70:370].copy(), (105.0, 65.0, 95.0, 125.0)
