@@ -26,7 +26,7 @@ export UV_HTTP_TIMEOUT ?= 300
 TEST_PROCESSES ?= 2
 PYTEST = $(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-all lint lock clean
+.PHONY: help setup demo data test test-all lint lock clean
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -52,6 +52,9 @@ setup: $(STAMP)  ## virtual environment with pinned packages
 
 demo: $(STAMP)  ## the whole chain on this machine: data -> approved Bento -> two answers
 	@$(VENV)/bin/ifas demo
+
+data: $(STAMP)  ## make the demo data again by dvc.yaml where what it depends on has changed, and renew dvc.lock
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/dvc repro
 
 lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	$(VENV)/bin/ruff check .

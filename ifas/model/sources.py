@@ -82,8 +82,8 @@ def _smollm2(package: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     gguf = _one(package, "*.gguf").name
-    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=gguf)
-    read = AutoModelForCausalLM.from_pretrained(package, gguf_file=gguf, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=gguf, trust_remote_code=False)
+    read = AutoModelForCausalLM.from_pretrained(package, gguf_file=gguf, dtype=torch.float32, trust_remote_code=False)
     # The tensors are plain now, but the model still counts as quantised; a plain one takes them over.
     config = read.config
     del config.quantization_config

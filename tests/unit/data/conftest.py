@@ -9,5 +9,5 @@ from ifas.data.video.boxes import Box
 
 @pytest.fixture(scope="session")
 def portrait() -> tuple[np.ndarray, Box]:
-    """A real face that scikit-image carries (NASA, public domain), uint8 RGB (300, 300, 3), and its box, set by hand."""
+    """A real face that scikit-image carries (NASA, public domain), uint8 RGB (300, 300, 3); its box, set by hand."""
     return astronaut()[:300, 70:370].copy(), (105.0, 65.0, 95.0, 125.0)
