@@ -7,7 +7,7 @@ ids of its images, which are the hashes of the images. A fetched revision is che
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +162,7 @@ class Registry:
         """
         check_replaceable(out)
         with self._at(name, revision, remote) as there, replacing(out) as beside:
-            there.get("", beside)
+            there.get({"": beside})
             _check_fetched(beside, there.record, there.called)
         return Fetched(out, there.commit, there.record["dataset_sha256"], there.record["rows"])
 
@@ -174,8 +174,7 @@ class Registry:
         """
         with self._at(name, revision, "") as there, tempfile.TemporaryDirectory(prefix="ifas-manifest-") as scratch:
             here = Path(scratch)
-            for file in (DATASET_FILE, MANIFEST_FILE):
-                there.get(f"/{file}", here / file)
+            there.get({f"/{file}": here / file for file in (DATASET_FILE, MANIFEST_FILE)})
             if sha256_file(here / DATASET_FILE) != there.record["dataset_sha256"]:
                 raise CorruptShardError(f"{DATASET_FILE} of {there.called} is not what was published", RESTORE)
             expected = read_index(here)["manifest_sha256"]
@@ -255,10 +254,11 @@ class _Checkout:
         """What an error calls the dataset."""
         return f"{self.name} at {self.commit[:10]} from remote {clean(self.url)}"
 
-    def get(self, path: str, out: Path) -> None:
-        """Brings the dataset folder, or a file of it, from the remote."""
+    def get(self, wanted: Mapping[str, Path]) -> None:
+        """Brings the dataset folder ("") or files of it ("/name") from the remote, each to its place here."""
+        place = f"{FOLDER}/{self.name}"
         try:
-            dvc(self.repo, ("get", str(self.repo), f"{FOLDER}/{self.name}{path}", "-o", str(out)))
+            dvc(self.repo, *(("get", str(self.repo), place + path, "-o", str(out)) for path, out in wanted.items()))
         except DvcFailed as error:
             raise explain(error, f"fetching {self.name} at {self.commit[:10]}", self.url) from error
 

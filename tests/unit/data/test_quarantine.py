@@ -14,7 +14,8 @@ from ifas.core.records import Lineage, LineageEntry
 from ifas.data.dataset import verify
 from ifas.data.pack import pack
 from ifas.data.quarantine import Added, BatchRefused, add, records, release
-from ifas.data.registry import Registry
+from ifas.data.registry import Fetched, Registry
+from ifas.data.revisions import read_record
 from ifas.data.shards import ShardImages
 from ifas.steps.releasing import release_batch
 from tests.unit.data.pictures import folder_dataset, picture, put
@@ -28,11 +29,32 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def copied(root: Path, tmp_path: Path) -> Registry:
+    for name in ("registry", "registry-remote"):
+        shutil.copytree(root / name, tmp_path / name, symlinks=True)
+    return Registry.init(tmp_path / "registry", str(tmp_path / "registry-remote"))
+
+
 @pytest.fixture
 def registry(published: Path, tmp_path: Path) -> Registry:
-    for name in ("registry", "registry-remote"):
-        shutil.copytree(published / name, tmp_path / name, symlinks=True)
-    return Registry.init(tmp_path / "registry", str(tmp_path / "registry-remote"))
+    """The dataset, and no batch."""
+    return copied(published, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def with_batches(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `published`, with batch red-team.001 of the delivery `new` and canary set red-team.002 of `canary`."""
+    root = tmp_path_factory.mktemp("batches")
+    there = copied(published, root)
+    added(there, delivery(root / "new"), max_rows=8)
+    added(there, delivery(root / "canary", seed=700), canary=True, max_rows=8)
+    return root
+
+
+@pytest.fixture
+def batches(with_batches: Path, tmp_path: Path) -> Registry:
+    """A registry of one's own with a quarantined batch and a canary set."""
+    return copied(with_batches, tmp_path)
 
 
 def delivery(root: Path, seed: int = 500, subjects: int = 3, images: int = 2) -> Path:
@@ -76,13 +98,14 @@ def test_a_batch_enters_quarantined_and_leaves_the_rest_alone(registry: Registry
     assert (record["added_by"], record["source"], record["rows"]) == ("ada", "red-team", 6)
 
 
-def test_the_same_delivery_again_adds_nothing(registry: Registry, tmp_path: Path) -> None:
-    added(registry, delivery(tmp_path / "new"))
+@pytest.mark.slow
+def test_the_same_delivery_again_adds_nothing(batches: Registry, tmp_path: Path) -> None:
+    root = delivery(tmp_path / "new")
     with pytest.raises(DataError, match="in the dataset already"):
-        added(registry, tmp_path / "new")
-    put(tmp_path / "new" / "p9" / "0.jpg", picture(77))
-    again = added(registry, tmp_path / "new")
-    assert (again.batch, again.rows, len(again.duplicates)) == ("red-team.002", 1, 6)
+        added(batches, root)
+    put(root / "p9" / "0.jpg", picture(77))
+    again = added(batches, root)
+    assert (again.batch, again.rows, len(again.duplicates)) == ("red-team.003", 1, 6)
 
 
 def test_dry_run_adds_nothing(registry: Registry, tmp_path: Path) -> None:
@@ -152,21 +175,21 @@ def test_one_bad_image_does_not_stop_a_batch(registry: Registry, tmp_path: Path)
     assert [source for source, _ in done.refused] == ["red-team.001/p0/bad.jpg"]
 
 
-def test_a_source_has_a_cap(registry: Registry, tmp_path: Path) -> None:
-    added(registry, delivery(tmp_path / "one"), max_rows=8)
-    with pytest.raises(DataError, match="cap of 8"):
-        added(registry, delivery(tmp_path / "two", seed=600), max_rows=8)
-    # Another source has a cap of its own, and canaries are not trained on anyway.
-    assert added(registry, tmp_path / "two", source="lab", max_rows=8).batch == "lab.001"
-    assert added(registry, delivery(tmp_path / "three", seed=700), canary=True, max_rows=8).status == "canary"
+def test_a_source_has_a_cap(batches: Registry, tmp_path: Path) -> None:
+    # Six of eight rows are taken; canaries, which are not trained on, do not count: `with_batches` added six of them.
+    with pytest.raises(DataError, match="source red-team holds 6 rows, 6 more pass its cap of 8"):
+        added(batches, delivery(tmp_path / "two", seed=600), max_rows=8)
+    # Another source has a cap of its own.
+    assert added(batches, tmp_path / "two", source="lab", max_rows=8, dry_run=True).batch == "lab.001"
+    assert records(batches, "faces")["red-team.002"]["status"] == "canary"
 
 
 def evidence(registry: Registry, batch: str) -> dict[str, str]:
     return {"run": "r", "revision": "x", "rows_sha256": records(registry, "faces")[batch]["rows_sha256"]}
 
 
-def test_release_needs_a_second_person_a_reason_and_evidence(registry: Registry, tmp_path: Path) -> None:
-    batch = added(registry, delivery(tmp_path / "new")).batch
+def test_release_needs_a_second_person_a_reason_and_evidence(batches: Registry, tmp_path: Path) -> None:
+    registry, batch = batches, "red-team.001"
     good = evidence(registry, batch)
     for match, by, reason, shown in (
         ("added batch", "Ada", "looks right", good),
@@ -185,15 +208,40 @@ def test_release_needs_a_second_person_a_reason_and_evidence(registry: Registry,
     assert (record["status"], record["released_by"], record["reason"]) == ("released", "grace", "checked all 6")
     assert record["evidence"] == good
     manifest = read_manifest(fetched(registry, tmp_path / "after"))
-    assert set(manifest["status"]) == {"released"}
+    assert set(manifest["status"]) == {"released", "canary"}
     with pytest.raises(DataError, match="was released by grace"):
         release(registry, "faces", batch, by="linus", reason="again", evidence=good)
 
 
-def test_a_canary_is_never_released(registry: Registry, tmp_path: Path) -> None:
-    batch = added(registry, delivery(tmp_path / "new"), canary=True).batch
+def test_a_canary_is_never_released(batches: Registry) -> None:
     with pytest.raises(DataError, match="never trained on"):
-        release(registry, "faces", batch, by="grace", reason="please", evidence=evidence(registry, batch))
+        release(
+            batches, "faces", "red-team.002", by="grace", reason="please", evidence=evidence(batches, "red-team.002")
+        )
+
+
+class Overtaken(Registry):
+    """A registry where somebody publishes a new revision just after this one has fetched the newest."""
+
+    def __init__(self, path: Path | str, other: Path) -> None:
+        super().__init__(path)
+        self.other = other
+
+    def fetch(self, name: str, revision: str, out: Path, *, remote: str = "") -> Fetched:
+        got = super().fetch(name, revision, out, remote=remote)
+        Registry(self.path).publish(self.other)
+        return got
+
+
+@pytest.mark.slow
+def test_what_others_publish_meanwhile_is_not_lost(batches: Registry, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    raw = folder_dataset(tmp_path / "raw", 3, subjects=1, domains=("desk",))
+    pack("folder", raw, other, name="faces", licence="CC0-1.0")
+    shown = evidence(batches, "red-team.001")
+    with pytest.raises(RegistryError, match="a new revision since"):
+        release(Overtaken(batches.path, other), "faces", "red-team.001", by="grace", reason="fine", evidence=shown)
+    assert read_record(Path(batches.path), "HEAD", "faces")["rows"] == 6
 
 
 def lineage(run: Path, registry: Registry, steps: tuple[str, ...], **facts: object) -> Path:
@@ -221,9 +269,11 @@ def lineage(run: Path, registry: Registry, steps: tuple[str, ...], **facts: obje
     return run
 
 
-def test_release_rests_on_a_run_that_validated_the_batch(registry: Registry, tmp_path: Path) -> None:
+def test_release_rests_on_a_run_that_validated_the_batch(
+    registry: Registry, with_batches: Path, tmp_path: Path
+) -> None:
     run = lineage(tmp_path / "early", registry, ("ingest", "caption", "validate"))
-    batch = added(registry, delivery(tmp_path / "new")).batch
+    registry, batch = copied(with_batches, tmp_path / "late"), "red-team.001"
 
     def ask(folder: Path) -> None:
         release_batch(registry, "faces", batch, run=folder, by="grace", reason="fine")
@@ -246,6 +296,7 @@ def test_release_rests_on_a_run_that_validated_the_batch(registry: Registry, tmp
     assert records(registry, "faces")[batch]["evidence"]["run"] == "run-1"
 
 
+@pytest.mark.slow
 def test_two_at_once_both_get_in(registry: Registry, tmp_path: Path) -> None:
     roots = [delivery(tmp_path / f"new{n}", seed=800 + n) for n in range(2)]
     with ThreadPoolExecutor(2) as pool:

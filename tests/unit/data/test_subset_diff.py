@@ -62,8 +62,14 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     return registry
 
 
-def test_manifest_and_previous_without_images(registry: Registry, tmp_path: Path) -> None:
-    old, new = registry.manifest("faces", "v1"), registry.manifest("faces", "HEAD")
+@pytest.fixture(scope="module")
+def manifests(registry: Registry) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Those of the first and the second revision; not to be changed."""
+    return registry.manifest("faces", "v1"), registry.manifest("faces", "HEAD")
+
+
+def test_manifest_and_previous_without_images(registry: Registry, manifests: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    old, new = manifests
     assert (len(old), len(new)) == (18, 19)
     assert registry.previous("faces", "HEAD") == registry.resolve("faces", "v1")
     assert registry.previous("faces", "v1") is None
@@ -74,8 +80,8 @@ def test_manifest_and_previous_without_images(registry: Registry, tmp_path: Path
         registry.manifest("faces", "v9")
 
 
-def test_diff_names_what_changed(registry: Registry) -> None:
-    found = diff(registry.manifest("faces", "v1"), registry.manifest("faces", "v2"))
+def test_diff_names_what_changed(manifests: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    found = diff(*manifests)
     assert found["rows"] == {"before": 18, "after": 19, "came": 1, "went": 0, "kept": 18}
     assert found["subjects"]["came"] == {"count": 2, "first": ["s0b", "s9"]}
     assert found["species"] == {"live": [6, 4], "print.a4": [6, 8], "replay.phone": [0, 1]}
