@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,6 +17,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests import servers
+from tests.servers import Endpoint
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -25,6 +29,22 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("IFAS_HOME", str(tmp_path_factory.mktemp("home")))
     for name in ("IFAS_LEDGER", "IFAS_EVENTS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """A real S3 server with one bucket, for all tests of a process: each test uses a prefix of its own."""
+    with servers.s3_server(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3(s3_server: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
+    """That server, with URL and credentials in the environment."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.url)
+    for name, value in s3_server.env.items():
+        monkeypatch.setenv(name, value)
+    return s3_server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ifas.core.errors import CorruptShardError, DataError
 from ifas.core.manifest import SHARDS_DIR
-from ifas.data.dataset import REFETCH, check_shard, read_index, verify
+from ifas.data.dataset import REFETCH, check_shard, read_index
 
 #: Row groups (about 256 KB each) of a shard that stay in memory, for readers that go through rows in order.
 GROUPS_KEPT = 4
@@ -90,6 +90,3 @@ class _Shard:
         if len(self._groups) > GROUPS_KEPT:
             self._groups.popitem(last=False)
         return found
-
-
-__all__ = ["ShardImages", "verify"]

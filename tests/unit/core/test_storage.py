@@ -5,21 +5,6 @@ import pytest
 from ifas.core import storage
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_tree
-from tests.servers import s3_server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with s3_server(tmp_path_factory.mktemp("s3")) as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-def s3(server, monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-    for name, value in server.env.items():
-        monkeypatch.setenv(name, value)
-    return server
 
 
 def test_folder_and_file_round_trip(s3, tmp_path):

@@ -9,8 +9,9 @@ from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import sha256_tree
 from ifas.core.imaging import ImageLimits
 from ifas.core.manifest import COLUMNS, read_manifest
+from ifas.data.dataset import verify
 from ifas.data.pack import pack
-from ifas.data.shards import ShardImages, verify
+from ifas.data.shards import ShardImages
 from tests.unit.data.pictures import bomb, folder_dataset, picture, put
 from tests.unit.data.test_readers import celeba, entry, write
 

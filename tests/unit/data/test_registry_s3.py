@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from ifas.core.errors import RegistryError
 from ifas.core.files import sha256_tree
 from ifas.data.pack import pack
 from ifas.data.registry import Registry
-from tests.servers import Endpoint, free_port, s3_server
+from tests.servers import Endpoint, free_port
 from tests.unit.data.pictures import folder_dataset
 from tests.unit.data.test_registry import packed, state
 
@@ -22,41 +21,35 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def one(endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one(s3_server: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry on S3 with one revision, and the dataset beside it."""
     root = tmp_path_factory.mktemp("one")
     with pytest.MonkeyPatch.context() as credentials:
-        for name, value in endpoint.env.items():
+        for name, value in s3_server.env.items():
             credentials.setenv(name, value)
-        registry = Registry.init(root / "registry", f"s3://{endpoint.bucket}/data", endpoint=endpoint.url)
+        registry = Registry.init(root / "registry", f"s3://{s3_server.bucket}/data", endpoint=s3_server.url)
         assert registry.publish(packed(root, 1)).tag == "tiny/v1"
     return root
 
 
 @pytest.fixture
-def registry(one: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Registry:
+def registry(one: Path, s3_server: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """That registry, with the credentials set."""
-    for name, value in endpoint.env.items():
+    for name, value in s3_server.env.items():
         monkeypatch.setenv(name, value)
     return Registry(one / "registry")
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_publish_to_and_fetch_from_s3(
-    registry: Registry, endpoint: Endpoint, one: Path, tmp_path: Path, scheme: str
+    registry: Registry, s3_server: Endpoint, one: Path, tmp_path: Path, scheme: str
 ) -> None:
     fetched = Registry(f"{scheme}{registry.path}").fetch("tiny", "v1", tmp_path / "out")
     assert sha256_tree(tmp_path / "out") == sha256_tree(one / "tiny-1")
     assert fetched.revision == registry.resolve("tiny")
     config = (Path(registry.path) / ".dvc/config").read_text()
-    assert endpoint.url in config
-    assert endpoint.secret_key not in config
+    assert s3_server.url in config
+    assert s3_server.secret_key not in config
 
 
 def test_wrong_and_missing_credentials(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,8 +70,8 @@ def test_wrong_and_missing_credentials(registry: Registry, tmp_path: Path, monke
     assert not (tmp_path / "out").exists()
 
 
-def test_a_server_that_is_down_and_comes_back(registry: Registry, endpoint: Endpoint, tmp_path: Path) -> None:
-    url, fresh = f"s3://{endpoint.bucket}/data", packed(tmp_path, 3)
+def test_a_server_that_is_down_and_comes_back(registry: Registry, s3_server: Endpoint, tmp_path: Path) -> None:
+    url, fresh = f"s3://{s3_server.bucket}/data", packed(tmp_path, 3)
     Registry.init(Path(registry.path), url, endpoint=f"http://127.0.0.1:{free_port()}")
     before = state(Path(registry.path))
     with pytest.raises(RegistryError, match="Could not connect") as error:
@@ -86,10 +79,10 @@ def test_a_server_that_is_down_and_comes_back(registry: Registry, endpoint: Endp
     assert url in error.value.what
     assert "remote runs" in error.value.fix
     assert state(Path(registry.path)) == before
-    Registry.init(Path(registry.path), "s3://no-such-bucket/data", endpoint=endpoint.url)
+    Registry.init(Path(registry.path), "s3://no-such-bucket/data", endpoint=s3_server.url)
     with pytest.raises(RegistryError, match="create the bucket"):
         registry.publish(fresh)
-    Registry.init(Path(registry.path), url, endpoint=endpoint.url)
+    Registry.init(Path(registry.path), url, endpoint=s3_server.url)
     assert registry.publish(fresh).tag == "tiny/v2"
 
 
@@ -148,17 +141,17 @@ class Flaky:
 
 @pytest.mark.parametrize("how", ["status", "reset"])
 def test_errors_in_the_middle_of_a_push(
-    endpoint: Endpoint, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_server: Endpoint, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in endpoint.env.items():
+    for name, value in s3_server.env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     raw = folder_dataset(tmp_path / "raw", subjects=3, domains=("desk", "door", "hall"))
     pack("folder", raw, tmp_path / "packed", name="tiny", licence="x", shard_bytes=9_000)
     shards = len(list((tmp_path / "packed" / "shards").iterdir()))
     assert shards > 5
-    proxy = Flaky(int(endpoint.url.rpartition(":")[2]))
-    remote = f"s3://{endpoint.bucket}/{how}"
+    proxy = Flaky(int(s3_server.url.rpartition(":")[2]))
+    remote = f"s3://{s3_server.bucket}/{how}"
     registry = Registry.init(tmp_path / "registry", remote, endpoint=f"http://127.0.0.1:{proxy.port}")
     before = state(tmp_path / "registry")
     proxy.left, proxy.how = 3, how
@@ -167,7 +160,7 @@ def test_errors_in_the_middle_of_a_push(
     assert proxy.refused > 0
     assert remote in error.value.what
     assert error.value.fix
-    assert endpoint.secret_key not in str(error.value)
+    assert s3_server.secret_key not in str(error.value)
     assert state(tmp_path / "registry") == before
     # The remote works again: what was pushed is not pushed twice, and the revision is whole.
     proxy.left = 10_000

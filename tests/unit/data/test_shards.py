@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ifas.core.errors import CorruptShardError, DataError
 from ifas.core.files import sha256_file
-from ifas.data.dataset import read_index
-from ifas.data.shards import ShardImages, verify
+from ifas.data.dataset import read_index, verify
+from ifas.data.shards import ShardImages
 from ifas.data.tables import ShardWriter
 from tests.unit.data.pictures import folder_dataset
 
