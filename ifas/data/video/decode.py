@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: A longer video is refused: bona fide and attack clips of all datasets are far shorter.
 LONGEST_FRAMES = 20_000
+#: Formats are told by content, so they are named: FFmpeg also reads playlists, which open other files or the network.
+OPENED = {"format_whitelist": "avi,mov,matroska,mpeg,mpegts,h264,hevc", "protocol_whitelist": "file"}
 #: Frames a second where a video does not say them.
 USUAL_RATE = 25
 
@@ -33,7 +35,7 @@ def video_frames(path: Path, limits: ImageLimits) -> Iterator[tuple[Frame, float
     import av
 
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with av.open(str(path), options=OPENED, metadata_errors="ignore") as container:
             stream = _picture_stream(container)
             # A pixel without a shape of its own is square.
             aspect = float(stream.sample_aspect_ratio or 1)

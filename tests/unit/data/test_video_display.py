@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Callable, Iterable
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import av
@@ -333,3 +335,32 @@ def test_pictures_sizes_and_boxes_of_a_packed_clip_agree(portrait: Portrait, tmp
         assert (row.width, row.height) == (width, height)
         assert np.abs(picture.astype(int) - frames[row.frame_index]).mean() < 8, row.source
         assert iou(tuple(row.face_box), tuple(first[row.frame_index].face_box)) > 0.9, row.source
+
+
+def test_a_playlist_that_is_named_like_a_clip_opens_nothing_else(tmp_path: Path) -> None:
+    """FFmpeg goes by content: playlists would have packing read other files, or fetch from the network."""
+    asked: list[str] = []
+
+    class Noted(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *args: object) -> None:
+            """Not on the terminal."""
+
+    server = HTTPServer(("127.0.0.1", 0), Noted)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/secret"
+    write(tmp_path / "other.mp4", [corners()] * 3)
+    lists = {
+        "hls.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{url}.ts\n#EXT-X-ENDLIST\n",
+        "dash.mp4": f'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>{url}</BaseURL></MPD>',
+        "concat.mp4": "ffconcat version 1.0\nfile other.mp4\n",
+    }
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ImageRefused, match="can't be decoded"):
+            read(tmp_path / name)
+    server.shutdown()
+    assert not asked
