@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -347,3 +349,9 @@ def test_useless_portrait_folder_is_refused(tmp_path: Path, content: dict[str, b
     with pytest.raises(DataError):
         make_demo(tmp_path / "out", faces=faces)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_door_is_light() -> None:
+    code = "import ifas.simulator, sys; print([m for m in ('numba', 'numpy', 'cv2', 'scipy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
