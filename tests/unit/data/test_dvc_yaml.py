@@ -14,13 +14,13 @@ UP_TO_DATE = "Data and pipelines are up to date."
 RENEW = "dvc.lock is stale: run `make data` and commit dvc.lock"
 
 
-def dvc(folder: Path, *args: str) -> str:
-    """What a DVC command says. `ifas` is that of this environment."""
+def dvc(folder: Path, *args: str, hint: str = "") -> str:
+    """What a DVC command says. `ifas` is that of this environment; `hint` is for a person who sees it fail."""
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *args], cwd=folder, env=env, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, f"{hint}\n{done.stdout}{done.stderr}"
     return done.stdout
 
 
@@ -52,7 +52,8 @@ def test_stages_are_valid_and_in_order(cloned: Path) -> None:
 
 
 def test_the_lock_is_that_of_the_working_tree(cloned: Path) -> None:
-    assert UP_TO_DATE in dvc(cloned, "repro", "--allow-missing", "--dry"), RENEW
+    said = dvc(cloned, "repro", "--allow-missing", "--dry", hint=RENEW)
+    assert UP_TO_DATE in said, f"{RENEW}\n{said}"
     # It is not up to date whatever changes: one line in a module that a stage depends on is enough.
     with (cloned / "ifas/simulator/camera.py").open("a") as module:
         module.write("# changed\n")
