@@ -41,7 +41,18 @@ class CorruptShardError(DataError):
 
 
 class ImageRefused(DataError):
-    """One image that is not decoded: truncated, too large, or of a format that is not accepted."""
+    """One image that is not decoded: truncated, too large, or of a format that is not accepted.
+
+    `reason` names the kind of refusal for programs; it stays the same when the words change.
+    """
+
+    reason = "unreadable"
+
+
+class ImageWithoutDetail(ImageRefused):
+    """One image that is decoded but shows a flat colour, a gradient or noise."""
+
+    reason = "no_detail"
 
 
 class ValidationFailed(IfasError):

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from ifas.core.errors import ImageRefused, LaunchError
+from ifas.core.errors import ImageRefused, ImageWithoutDetail, LaunchError
 from ifas.serving.pages import VERIFY
 from ifas.serving.request_limits import frame
 from ifas.serving.stage import bentoml_environment
@@ -87,7 +87,8 @@ def ask(url: str, image: Path | bytes, *, explain: bool = True, timeout: float =
         timeout: seconds for the answer. A busy service is asked again, after the time it names, if that is before then.
 
     Raises:
-        ImageRefused: the service refuses the picture; the error carries its words.
+        ImageRefused: the service refuses the picture; the error carries its words and is an ImageWithoutDetail where
+            that is the reason.
         LaunchError: the service can't be reached, or fails.
     """
     body, kind = frame(image if isinstance(image, bytes) else _read(image), explain)
@@ -127,11 +128,12 @@ def _read(image: Path) -> bytes:
 def _refusal(url: str, status: int, said: str) -> Exception:
     try:
         body = json.loads(said)
-        what, fix = str(body["error"]), str(body.get("fix", ""))
+        what, fix, reason = str(body["error"]), str(body.get("fix", "")), body.get("reason")
     except (ValueError, TypeError, KeyError):
-        what, fix = said.strip() or "no reason given", ""
+        what, fix, reason = said.strip() or "no reason given", "", None
     if status in (400, 413, 415):
-        return ImageRefused(f"the service refused the picture ({status}): {what}", fix)
+        kind = ImageWithoutDetail if reason == ImageWithoutDetail.reason else ImageRefused
+        return kind(f"the service refused the picture ({status}): {what}", fix)
     return LaunchError(f"{url} answered {status}: {what}", fix or "see the server's log")
 
 

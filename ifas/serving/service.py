@@ -62,7 +62,8 @@ class AntiSpoofing:
             # passes a response on as it is.
             from starlette.responses import JSONResponse
 
-            return cast(Answer, JSONResponse({"error": error.what, "fix": error.fix}, status_code=400))
+            body = {"error": error.what, "fix": error.fix, "reason": error.reason}
+            return cast(Answer, JSONResponse(body, status_code=400))
 
 
 AntiSpoofing.mount_asgi_app(  # type: ignore[attr-defined]

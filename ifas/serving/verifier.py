@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ifas.core import detail
 from ifas.core.errors import GateError, ImageRefused
 from ifas.core.files import sha256_tree
 from ifas.core.imaging import decode
@@ -98,13 +99,15 @@ class Verifier:
 
         Raises:
             ImageRefused: see `ifas.core.imaging.decode`.
+            ImageWithoutDetail: it shows a flat colour, a gradient or noise, which a model would score like any picture.
         """
         begin = time.perf_counter()
         image_id = hashlib.sha256(data).hexdigest()
         try:
             image = decode(data, self.settings.limits)
+            detail.check(image)
         except ImageRefused as refused:
-            log.info("refused id=%s: %s", image_id[:16], refused.what)
+            log.info("refused id=%s reason=%s: %s", image_id[:16], refused.reason, refused.what)
             raise
         threshold = self.settings.threshold
         if explain:
