@@ -54,15 +54,15 @@ def check(image: npt.NDArray[np.uint8]) -> None:
     """Refuses an RGB image (H, W, 3) that shows a flat colour, a gradient or noise.
 
     Raises:
-        ImageWithoutDetail: it says which of the three.
+        ImageWithoutDetail: it says what is seen.
     """
     found = measure(image)
     if found.contrast < LOWEST.contrast:
-        seen = "one flat colour"
+        seen = "a flat colour or a gradient"
     elif found.fine < LOWEST.fine or found.coarse < LOWEST.coarse:
         seen = "noise"
     elif found.structure < LOWEST.structure:
-        seen = "a gradient"
+        seen = "a flat colour or a gradient"
     else:
         return
     raise ImageWithoutDetail(f"image shows nothing but {seen}", "send a photograph of a face")
@@ -77,8 +77,8 @@ def _cells(image: npt.NDArray[np.uint8], cells: int) -> npt.NDArray[np.float64]:
     rows, columns = (np.linspace(0, n, round(n / side) + 1).astype(int) for n in (height, width))
     bands = [image[top:end].reshape(end - top, -1).sum(axis=0, dtype=np.uint32) for top, end in pairwise(rows)]
     sums = np.add.reduceat(np.stack(bands).reshape(-1, width, 3), columns[:-1], axis=1)
-    grey: npt.NDArray[np.float64] = sums @ np.array([0.299, 0.587, 0.114])
-    return grey / np.outer(np.diff(rows), np.diff(columns))
+    grey: npt.NDArray[np.float64] = sums @ np.array([0.299, 0.587, 0.114]) / np.outer(np.diff(rows), np.diff(columns))
+    return grey
 
 
 def _gradient(grey: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -94,7 +94,8 @@ def _basis(rows: int, columns: int) -> npt.NDArray[np.float64]:
 
     y, x = np.meshgrid(np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
     powers = [x**i * y**j for i in range(5) for j in range(5 - i)]
-    return np.linalg.qr(np.stack(powers, -1).reshape(rows * columns, -1)).Q
+    basis, _ = np.linalg.qr(np.stack(powers, -1).reshape(rows * columns, -1))
+    return basis
 
 
 def _likeness(deviations: npt.NDArray[np.float64]) -> float:

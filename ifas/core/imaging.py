@@ -195,8 +195,9 @@ def _orientation(image: Image.Image) -> int:
         return 1
     exif = Image.Exif()
     try:
-        exif.load(block)
-        value = exif.get(0x0112)
+        with _without_warnings():
+            exif.load(block)
+            value = exif.get(0x0112)
     except Exception:  # noqa: BLE001 - Pillow's EXIF parser raises whatever the bytes lead it to
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
@@ -282,11 +283,7 @@ def _opened(data: bytes | memoryview, limits: ImageLimits) -> Iterator[Image.Ima
     expected = _plain_size(data, limits)
     kinds = ", ".join(limits.formats)
     try:
-        with warnings.catch_warnings():
-            # Pillow warns from 89 megapixels on; our own limit below is lower and an error.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = _open(data, limits.formats)
-        with opened as image:
+        with _without_warnings(), _open(data, limits.formats) as image:
             _check_size(image.width, image.height, limits)
             _check_kind(image, data)
             if expected not in (None, image.size):
@@ -304,6 +301,14 @@ def _opened(data: bytes | memoryview, limits: ImageLimits) -> Iterator[Image.Ima
         raise ImageRefused(f"image can't be decoded ({error})", f"send a whole {kinds} file") from error
 
 
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Pillow warns of a broken EXIF, which does not matter, and of many pixels, of which our limit allows less."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
 def _open(data: bytes | memoryview, formats: tuple[str, ...]) -> Image.Image:
     from PIL import Image
 
@@ -311,10 +316,7 @@ def _open(data: bytes | memoryview, formats: tuple[str, ...]) -> Image.Image:
         from PIL.JpegImagePlugin import JpegImageFile
 
         # `Image.open` would follow the list of further pictures (MPF) that phones write, and fail where it is broken.
-        try:
-            return JpegImageFile(io.BytesIO(data))
-        except OSError:  # an EXIF that ends early, in which Pillow looks for the resolution; viewers do without
-            return JpegImageFile(io.BytesIO(bytes(data).replace(b"Exif\0\0", bytes(6))))
+        return JpegImageFile(io.BytesIO(data))
     return Image.open(io.BytesIO(data), formats=formats)
 
 

@@ -21,11 +21,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from ifas.core.config import TrafficConfig
-from ifas.core.errors import ImageRefused, LaunchError
+from ifas.core.errors import ImageRefused, ImageWithoutDetail, LaunchError
 from ifas.core.files import read_json, sha256_file, sha256_tree
 from ifas.core.imaging import ImageLimits, decode
 from ifas.serving.client import ask, serve
@@ -155,7 +157,6 @@ def test_a_file_by_path(url, tmp_path):
 
 
 def bomb() -> bytes:
-    from PIL import Image
 
     file = io.BytesIO()
     Image.new("1", (14000, 14000)).save(file, "PNG")
@@ -182,6 +183,29 @@ def test_bad_pictures_are_400_in_words(url, data, says):
     status, answer = post(url, body, {"Content-Type": kind})
     assert status == 400
     assert says in answer["error"]
+    assert answer["reason"] == "unreadable"
+
+
+@pytest.mark.parametrize("colour", ["black", "white"])
+def test_a_picture_without_detail_is_400_with_a_reason_of_its_own(url, colour):
+    file = io.BytesIO()
+    Image.new("RGB", (96, 80), colour).save(file, "JPEG")
+    body, kind = frame(file.getvalue(), True)
+    status, answer = post(url, body, {"Content-Type": kind})
+    assert (status, answer["reason"]) == (400, "no_detail")
+    assert "flat colour" in answer["error"]
+    with pytest.raises(ImageWithoutDetail):
+        ask(url, file.getvalue())
+
+
+def test_sixteen_bits_are_scored_as_eight(url):
+    grey = np.asarray(Image.fromarray(decode(picture())).convert("L"))
+    scores = []
+    for pixels in (grey, grey.astype(np.uint16) * 257):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        scores.append(ask(url, file.getvalue(), explain=False)["score"])
+    assert scores[0] == scores[1]
 
 
 def test_a_picture_over_the_limit_in_bytes(url):

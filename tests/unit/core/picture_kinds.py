@@ -207,7 +207,7 @@ _CYAN_SHOWN = encoded(((_lightness + 16) / 116) ** 3) * 255
 
 
 def ycck() -> bytes:
-    """The same as Photoshop writes it: Pillow is given the numbers, and the Adobe marker is made to say what they are."""
+    """The same in the form that Photoshop writes: Pillow writes the numbers, and the Adobe marker is changed."""
     ycc = np.asarray(_CMYK.convert("YCbCr"))
     data = bytearray(saved(Image.fromarray(np.dstack([255 - ycc, _INKS[..., 3]]), "CMYK"), "JPEG", quality=98))
     data[data.index(b"Adobe") + 11] = 2

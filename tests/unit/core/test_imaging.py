@@ -118,7 +118,6 @@ def test_a_file_that_ends_early_is_refused_without_decoding(name: str) -> None:
         (encoded(Image.new("1", (8000, 8000))), "8000x8000 pixels"),
         (encoded(RED, "WEBP", save_all=True, append_images=[Image.new("RGB", (50, 50), "blue")]), "frame"),
         (encoded(RED, "PNG", save_all=True, append_images=[Image.new("RGB", (50, 50), "blue")]), "frame"),
-        (encoded(RED, "MPO", save_all=True, append_images=[Image.new("RGB", (50, 50), "blue")]), "frame"),
     ],
 )
 def test_the_header_refuses_what_decoding_refuses(data: bytes, said: str) -> None:

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from ifas.core.errors import ImageRefused, LaunchError
+from ifas.core.errors import ImageRefused, ImageWithoutDetail, LaunchError
 from ifas.serving.client import ask, serve
 
 
@@ -85,6 +85,12 @@ def test_refusals_carry_the_services_words(answering):
     with pytest.raises(ImageRefused, match="image can't be decoded") as caught:
         ask(url, b"p")
     assert caught.value.fix == "send a whole file"
+    assert caught.value.reason == "unreadable"
+
+
+def test_a_refusal_carries_its_reason(answering):
+    with pytest.raises(ImageWithoutDetail, match="nothing but noise"):
+        ask(answering((400, {"error": "image shows nothing but noise", "fix": "", "reason": "no_detail"})), b"p")
 
 
 @pytest.mark.parametrize("body", [b"", b"oops", b"[1]", {"detail": "x"}])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from ifas.core.errors import ConfigError, GateError, ImageRefused
+from ifas.core.errors import ConfigError, GateError, ImageRefused, ImageWithoutDetail
 from ifas.core.files import sha256_tree
 from ifas.core.imaging import ImageLimits, decode
 from ifas.model.judge import Judge, Judged
@@ -80,6 +82,51 @@ def test_the_log_holds_an_id_and_no_picture(caplog):
     assert answer.image_sha256 == hashlib.sha256(data).hexdigest()
     assert f"id={answer.image_sha256[:16]}" in caplog.messages[0]
     assert caplog.messages[1].startswith("refused id=")
+
+
+def encoded(pixels, kind="PNG", mode=None, **options):
+    file = io.BytesIO()
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(file, kind, **options)
+    return file.getvalue()
+
+
+BLACK, NOISE = np.zeros((64, 64, 3), np.uint8), np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("pixels", [BLACK, 255 - BLACK, NOISE], ids=["black", "white", "noise"])
+def test_a_picture_without_detail_is_refused_before_it_is_judged(pixels, caplog):
+    judge = Said(0.999, "natural skin")
+    with caplog.at_level(logging.INFO, "bentoml.ifas"), pytest.raises(ImageWithoutDetail, match="shows nothing but"):
+        Verifier(judge, settings()).verify(encoded(pixels))
+    assert judge.explained == 0
+    assert "reason=no_detail" in caplog.messages[0]
+
+
+def test_hidden_detail_is_no_detail():
+    """All of the picture is transparent: a viewer shows a white page."""
+    hidden = np.dstack([decode(picture()), np.zeros((80, 96), np.uint8)])
+    with pytest.raises(ImageWithoutDetail, match="flat colour"):
+        Verifier(Said(0.999, ""), settings()).verify(encoded(hidden))
+
+
+def test_one_picture_has_one_score_in_whatever_form_it_comes(tmp_path):
+    model = tiny_model(tmp_path / MODEL_DIR)
+    settings(model_sha256=sha256_tree(model)).write(tmp_path)
+    verifier = Verifier.load(tmp_path)
+    grey = np.asarray(Image.fromarray(decode(picture())).convert("L"))
+    opaque = np.full_like(grey, 255)
+    forms = [
+        encoded(grey),
+        encoded(grey.astype(np.uint16) * 256 + 90),
+        encoded(np.dstack([grey, opaque])),
+        encoded(np.dstack([grey] * 3 + [opaque])),
+        encoded(grey, mode="P"),
+        encoded(np.dstack([grey] * 3), "WEBP", lossless=True),
+    ]
+    scores = {verifier.verify(data, explain=False).score for data in forms}
+    assert len(scores) == 1
+    assert verifier.verify(encoded(255 - grey), explain=False).score not in scores
 
 
 def test_the_packaged_limits_count():

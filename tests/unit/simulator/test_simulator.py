@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from ifas.cli.main import app
+from ifas.core import detail
 from ifas.core.errors import ConfigError, DataError
+from ifas.core.imaging import decode
 from ifas.core.taxonomy import spoof_type_of
 from ifas.simulator import make_demo
 from ifas.simulator.camera import SENSOR, draw_shot
@@ -105,6 +107,12 @@ def test_pictures_do_not_depend_on_workers_or_on_what_else_is_made(demo: Path, t
     for path in common:
         assert again[path] == first[path]
         assert (tmp_path / "again" / path).read_bytes() == (demo / path).read_bytes()
+
+
+def test_every_picture_has_detail(demo: Path) -> None:
+    """The service refuses pictures without."""
+    for path in sorted(demo.rglob("*.jpg")):
+        detail.check(decode(path.read_bytes()))
 
 
 def test_records_are_complete_and_true(demo: Path) -> None:
