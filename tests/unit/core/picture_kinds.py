@@ -284,7 +284,10 @@ ROWS: dict[str, list[Case]] = {
     ],
     "PNG with one transparent grey (tRNS)": [
         *(
-            Case(png(few(bits)[0], bits, 0, [(b"tRNS", b"\0\1")]), keyed(few(bits)[1], [255 // ((1 << bits) - 1)] * 3))
+            Case(
+                png(few(bits)[0], bits, 0, [(b"tRNS", struct.pack(">H", few(bits)[0][5, 7]))]),
+                keyed(few(bits)[1], few(bits)[1][5, 7]),
+            )
             for bits in (1, 2, 4, 8)
         ),
         Case(

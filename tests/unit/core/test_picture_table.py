@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from tests.unit.core.picture_kinds import (
     ROWS,
     Case,
     endless_profile,
+    png,
     saved,
 )
 
@@ -107,10 +109,16 @@ def test_threads_share_a_transform_and_give_the_same_pixels(profile: bytes) -> N
         assert len(set(pool.map(shown, range(24)))) == 1
 
 
+@pytest.mark.parametrize("chunk", [(b"iCCP", b"name\0\0"), (b"zTXt", b"name\0\0")])
+def test_a_profile_or_text_that_unpacks_to_much_is_refused_by_the_header(chunk: tuple[bytes, bytes]) -> None:
+    name, head = chunk
+    bomb = png(RGB, 8, 2, [(name, head + zlib.compress(bytes(3 * 2**20)))])
+    assert len(bomb) < 32_000
+    check(Case(bomb, says="too large"))
+
+
 def test_text_that_is_named_like_what_pillow_knows_is_text() -> None:
     """Pillow keeps text chunks beside what it reads from the file, under the same names."""
-    from tests.unit.core.picture_kinds import png
-
     for name in (b"transparency", b"icc_profile", b"exif", b"gamma", b"dpi"):
         assert (decode(png(RGB, 8, 2, [(b"tEXt", name + b"\0no")])) == RGB).all()
 
