@@ -126,12 +126,13 @@ def _channels(image: Image.Image, data: bytes | memoryview) -> tuple[Image.Image
     from PIL import Image
 
     mode, alpha = image.mode, None
-    clear = image.info.get("transparency")
-    if mode in ("La", "RGBa"):
-        image = image.convert({"La": "LA", "RGBa": "RGBA"}[mode])
-    elif mode == "PA" or (mode == "P" and isinstance(clear, int | bytes)):
+    if mode == "P" and isinstance(image.info.get("transparency"), int | bytes):
         image = image.convert("RGBA")
-    elif clear is not None:
+    # Else it is gone before Pillow converts: it may be text of that name.
+    clear = image.info.pop("transparency", None)
+    if mode in ("La", "RGBa", "PA"):
+        image = image.convert("LA" if mode == "La" else "RGBA")
+    elif clear is not None and mode != "P":
         alpha = _keyed_alpha(image, clear, data)
     if image.mode in ("LA", "RGBA"):
         alpha = image.getchannel("A")
@@ -143,7 +144,6 @@ def _channels(image: Image.Image, data: bytes | memoryview) -> tuple[Image.Image
         return image.convert("L"), alpha
     if mode == "RGBA" and image.format == "PNG" and data[25] == _PNG_GREY_ALPHA:
         return image.getchannel("R"), alpha  # Pillow's form of 16-bit grey with alpha
-    image.info.pop("transparency", None)
     return image if image.mode == "RGB" else image.convert("RGB"), alpha
 
 

@@ -27,6 +27,7 @@ from tests.unit.core.picture_kinds import (
     ROWS,
     Case,
     endless_profile,
+    few,
     png,
     saved,
 )
@@ -120,7 +121,8 @@ def test_a_profile_or_text_that_unpacks_to_much_is_refused_by_the_header(chunk: 
 def test_text_that_is_named_like_what_pillow_knows_is_text() -> None:
     """Pillow keeps text chunks beside what it reads from the file, under the same names."""
     for name in (b"transparency", b"icc_profile", b"exif", b"gamma", b"dpi"):
-        assert (decode(png(RGB, 8, 2, [(b"tEXt", name + b"\0no")])) == RGB).all()
+        check(Case(png(RGB, 8, 2, [(b"tEXt", name + b"\0no")]), RGB))
+        check(Case(png(few(2)[0], 2, 3, [(b"PLTE", bytes(12)), (b"tEXt", name + b"\0no")]), np.zeros_like(RGB)))
 
 
 def test_a_broken_list_of_further_pictures_is_no_harm() -> None:
