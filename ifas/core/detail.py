@@ -37,7 +37,7 @@ class Detail(NamedTuple):
 
 
 #: A picture with a smaller figure is refused; docs/pictures.md says how far away real pictures are.
-LOWEST = Detail(contrast=1.0, structure=0.17, fine=0.1, coarse=0.3)
+LOWEST = Detail(contrast=1.0, structure=0.17, fine=0.1, coarse=0.22)
 
 
 def measure(image: npt.NDArray[np.uint8]) -> Detail:

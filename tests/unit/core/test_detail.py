@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from ifas.core.detail import LOWEST, check, measure
 from ifas.core.errors import ImageWithoutDetail
 from ifas.core.imaging import decode
 from tests.conftest import SHARED
+from tests.toy_dataset import make
 
 SIZES = [(64, 64), (240, 320), (33, 200), (480, 360)]
 
@@ -109,6 +111,12 @@ def worse(pixels: np.ndarray) -> Iterator[np.ndarray]:
     yield np.pad(pixels, ((side, side), (side, side), (0, 0)), constant_values=255)
 
 
+def test_the_drawn_pictures_that_tests_send_are_not_refused(tmp_path: Path) -> None:
+    """Cartoons of faces before coarse blobs: nearer to noise than any photograph."""
+    for path in sorted(make(tmp_path).rglob("*.png")):
+        check(decode(path.read_bytes()))
+
+
 @pytest.mark.shared
 def test_no_picture_of_a_face_is_refused() -> None:
     files = sorted((SHARED / "portraits").glob("*.jpg")) + sorted((SHARED / "samples").iterdir())
@@ -124,4 +132,4 @@ def test_no_picture_of_a_face_is_refused() -> None:
     # As docs/pictures.md says; the simulator has the nearest one of the first two figures.
     nearest = np.min(figures, axis=0)
     assert nearest == pytest.approx((16.2, 0.43, 0.41, 0.45), abs=0.02)
-    assert (nearest > np.array(LOWEST) * (10, 2, 4, 1.45)).all()
+    assert (nearest > np.array(LOWEST) * (10, 2, 4, 2)).all()
