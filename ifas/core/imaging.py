@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ifas.core.colour import srgb_transform
 from ifas.core.errors import ImageRefused
@@ -29,9 +29,9 @@ class ImageLimits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_bytes: int = 8 * 2**20
-    max_pixels: int = 40_000_000
-    min_side: int = 32
+    max_bytes: int = Field(default=8 * 2**20, ge=1, le=2**30)
+    max_pixels: int = Field(default=40_000_000, ge=1, le=2**31 - 1)
+    min_side: int = Field(default=32, ge=1, le=65_536)
     formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP")
 
 

@@ -23,6 +23,10 @@ from ifas.promotion.candidate import Candidate, DecisionLike, Entry
 from ifas.promotion.database import Database
 from ifas.promotion.tables import STATES, TRANSITIONS, CandidateRow, DecisionRow
 
+#: Digits of a candidate's id, and how many of them must be given at least to name it.
+ID_DIGITS = 12
+LEAST_DIGITS = 6
+
 
 class Ledger:
     """Opens a ledger, and makes its tables (and SQLite's folder) when they are not there.
@@ -72,7 +76,7 @@ class Ledger:
         state = "pending" if decision.passed else "refused"
         reason = f"{failed} rules failed" if failed else "every rule passed"
         fields: dict[str, Any] = {
-            "id": sha256[:12],
+            "id": sha256[:ID_DIGITS],
             "product": product,
             "run_id": run_id,
             "created": _now(),
@@ -98,7 +102,7 @@ class Ledger:
             return Candidate.of(present)
 
     def get(self, candidate: str) -> Candidate:
-        """The candidate with this id, or the only one whose id begins with it. Raises GateError."""
+        """The candidate with this id, or the only one whose id begins with these digits (6 or more). Raises GateError."""
         with self._database.reading() as session:
             return Candidate.of(self._find(session, candidate))
 
@@ -188,15 +192,26 @@ class Ledger:
 
     def _find(self, session: Session, candidate: str) -> CandidateRow:
         if not re.fullmatch(r"[0-9a-f]{1,64}", candidate):
-            raise GateError(f"{candidate!r} is not a candidate id", "`ifas candidates` lists them")
-        query = select(CandidateRow).where(CandidateRow.id.startswith(candidate[:12])).limit(3)
+            raise GateError(
+                f"{candidate!r} is not a candidate id, which has hex digits only", "`ifas candidates` lists them"
+            )
+        if len(candidate) < LEAST_DIGITS:
+            raise GateError(
+                f"{candidate!r} is too short for a candidate id: {LEAST_DIGITS} digits are needed, so that a slip "
+                "decides about no other candidate",
+                "`ifas candidates` lists the ids",
+            )
+        query = select(CandidateRow).where(CandidateRow.id.startswith(candidate[:ID_DIGITS])).order_by(CandidateRow.id)
         rows = [row for row in session.scalars(query) if row.evidence_sha256.startswith(candidate)]
         if not rows:
             raise GateError(
                 f"no candidate {candidate} in ledger {self._database.shown}", "`ifas candidates` lists them"
             )
         if len(rows) > 1:
-            raise GateError(f"{candidate} names more than one candidate", "give more digits of the id")
+            raise GateError(
+                f"{candidate} names more than one candidate: {', '.join(row.id for row in rows)}",
+                "give more digits of the id",
+            )
         return rows[0]
 
     def _decide(self, candidate: str, state: str, actor: str, reason: str) -> Candidate:

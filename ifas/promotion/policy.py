@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ifas.core.config import first_problem
 from ifas.core.errors import ConfigError, IfasError, unknown_key
 from ifas.core.files import sha256_json
 from ifas.core.measures import MEASURES, check_slice, measure
@@ -109,10 +110,8 @@ def load_policy(source: str) -> Policy:
     try:
         policy = Policy.model_validate(_tree(source))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(
-            f"policy {source}: {where}: {first['msg']}", "compare it with ifas/configs/policies/demo.yaml"
+            f"policy {source}: {first_problem(error)}", "compare it with ifas/configs/policies/demo.yaml"
         ) from error
     seen: set[str] = set()
     for rule in policy.rules:
@@ -142,5 +141,8 @@ def _tree(source: str) -> Any:
             raise ConfigError(f"policy file {source} can't be read: {error}", f"or use one of {known}") from error
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"policy {source} is not valid YAML: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(
+            f"policy {source} is not valid YAML: {said}", "compare it with ifas/configs/policies/demo.yaml"
+        ) from error

@@ -6,6 +6,7 @@ import hashlib
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from ifas.core.errors import ConfigError, DataError, GateError, NotApproved
+from ifas.promotion import chain
 from ifas.promotion.candidate import Candidate
 from ifas.promotion.gate import Decision, decide
 from ifas.promotion.ledger import Ledger
@@ -49,7 +51,7 @@ def test_a_candidate_comes_back_as_it_was_given(ledger: Ledger) -> None:
     assert candidate.id == candidate.evidence_sha256[:12]
     assert candidate.metrics["odd"] == [0.1 + 0.2, 1e-17, 1.0, 12345678901234567]
     assert (
-        ledger.get(candidate.id) == ledger.get(candidate.id[:5]) == ledger.get(candidate.evidence_sha256) == candidate
+        ledger.get(candidate.id) == ledger.get(candidate.id[:6]) == ledger.get(candidate.evidence_sha256) == candidate
     )
     (entry,) = ledger.history(candidate.id)
     assert (entry.from_state, entry.to_state, entry.actor) == ("", "pending", "gate")
@@ -125,13 +127,56 @@ def test_list_and_champion(ledger: Ledger) -> None:
     assert [row.id for row in ledger.list(state="pending")] == [b.id]
 
 
-def test_names_that_fit_nothing_or_too_much(ledger: Ledger) -> None:
-    candidates = [submit(ledger, str(i)) for i in range(17)]
-    firsts = [candidate.id[0] for candidate in candidates]
-    shared = next(first for first in firsts if firsts.count(first) > 1)
-    with pytest.raises(GateError, match="more than one"):
-        ledger.get(shared)
-    for bad in ("", "%", "xyz", "A", "' OR 1=1", "0" * 12):
+def evidence_sha256(seed: str) -> str:
+    """The hash that begins with the id of the candidate which `submit` makes of this seed."""
+    given = {"model": hashlib.sha256(seed.encode()).hexdigest(), "policy": POLICY.sha256}
+    return chain.evidence("ifas", given, decision(0.9).as_dict())
+
+
+@cache
+def twins() -> tuple[str, str]:
+    """Two seeds whose candidates' ids begin with the same six digits."""
+    seen: dict[str, str] = {}
+    for seed in map(str, range(100_000)):
+        first = seen.setdefault(evidence_sha256(seed)[:6], seed)
+        if first != seed:
+            return first, seed
+    raise AssertionError("no two hashes share 24 bits")
+
+
+def test_a_prefix_that_names_two_candidates_decides_about_neither(ledger: Ledger) -> None:
+    one, other = (submit(ledger, seed) for seed in twins())
+    assert one.id[:6] == other.id[:6]
+    assert one.id != other.id
+    for act in (ledger.approve, ledger.reject):
+        with pytest.raises(GateError, match="names more than one candidate") as caught:
+            act(one.id[:6], actor="ann", reason="good")
+        assert one.id in caught.value.what
+        assert other.id in caught.value.what
+    assert {row.state for row in ledger.list()} == {"pending"}
+    assert ledger.get(one.id).id == one.id
+
+
+@pytest.mark.parametrize("digits", range(1, 6))
+def test_fewer_than_six_digits_name_no_candidate(ledger: Ledger, digits: int) -> None:
+    candidate = submit(ledger)
+    short = candidate.id[:digits]
+    doings = (
+        ledger.get,
+        ledger.history,
+        ledger.require_approved,
+        lambda name: ledger.approve(name, actor="ann", reason="good"),
+        lambda name: ledger.reject(name, actor="ann", reason="bad"),
+    )
+    for doing in doings:
+        with pytest.raises(GateError, match="too short.*6 digits"):
+            doing(short)
+    assert ledger.get(candidate.id[:6]).state == "pending"
+
+
+def test_names_that_fit_nothing(ledger: Ledger) -> None:
+    submit(ledger)
+    for bad in ("", "%", "xyz", "A", "' OR 1=1", "0" * 12, "0" * 65):
         with pytest.raises(GateError, match="candidate"):
             ledger.get(bad)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_training import ToyImages, job, picture
+from toy_training import ToyImages, job, picture, runaway
 
 from ifas.core.errors import ConfigError, TrainingError
 from ifas.model import tuning
@@ -119,7 +119,7 @@ def test_a_step_left_out_leaves_no_trace(tmp_path: Path, stage: int, precision: 
 
 
 def test_destroyed_weights_are_told_from_bad_samples(tmp_path: Path) -> None:
-    made = job(tmp_path / "r", "model.connector.lr=1e18", "train.skip_batches=99")
+    made = runaway(job(tmp_path / "r", "train.skip_batches=99"), "connector")
     with pytest.raises(TrainingError, match="an earlier step destroyed the weights; it went wrong in the connector"):
         run(made)
 

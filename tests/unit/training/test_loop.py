@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy_training import ToyImages, job, manifest, picture
+from toy_training import ToyImages, job, manifest, picture, runaway
 
 from ifas.core.errors import DataError, TrainingError
 from ifas.core.imaging import decode
@@ -162,7 +162,7 @@ def test_a_picture_that_can_not_be_decoded_is_named(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_training(tmp_path: Path) -> None:
-    made = job(tmp_path / "r", "model.language.lr=1e18", "model.connector.lr=1e18", "model.vision.lr=1e18")
+    made = runaway(job(tmp_path / "r"), "language", "connector", "vision")
     with pytest.raises(TrainingError, match=r"not finite at step \d"):
         trained(made)
     assert not (made.run / FINAL).exists()

@@ -6,7 +6,7 @@ import io
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +89,9 @@ def job(run: Path, *overrides: str, rows: tuple[Row, ...] | None = None, images:
     return Job(
         model=made.model, train=made.train, rows=rows or rows_of(manifest()), images=images or ToyImages(), run=run
     )
+
+
+def runaway(made: Job, *parts: str) -> Job:
+    """The job with a learning rate for these parts that destroys the weights; no configuration takes such a one."""
+    sections = {part: getattr(made.model, part).model_copy(update={"lr": 1e18}) for part in parts}
+    return replace(made, model=made.model.model_copy(update=sections))
