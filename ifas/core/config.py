@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ifas.core.errors import ConfigError, unknown_key
 from ifas.core.imaging import ImageLimits
 
-
 # Every number has a lower and an upper limit, so that a slip is named when the file is read, not hours later.
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 CountOrNone = Annotated[int, Field(ge=0, le=10_000_000)]
@@ -75,7 +74,9 @@ class CaptionConfig(Section):
         default=(),
         description="domains whose train split may tune the captioner; empty: protocol.source_domains",
     )
-    imitate_steps: CountOrNone = Field(default=150, description="steps that teach the captioner network the general captions")
+    imitate_steps: CountOrNone = Field(
+        default=150, description="steps that teach the captioner network the general captions"
+    )
     tune_steps: CountOrNone = Field(default=150, description="steps of fine-tuning on the kept captions")
     lr: LearningRate = 3e-3
     batch: Size = 32
@@ -114,7 +115,9 @@ class VisionConfig(TunedSection):
 
     kind: Literal["clip", "siglip", "efficientnet-lite0"] = "clip"
     source: str = Field(default="", description="folder or hub id of the weights; empty: random, from `shape`")
-    shape: dict[str, ShapeNumber] = Field(default_factory=dict, description="overrides of the tower's config when built new")
+    shape: dict[str, ShapeNumber] = Field(
+        default_factory=dict, description="overrides of the tower's config when built new"
+    )
     image_size: int = Field(default=224, ge=16, le=4096, description="side in pixels")
     tune: Literal["frozen", "lora", "alore", "full"] = "frozen"
     lr: LearningRate = 1e-5
@@ -243,9 +246,7 @@ class AlignConfig(Section):
     turns: int = Field(default=4, ge=2, le=1000, description="corrective turns per picture, at most (paper: 5)")
     steps: Count = Field(default=40, description="of the second stage; batch, workers and alpha are those of train")
     lr_factor: Factor = Field(default=0.2, description="of the second stage's learning rates, to those of model")
-    dev_images: Count = Field(
-        default=1024, description="development pictures that before and after are compared on"
-    )
+    dev_images: Count = Field(default=1024, description="development pictures that before and after are compared on")
     margin: Share = Field(default=0.02, description="loss of verdict accuracy that must be ruled out to keep it")
     bootstrap: int = Field(default=1000, ge=1, le=1_000_000, description="resamples of the paired interval, by subject")
     seed: Seed = 0
@@ -408,7 +409,9 @@ def _yaml(text: str, what: str) -> Any:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
         said = " ".join(str(error).split())
-        raise ConfigError(f"{what} is not valid YAML: {said}", "correct it; in doubt put the value in quotes") from error
+        raise ConfigError(
+            f"{what} is not valid YAML: {said}", "correct it; in doubt put the value in quotes"
+        ) from error
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class Ledger:
             return Candidate.of(present)
 
     def get(self, candidate: str) -> Candidate:
-        """The candidate with this id, or the only one whose id begins with these digits (6 or more). Raises GateError."""
+        """The candidate with this id, or the only one whose id begins so (6 digits or more). Raises GateError."""
         with self._database.reading() as session:
             return Candidate.of(self._find(session, candidate))
 

@@ -53,13 +53,11 @@ def check_packed(folder: Path) -> tuple[str, ...]:
     here = {column.name for column in COLUMNS}
     apply = [rule for rule in rules(ValidateConfig()) if rule.needs and here.issuperset(rule.needs)]
     findings = check(read_manifest(folder), apply)
-    said = {
-        one.rule.id: f"{one.rule.title}: {one.observed}" + (f" ({one.examples[0].value})" if one.examples else "")
-        for one in findings
-    }
+    said = {one.rule.id: f"{one.rule.title}: {one.said}" for one in findings}
     blocking = [said[one.rule.id] for one in findings if one.blocks]
     if blocking:
         raise ValidationFailed(
-            f"the packed dataset breaks blocking rules: {'; '.join(blocking)}", f"mend the raw dataset; see {folder}"
+            "\n  - ".join(["the packed dataset breaks blocking rules:", *blocking]),
+            f"mend the raw dataset; see {folder}",
         )
     return tuple(said[one.rule.id] for one in findings if one.status == "failed")

@@ -52,6 +52,6 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         images=images,
     )
     if not report.passed:
-        failed = "; ".join(report.blocking_failures)
-        raise ValidationFailed(f"blocking data rules failed: {failed}", f"read {out / 'report.html'} and mend the data")
+        failed = "\n  - ".join(["blocking data rules failed:", *report.blocking_failures])
+        raise ValidationFailed(failed, f"read {out / 'report.html'} and mend the data")
     return StepResult(summary=report.summary, facts=report.facts)

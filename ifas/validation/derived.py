@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ifas.core.manifest import CAPTION_COLUMNS, COLUMNS, LOOK_COLUMNS
 from ifas.core.taxonomy import PAI_SPECIES, SPLITS, SPOOF_TYPES, keyword_forms, media_named
+from ifas.validation.section import ID_DIGITS, a_few
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,21 +78,23 @@ def face_box(rows: pd.DataFrame) -> pd.Series:
 def place(rows: pd.DataFrame) -> pd.Series:
     """Rows of the manifest that point to the same row of the same shard."""
     bad = rows.duplicated(["dataset", "shard", "row"], keep=False)
-    return problems(bad, lambda shard, row: f"{shard}, row {row}", rows["shard"], rows["row"])
+    return problems(
+        bad, lambda shard, row: f"several samples point to row {row} of {shard}", rows["shard"], rows["row"]
+    )
 
 
 def label(rows: pd.DataFrame) -> pd.Series:
     """Labels that contradict the spoof type. Unknown values are left to the rules of their own."""
     known = rows["label"].isin(["live", "spoof"]) & rows["spoof_type"].isin(SPOOF_TYPES)
     bad = known & ((rows["label"] == "live") != (rows["spoof_type"] == "live"))
-    return problems(bad, lambda a, b: f"label {a}, spoof type {b}", rows["label"], rows["spoof_type"])
+    return problems(bad, lambda a, b: f"label {a} with spoof type {b}", rows["label"], rows["spoof_type"])
 
 
 def species(rows: pd.DataFrame) -> pd.Series:
     """PAI species that belong to another spoof type. Unknown values are left to the rules of their own."""
     belongs = looked_up(rows["pai_species"], PAI_SPECIES)
     bad = belongs.notna() & rows["spoof_type"].isin(SPOOF_TYPES) & (belongs != rows["spoof_type"])
-    return problems(bad, lambda a, b: f"species {a}, spoof type {b}", rows["pai_species"], rows["spoof_type"])
+    return problems(bad, lambda a, b: f"species {a} with spoof type {b}", rows["pai_species"], rows["spoof_type"])
 
 
 def blank(column: str) -> Callable[[pd.DataFrame], pd.Series]:
@@ -138,7 +141,11 @@ def live_caption(rows: pd.DataFrame) -> pd.Series:
     """Captions of bona fide pictures that name an attack medium."""
     rows = rows if MEDIA in rows else with_media(rows)
     bad = (rows["label"] == "live") & (rows[MEDIA] > 0)
-    return problems(bad, lambda text: f"names {' and '.join(media_named(text))}: {text}", rows["caption"])
+    return problems(
+        bad,
+        lambda text: f"the caption of a bona fide image names {' and '.join(media_named(text))}: {text}",
+        rows["caption"],
+    )
 
 
 def attack_caption(rows: pd.DataFrame) -> pd.Series:
@@ -147,7 +154,7 @@ def attack_caption(rows: pd.DataFrame) -> pd.Series:
 
     def text(kind: str, caption: Any) -> str:
         named = media_named(caption) if isinstance(caption, str) else []
-        return f"{kind}, but the caption names {' and '.join(named) or 'no medium'}: {caption}"
+        return f"it shows a {kind} attack, but the caption names {' and '.join(named) or 'no medium'}: {caption}"
 
     rows = rows if MEDIA in rows else with_media(rows)
     bad = (rows[MEDIA] & looked_up(rows["spoof_type"], BIT).fillna(0).astype(int)) == 0
@@ -159,7 +166,7 @@ def balance(domains: pd.DataFrame, least: float) -> pd.Series:
     """Domains with less than the share `least` of the pictures of the largest one."""
     largest = domains["images"].max()
     bad = domains["images"] < least * largest
-    return problems(bad, lambda n: f"{n} images, the largest domain has {largest}", domains["images"])
+    return problems(bad, lambda n: f"{n} images, while the largest has {largest}", domains["images"])
 
 
 def trained_on(rows: pd.DataFrame, source_domains: Sequence[str]) -> pd.DataFrame:
@@ -178,7 +185,9 @@ def class_table(rows: pd.DataFrame, source_domains: Sequence[str]) -> pd.DataFra
     classes = [kind for kind in SPOOF_TYPES if kind == "live" or kind in attacks]
     count = seen.groupby(["split", "spoof_type"]).size().to_dict()
     splits = [split for split in SPLITS if (seen["split"] == split).any()]
-    table = [(f"{split} / {kind}", int(count.get((split, kind), 0))) for split in splits for kind in classes]
+    table = [
+        (f"class {kind} in split {split}", int(count.get((split, kind), 0))) for split in splits for kind in classes
+    ]
     return pd.DataFrame(table, columns=["id", "images"])
 
 
@@ -187,7 +196,9 @@ def split_table(rows: pd.DataFrame, source_domains: Sequence[str]) -> pd.DataFra
     import pandas as pd
 
     seen = trained_on(rows, source_domains)["split"]
-    return pd.DataFrame([(name, int((seen == name).sum())) for name in ("train", "dev")], columns=["id", "images"])
+    within = f" of the source domains {', '.join(source_domains)}" if source_domains else ""
+    table = [(f"split {name}{within}", int((seen == name).sum())) for name in ("train", "dev")]
+    return pd.DataFrame(table, columns=["id", "images"])
 
 
 def domain_table(rows: pd.DataFrame, source_domains: Sequence[str]) -> pd.DataFrame:
@@ -219,13 +230,21 @@ def column_table(rows: pd.DataFrame) -> pd.DataFrame:
     table: list[tuple[str, str | None, str | None, str | None]] = []
     for column in COLUMNS + CAPTION_COLUMNS + LOOK_COLUMNS:
         if column.name not in rows:
-            table.append((column.name, f"missing: {column.about}", None, None))
+            table.append((column.name, f"missing ({column.about})", None, None))
             continue
         values = rows[column.name]
         nulls = 0 if column.nullable or column.name in ("licence", "caption") else int(values.isna().sum())
         wrong = None if holds(values, column.type) else f"{_kind(values)} instead of {column.type}"
-        table.append((column.name, None, wrong, f"{nulls} rows without a value" if nulls else None))
+        table.append((column.name, None, wrong, _empty(rows, values) if nulls else None))
     return pd.DataFrame(table, columns=["id", "missing", "type", "nulls"], dtype=object)
+
+
+def _empty(rows: pd.DataFrame, values: pd.Series) -> str:
+    """How many values are missing, and in which samples."""
+    bad = rows[values.isna()]
+    ids = bad["sample_id"] if "sample_id" in bad else bad.index.to_series().map("row {}".format)
+    named = [f"row {i}" if id is None or id != id else str(id)[:ID_DIGITS] for i, id in ids.items()]
+    return f"no value in {len(bad)} of {len(rows)} rows: sample {a_few(named)}"
 
 
 def holds(values: pd.Series, type: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ifas.core.taxonomy import KEYWORDS
-from ifas.validation.section import Section, Shown, table
+from ifas.validation.section import ID_DIGITS, Section, Shown, a_few, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +22,8 @@ FLOOR = 1e-3
 LISTED = 10
 #: Share of rows that may go without a note.
 MOST_GONE = 0.05
+
+_SPECIES = ["sample_id", "pai_species_before", "pai_species"]
 
 
 def psi(new: pd.Series, old: pd.Series) -> float:
@@ -59,8 +61,10 @@ def drift(rows: pd.DataFrame, before: pd.DataFrame) -> Section:
     if gone > MOST_GONE * len(before):
         flags.append(f"{gone} of {len(before)} images of the revision before are gone")
     if len(changed):
-        flags.append(f"{len(changed)} images changed their label or species")
-    listed = ", ".join(moved[:LISTED])
+        flags.append(
+            f"{len(changed)} images changed their label or species: "
+            + a_few([f"{str(i)[:ID_DIGITS]} from {a} to {b}" for i, a, b in changed[_SPECIES].to_numpy()])
+        )
     return Section(
         id="drift",
         title="What changed since the revision before",
@@ -69,10 +73,11 @@ def drift(rows: pd.DataFrame, before: pd.DataFrame) -> Section:
         head=("column", "PSI", "change"),
         rows=table((name, value, _word(value)) for name, value in measured),
         flags=tuple(flags),
-        blocking=(f"{len(moved)} people moved to another split since the revision before: {listed}",) if moved else (),
+        blocking=(f"{len(moved)} people moved to another split since the revision before: {a_few(moved)}",)
+        if moved
+        else (),
         pictures=tuple(
-            Shown(id=str(i), value=f"was {a}, now {b}")
-            for i, a, b in changed[["sample_id", "pai_species_before", "pai_species"]].head(LISTED).to_numpy()
+            Shown(id=str(i), value=f"was {a}, now {b}") for i, a, b in changed[_SPECIES].head(LISTED).to_numpy()
         ),
         facts={
             "psi": {name: round(value, 4) for name, value in measured},

@@ -34,9 +34,10 @@ def in_several_splits(rows: pd.DataFrame, column: str) -> pd.Series:
     mask = (first < last)[keys] & (datasets >= 0) & (values >= 0)
     shared = rows.loc[mask, ["dataset", column, "split"]]
     groups = shared.dropna().groupby(["dataset", column])["split"]
-    where = groups.agg(lambda found: ", ".join(sorted(found.unique()))).to_dict()
+    where = groups.agg(lambda found: " and ".join(sorted(found.unique()))).to_dict()
     people = zip(shared["dataset"], shared[column], strict=True)
-    texts[mask] = [f"{value} of {dataset} is in {where[dataset, value]}" for dataset, value in people]
+    what = {"subject_id": "person", "media_id": "medium"}.get(column, column)
+    texts[mask] = [f"{what} {value} of {dataset} is in {where[dataset, value]}" for dataset, value in people]
     return pd.Series(texts, index=rows.index, dtype=object)
 
 
@@ -59,8 +60,8 @@ def near_duplicates(rows: pd.DataFrame, max_hamming: int) -> pd.Series:
     distance, partner = nearest_across(codes, pd.factorize(names)[0], max_hamming)
     for i in np.flatnonzero(partner >= 0):
         j = partner[i]
-        alike = "the same hash as" if distance[i] == 0 else f"{distance[i]} of {HASH_BITS} bits from"
-        texts[positions[i]] = f"in {names[i]}, {alike} {ids[j]} in {names[j]}"
+        alike = "has the same hash as" if distance[i] == 0 else f"differs in {distance[i]} of {HASH_BITS} bits from"
+        texts[positions[i]] = f"an image in {names[i]} {alike} {ids[j]} in {names[j]}"
     return pd.Series(texts, index=rows.index, dtype=object)
 
 

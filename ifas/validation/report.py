@@ -11,13 +11,12 @@ from ifas.core.config import ValidateConfig
 from ifas.core.files import replacing, write_json
 from ifas.core.manifest import ImageSource
 from ifas.core.taxonomy import SPLITS, SPOOF_TYPES
+from ifas.validation.findings import Finding, ValidationReport
 from ifas.validation.pictures import Picture, thumbnails
 from ifas.validation.section import Section, Shown
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from ifas.validation.suite import Finding, ValidationReport
 
 TEMPLATE = "report.html.jinja"
 RESULTS_FILE = "results.json"
@@ -85,7 +84,9 @@ def _section(one: Section) -> dict[str, Any]:
 def _failing(findings: Sequence[Finding]) -> list[Shown]:
     """A few images of each rule that failed."""
     failed = [one for one in findings if one.status == "failed" and "images" in one.rule.table]
-    return [Shown(id=case.id, value=case.value) for one in failed for case in one.examples[:PICTURED]]
+    return [
+        Shown(id=case.id, value=f"{case.value} ({case.where})") for one in failed for case in one.examples[:PICTURED]
+    ]
 
 
 def _entry(one: Finding) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def _entry(one: Finding) -> dict[str, Any]:
         "status": one.status,
         "observed": one.observed,
         "expected": one.rule.expected,
-        "examples": [{"id": example.id, "value": example.value} for example in one.examples],
+        "examples": [{"id": case.id, "value": case.value, "where": case.where} for case in one.examples],
     }
 
 

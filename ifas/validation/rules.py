@@ -41,6 +41,7 @@ class Rule:
         values: the column of the table that is judged, or how to derive it.
         expectation: class of Great Expectations, and `arguments` beside the column.
         expected: the expectation in words.
+        fault: what is said of a case that breaks the rule; `{value}` is what was judged, `{id}` names the case.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Rule:
     expectation: str = NULL
     arguments: dict[str, Any] = field(default_factory=dict)
     expected: str
+    fault: str = "{value}"
     severity: Severity = "blocking"
     demoted: bool = False
 
@@ -102,6 +104,7 @@ def _schema() -> tuple[Rule, ...]:
             expectation=BETWEEN,
             arguments={"min_value": 1},
             expected="at least 1 image",
+            fault="{value} images",
         ),
         Rule(
             id="columns-present",
@@ -111,6 +114,7 @@ def _schema() -> tuple[Rule, ...]:
             needs=(),
             values="missing",
             expected="no column missing",
+            fault="column {id} is {value}",
         ),
         Rule(
             id="column-types",
@@ -120,6 +124,7 @@ def _schema() -> tuple[Rule, ...]:
             needs=(),
             values="type",
             expected="the declared type in every column",
+            fault="column {id} holds {value}",
         ),
         Rule(
             id="values-present",
@@ -129,6 +134,7 @@ def _schema() -> tuple[Rule, ...]:
             needs=(),
             values="nulls",
             expected="no null in a required column",
+            fault="column {id} has {value}",
         ),
     )
 
@@ -145,6 +151,7 @@ def _values() -> tuple[Rule, ...]:
             expectation=kind,
             arguments=arguments,
             expected=expected,
+            fault=f"{column} is {{value}}" + (", and other rows have it too" if kind == UNIQUE else ""),
         )
 
     def derive(id: str, title: str, why: str, columns: str, values: Any, expected: str) -> Rule:
@@ -252,6 +259,7 @@ def _classes(config: ValidateConfig) -> tuple[Rule, ...]:
             expectation=BETWEEN,
             arguments={"min_value": 1},
             expected="train and dev, each with images",
+            fault="{id} has {value} images",
         ),
         Rule(
             id="classes-populated",
@@ -263,6 +271,7 @@ def _classes(config: ValidateConfig) -> tuple[Rule, ...]:
             expectation=BETWEEN,
             arguments={"min_value": config.min_per_class},
             expected=f"{config.min_per_class} images or more of each class of a split",
+            fault=f"{{id}} has {{value}} of at least {config.min_per_class} images",
         ),
     )
 
@@ -314,6 +323,7 @@ def _notes() -> tuple[Rule, ...]:
             expectation=BETWEEN,
             arguments={"min_value": 1},
             expected="1 caption or more that names it",
+            fault="{value} training captions name {id}",
             severity="advisory",
         ),
         Rule(
@@ -324,6 +334,7 @@ def _notes() -> tuple[Rule, ...]:
             needs=("domain",),
             values=lambda domains: derived.balance(domains, LEAST_BALANCE),
             expected=f"{LEAST_BALANCE:.0%} of the largest domain's images or more",
+            fault="domain {id} has {value}",
             severity="advisory",
         ),
         Rule(
@@ -336,6 +347,7 @@ def _notes() -> tuple[Rule, ...]:
             expectation=IN_SET,
             arguments={"value_set": [False]},
             expected="no rendered image",
+            fault="rendered, not photographed",
             severity="advisory",
         ),
     )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+#: Cases that a sentence names; a report shows more.
+SAID = 3
+#: Digits of a sample id that a sentence shows.
+ID_DIGITS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,12 @@ class Section:
     blocking: tuple[str, ...] = ()
     pictures: tuple[Shown, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+def a_few(cases: Sequence[str]) -> str:
+    """The first cases by name, and how many more there are."""
+    rest = len(cases) - SAID
+    return ", ".join(cases[:SAID]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def table(rows: Iterable[Iterable[object]]) -> tuple[tuple[str, ...], ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ifas.core.config import ValidateConfig
 from ifas.validation.derived import MEDIA, column_table, with_media
+from ifas.validation.findings import Example, Finding, ValidationReport
 from ifas.validation.report import write_report
 from ifas.validation.rules import TABLES, Rule, rules
 from ifas.validation.section import Section
@@ -19,53 +19,13 @@ if TYPE_CHECKING:
 
     from ifas.core.manifest import ImageSource
 
-Status = Literal["passed", "failed", "broken", "not checked"]
-
 #: Cases that a failed rule shows.
 EXAMPLES = 10
 LONGEST_VALUE = 300
+#: Column of a drawn table: the row of the manifest that a case was taken from, where it is an image.
+ROW = "row of the manifest"
 #: Values that Great Expectations is given at a time.
 CELLS = 1_000_000
-
-
-@dataclass(frozen=True)
-class Example:
-    """One case that breaks a rule: a sample id (or a class, a column, ...) and what is wrong with it."""
-
-    id: str
-    value: str
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What came of one rule."""
-
-    rule: Rule
-    status: Status
-    observed: str
-    examples: tuple[Example, ...] = ()
-
-    @property
-    def blocks(self) -> bool:
-        """Whether this stops the run. A rule that could not be checked is not taken as kept."""
-        return self.rule.severity == "blocking" and self.status != "passed"
-
-
-@dataclass(frozen=True)
-class ValidationReport:
-    """Outcome of all rules.
-
-    Args:
-        passed: every blocking rule was checked and is kept, and no section blocks.
-        blocking_failures: title and observation of each blocking rule that failed or is broken.
-        summary: one line.
-        facts: counts and the status of each rule, JSON values.
-    """
-
-    passed: bool
-    blocking_failures: tuple[str, ...]
-    summary: str
-    facts: dict[str, Any]
 
 
 def validate(
@@ -99,7 +59,7 @@ def check(manifest: pd.DataFrame, rules: Sequence[Rule], source_domains: Sequenc
     rows = with_media(manifest.reset_index(drop=True))
     columns = column_table(rows)
     by_id = columns.set_index("id")
-    found = {
+    found: dict[str, Finding] = {
         rule.id: Finding(rule, "not checked", f"not checked: {reason}")
         for rule in rules
         if (reason := _obstacle(rule, by_id, rows.empty))
@@ -115,14 +75,14 @@ def check(manifest: pd.DataFrame, rules: Sequence[Rule], source_domains: Sequenc
             drawn[name] = _draw(draw, few, source_domains, ready, found)
     ready = [rule for rule in rules if rule.id not in found]
     for rule, result in zip(ready, _expect(drawn, ready), strict=True):
-        found[rule.id] = _finding(rule, result, drawn)
+        found[rule.id] = _finding(rule, result, drawn, rows)
     return tuple(found[rule.id] for rule in rules)
 
 
 def conclude(findings: Sequence[Finding], manifest: pd.DataFrame, sections: Sequence[Section] = ()) -> ValidationReport:
     """The report of these findings and sections."""
     stopping = [one for one in findings if one.blocks]
-    failures = [f"{one.rule.title}: {_worded(one)}" for one in stopping if one.status != "not checked"]
+    failures = [f"{one.rule.title}: {one.said}" for one in stopping if one.status != "not checked"]
     unchecked = [one.rule.id for one in stopping if one.status == "not checked"]
     if unchecked:
         failures.append(f"not checked because of missing or unusable columns: {', '.join(unchecked)}")
@@ -146,17 +106,12 @@ def conclude(findings: Sequence[Finding], manifest: pd.DataFrame, sections: Sequ
         **{name.replace(" ", "_"): n for name, n in count.items()},
         "status": {one.rule.id: one.status for one in findings},
         "notes": {
-            one.rule.id: one.observed for one in findings if one.rule.severity == "advisory" and one.status != "passed"
+            one.rule.id: one.said for one in findings if one.rule.severity == "advisory" and one.status != "passed"
         },
         **({"flags": flags} if flags else {}),
         **{section.id.replace("-", "_"): section.facts for section in sections},
     }
     return ValidationReport(not failures, tuple(failures), summary, facts)
-
-
-def _worded(one: Finding) -> str:
-    example = f" ({one.examples[0].id}: {one.examples[0].value})" if one.examples else ""
-    return f"{'broken check, ' if one.status == 'broken' else ''}{one.observed}{example}"
 
 
 def _obstacle(rule: Rule, columns: pd.DataFrame, empty: bool) -> str:
@@ -182,15 +137,17 @@ def _draw(
     rules: Sequence[Rule],
     found: dict[str, Finding],
 ) -> pd.DataFrame:
-    """The table's `id` and the columns that the rules judge. What can't be derived goes to `found`, broken."""
+    """The table's `id`, the rows of the manifest, and the columns that the rules judge. What can't be derived goes to
+    `found`, broken.
+    """
     import pandas as pd
 
     try:
         table = draw(rows, source_domains)
     except Exception as error:  # noqa: BLE001 - a check that can't run is a finding of its own
         found.update({rule.id: Finding(rule, "broken", f"{type(error).__name__}: {error}") for rule in rules})
-        return pd.DataFrame({"id": []})
-    columns = {"id": table["id"]}
+        return pd.DataFrame({"id": [], ROW: []})
+    columns = {"id": table["id"], ROW: table.index}
     for rule in rules:
         try:
             columns[_column(rule)] = table[rule.values] if isinstance(rule.values, str) else rule.values(table)
@@ -260,21 +217,36 @@ def _pass(context: Any, batch: Any, drawn: dict[str, pd.DataFrame], rules: Seque
     return results
 
 
-def _finding(rule: Rule, result: Any, drawn: dict[str, pd.DataFrame]) -> Finding:
+def _finding(rule: Rule, result: Any, drawn: dict[str, pd.DataFrame], rows: pd.DataFrame) -> Finding:
     if error := _raised(result.exception_info):
         # An expectation that raises counts as failed in Great Expectations; that says nothing about the data.
         return Finding(rule, "broken", error)
     table = drawn[rule.table]
     bad, cases = int(result.result["unexpected_count"]), len(table)
     if rule.table == "manifest":
-        observed = "no images" if bad else "images"
+        observed = "the manifest" if bad else "images"
     elif bad:
         observed = f"{bad} of {cases} {rule.table} ({bad / cases:.1%})"
     else:
         observed = f"all {cases} {rule.table} as expected"
     shown = result.result["rows"][:EXAMPLES]
-    examples = tuple(Example(str(table.at[i, "id"]), _text(table.at[i, _column(rule)])) for i in shown)
-    return Finding(rule, "passed" if result.success else "failed", observed, examples)
+    examples = tuple(_example(rule, table.loc[i], rows) for i in shown)
+    return Finding(rule, "passed" if result.success else "failed", observed, examples, bad)
+
+
+def _example(rule: Rule, case: pd.Series, rows: pd.DataFrame) -> Example:
+    """A case in words."""
+    name = str(case["id"])
+    value = rule.fault.format(id=name, value=_text(case[_column(rule)]))
+    if "images" not in rule.table:
+        return Example(name, value)
+    return Example(name, value, _where(rows.loc[case[ROW]]))
+
+
+def _where(image: pd.Series) -> str:
+    """Domain, split and class of an image, as far as the manifest says them."""
+    names = {"domain": "domain", "split": "split", "spoof_type": "class"}
+    return ", ".join(f"{word} {image[column]}" for column, word in names.items() if column in image)
 
 
 def _raised(info: dict[str, Any]) -> str:
@@ -286,5 +258,5 @@ def _raised(info: dict[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    text = str(value)
+    text = f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]} …"

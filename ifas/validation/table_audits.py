@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ifas.core.manifest import STATUSES
-from ifas.validation.section import Section, Shown, table
+from ifas.validation.section import ID_DIGITS, Section, Shown, a_few, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,12 @@ def label_audit(rows: pd.DataFrame) -> Section:
         f"more than {MOST_CONTRADICTED:.0%} is noted.",
         head=("species", "contradicted", "images"),
         rows=table((name, n, int(total[name])) for name, n in sorted(by_species.items())),
-        flags=(f"{len(cases)} of {len(rows)} images have evidence against their label",) if noted else (),
+        flags=(
+            f"{len(cases)} of {len(rows)} images have evidence against their label: "
+            + a_few([f"{i[:ID_DIGITS]} ({species})" for i, species, _ in cases]),
+        )
+        if noted
+        else (),
         pictures=tuple(Shown(id=i, value=f"{species}: {why}") for i, species, why in cases[:SHOWN]),
         facts={"contradicted": len(cases), "species": dict(sorted(by_species.items()))},
     )
@@ -58,9 +63,12 @@ def release_status(rows: pd.DataFrame) -> Section:
     count = rows.groupby([rows["status"].astype(str), rows["spoof_type"].astype(str)]).size()
     unknown = sorted(set(rows["status"].dropna().astype(str)) - set(STATUSES))
     nulls = int(rows["status"].isna().sum())
-    blocking = [f"status {name!r} is not one of {', '.join(STATUSES)}" for name in unknown]
+    blocking = [
+        f"status {name!r} is not one of {', '.join(STATUSES)}: {_samples(rows[rows['status'] == name])}"
+        for name in unknown
+    ]
     if nulls:
-        blocking.append(f"{nulls} images without a status")
+        blocking.append(f"{nulls} images have no status: {_samples(rows[rows['status'].isna()])}")
     totals = {name: int((rows["status"] == name).sum()) for name in STATUSES}
     return Section(
         id="release-status",
@@ -71,6 +79,12 @@ def release_status(rows: pd.DataFrame) -> Section:
         blocking=tuple(blocking),
         facts=totals,
     )
+
+
+def _samples(rows: pd.DataFrame) -> str:
+    """A few of these samples, and where they are."""
+    columns = rows[["sample_id", "domain", "split", "spoof_type"]].to_numpy()
+    return "sample " + a_few([f"{i[:ID_DIGITS]} (domain {d}, split {s}, class {kind})" for i, d, s, kind in columns])
 
 
 def selection_audit(dataset: Mapping[str, Any]) -> Section | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ifas.validation.section import Section, table
+from ifas.validation.section import Section, a_few, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,8 @@ def section(listed: pd.DataFrame, images: int, most: float) -> Section:
     """The report of these pictures, of a dataset of so many images; `most` is the share from which they block."""
     share = len(listed) / images if images else 0.0
     count = f"{len(listed)} of {images} pictures can't be decoded"
-    first = f"; first: {listed['source'].iloc[0]}: {listed['reason'].iloc[0]}" if len(listed) else ""
+    columns = listed[["source", "reason", "domain", "split"]].to_numpy()
+    named = ": " + a_few([f"{file}: {why} (domain {d}, split {s})" for file, why, d, s in columns])
     return Section(
         id="unreadable",
         title="Pictures that can't be decoded",
@@ -49,7 +50,7 @@ def section(listed: pd.DataFrame, images: int, most: float) -> Section:
         f"{most:.1%} stops the run (validation.max_unreadable).",
         head=("source", "sample id", "species", "why"),
         rows=table(listed[["source", "sample_id", "pai_species", "reason"]].head(SHOWN).to_numpy()),
-        flags=(count + first,) if len(listed) and share <= most else (),
-        blocking=(f"{count}, {most:.1%} may be{first}",) if share > most else (),
+        flags=(count + named,) if len(listed) and share <= most else (),
+        blocking=(f"{count}, at most {most:.1%} may be (validation.max_unreadable){named}",) if share > most else (),
         facts={"unreadable": len(listed), "images": images},
     )

@@ -169,7 +169,7 @@ def test_fewer_than_six_digits_name_no_candidate(ledger: Ledger, digits: int) ->
         lambda name: ledger.reject(name, actor="ann", reason="bad"),
     )
     for doing in doings:
-        with pytest.raises(GateError, match="too short.*6 digits"):
+        with pytest.raises(GateError, match=r"too short.*6 digits"):
             doing(short)
     assert ledger.get(candidate.id[:6]).state == "pending"
 

@@ -154,7 +154,9 @@ def test_an_unknown_status_blocks_and_quarantine_is_counted() -> None:
     assert table_audits.release_status(rows).facts == {"released": 41, "quarantined": 1, "canary": 0}
     assert table_audits.release_status(rows).blocking == ()
     rows.loc[1, "status"] = "trusted"
-    assert "'trusted'" in table_audits.release_status(rows).blocking[0]
+    (line,) = table_audits.release_status(rows).blocking
+    assert "'trusted'" in line
+    assert "(domain office, split train, class print)" in line
 
 
 def test_selection_audit_passes_flags_on_and_counts_refusals() -> None:

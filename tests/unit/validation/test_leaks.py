@@ -73,7 +73,7 @@ def test_same_name_in_two_datasets_is_two_people() -> None:
     )
     found = in_several_splits(rows, "subject_id")
     assert found.isna().tolist() == [True, True, False, False]
-    assert found[2] == "2 of b is in dev, train"
+    assert found[2] == "person 2 of b is in dev and train"
 
 
 NAMES = st.sampled_from(["a", "b", "c", None])
@@ -89,7 +89,7 @@ def test_people_in_several_splits_are_those_of_a_plain_search(table: list[tuple[
         if None not in (*person, split):
             seen.setdefault(tuple(person), set()).add(str(split))
     expected = [
-        f"{name} of {dataset} is in {', '.join(sorted(seen[dataset, name]))}"
+        f"person {name} of {dataset} is in {' and '.join(sorted(seen[dataset, name]))}"
         if len(seen.get((dataset, name), ())) > 1
         else None
         for dataset, name, _ in table

@@ -102,15 +102,53 @@ MUTATIONS: list[tuple[str, str, Mutation]] = [
 ]
 
 
+#: A sample of the manifest as a sentence names it: which one, where.
+SAMPLE = r"sample [0-9a-f]{12}, domain (office|street), split (train|dev|test), class (live|print|replay)"
+#: What a user reads of each rule that failed: which case, which split, class, domain or sample, and what is wrong.
+SAID = {
+    "sample-id-format": r"sample_id is (x{64}|ab12) \(sample \w+, domain office, split train, class live\)",
+    "sample-id-unique": rf"2 of 42 images .*other rows have it too \({SAMPLE}; {SAMPLE}\)",
+    "values-present": r"column (source|split) has no value in 1 of 42 rows: sample [0-9a-f]{12}\.",
+    "column-types": r"column caption_source holds mixed-integer instead of string\.",
+    "image-size": rf"0 x 80 pixels \({SAMPLE}\)",
+    "face-box-inside": rf"(in a picture of 64 x 80|3 numbers instead of x, y, w, h) \({SAMPLE}\)",
+    "frame-index": rf"frame_index is -1 \({SAMPLE}\)",
+    "row-index": rf"row is -1 \({SAMPLE}\)",
+    "place-unique": rf"several samples point to row 7 of shard-00000.parquet \({SAMPLE}; {SAMPLE}\)",
+    "phash-format": rf"phash is abc \({SAMPLE}\)",
+    "split-known": r"split is validation \(sample .*; and 9 more\. Expected: train, dev or test",
+    "label-known": rf"label is genuine \({SAMPLE}\)\. Expected: live or spoof",
+    "species-known": rf"pai_species is hologram \({SAMPLE}\)",
+    "spoof-type-known": r"spoof_type is hologram \(sample [0-9a-f]{12}, domain office, split test, class hologram\)",
+    "label-agrees": rf"label live with spoof type print \({SAMPLE}\)",
+    "species-agrees": rf"species replay.phone with spoof type print \({SAMPLE}\)",
+    "licence-present": rf"no licence \({SAMPLE}\)",
+    "subject-in-one-split": rf"7 of 42 images .*person train0 of toy is in test and train \({SAMPLE};.*; and 4 more\.",
+    "media-in-one-split": rf"medium train0-office-live of toy is in dev and train \({SAMPLE}; {SAMPLE}\)",
+    "duplicates-in-one-split": r"an image in (train|dev) (has the same hash as|differs in \d of 64 bits from) \w{64} in",
+    "splits-present": r"split dev of the source domains office, street has 0 images\.",
+    "classes-populated": r"class (print in split dev has 1|live in split test has 0) of at least 2 images\.",
+    "caption-present": rf"no caption \({SAMPLE}\)",
+    "live-caption-clean": rf"the caption of a bona fide image names mask: A real face, no mask\. \({SAMPLE}\)",
+    "attack-caption-medium": rf"it shows a print attack, but the caption names replay: .* \({SAMPLE}; .*11 more\.",
+    "domain-balance": r"domain street has 2 images, while the largest has 40\.",
+    "not-synthetic": rf"1 of 42 images \(2\.4%\): rendered, not photographed \({SAMPLE}\)\.",
+}
+
+
 @pytest.mark.parametrize(("rule", "case", "change"), MUTATIONS, ids=[f"{m[0]}: {m[1]}" for m in MUTATIONS])
 def test_a_mutation_fails_its_rule(rule: str, case: str, change: Mutation) -> None:
     frame = captioned.manifest()
     changed = change(frame)
-    found = status(frame if changed is None else changed)
+    findings = check(frame if changed is None else changed, rules(ValidateConfig()), ("office", "street"))
+    found = {one.rule.id: one.status for one in findings if one.status != "passed"}
     # A live label on a print also makes its caption that of a bona fide picture, and so on: these follow.
     also = {"label-agrees": {"live-caption-clean"}, "attack-caption-medium": {"exposure"}}.get(rule, set())
     assert found.pop(rule) == "failed"
     assert set(found) <= also, case
+    (broken,) = (one for one in findings if one.rule.id == rule)
+    assert re.search(SAID[rule], broken.said, re.DOTALL), broken.said
+    assert broken.said.endswith(f". Expected: {broken.rule.expected}")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +174,7 @@ def test_what_is_allowed_passes(change: Mutation) -> None:
 def test_every_rule_has_a_mutation() -> None:
     elsewhere = {"not-empty", "columns-present", "exposure"}
     assert {rule.id for rule in rules(ValidateConfig())} == {m[0] for m in MUTATIONS} | elsewhere
+    assert set(SAID) == {m[0] for m in MUTATIONS}
 
 
 def test_valid_manifest_through_parquet(tmp_path: Path) -> None:
@@ -158,11 +197,13 @@ def test_failures_name_samples_and_values(tmp_path: Path) -> None:
     report = validate(frame, ValidateConfig(), out=tmp_path)
     assert not report.passed
     assert len(report.blocking_failures) == 1
-    assert report.blocking_failures[0].startswith("No person is in two splits: 7 of 42 images")
+    assert report.blocking_failures[0].startswith("No person is in two splits: not so for 7 of 42 images")
     rule = next(r for r in json.loads((tmp_path / "results.json").read_text())["rules"] if r["status"] == "failed")
     assert rule["id"] == "subject-in-one-split"
     assert {e["id"] for e in rule["examples"]} == set(frame["sample_id"][[*range(6), 30]])
-    assert rule["examples"][0]["value"] == "train0 of toy is in test, train"
+    assert rule["examples"][0]["value"] == "person train0 of toy is in test and train"
+    assert rule["examples"][0]["where"] == "domain office, split train, class live"
+    assert "domain office, split train, class live" in (tmp_path / "report.html").read_text()
 
 
 def test_at_most_ten_examples(tmp_path: Path) -> None:
@@ -181,7 +222,9 @@ def test_target_domains_train_rows_do_not_count() -> None:
 def test_exposure_notes_a_medium_no_training_caption_names() -> None:
     frame = captioned.manifest()
     put("caption", "A grid of lines.", *range(2, 18, 3))(frame)
-    assert set(status(frame)) == {"exposure", "attack-caption-medium"}
+    found = {one.rule.id: one for one in check(frame, rules(ValidateConfig()), ("office", "street"))}
+    assert {name for name, one in found.items() if one.status != "passed"} == {"exposure", "attack-caption-medium"}
+    assert "0 training captions name replay. Expected: 1 caption or more" in found["exposure"].said
 
 
 def test_min_per_class_and_max_hamming_are_used() -> None:
@@ -223,6 +266,7 @@ def test_missing_column_is_reported_with_what_depends_on_it(tmp_path: Path) -> N
     }
     entries = {r["id"]: r for r in json.loads((tmp_path / "results.json").read_text())["rules"]}
     assert [e["id"] for e in entries["columns-present"]["examples"]] == ["caption", "phash"]
+    assert "column phash is missing (64-bit perceptual hash, 16 hex digits)" in report.blocking_failures[0]
     assert entries["phash-format"]["observed"] == "not checked: no column phash"
 
 
@@ -242,7 +286,9 @@ def test_missing_sample_id_falls_back_to_row_numbers() -> None:
 def test_empty_manifest_fails_clearly(frame: pd.DataFrame, tmp_path: Path) -> None:
     report = validate(frame, ValidateConfig(), out=tmp_path)
     assert not report.passed
-    assert report.blocking_failures[0] == "The manifest holds images: no images (manifest: 0)"
+    assert report.blocking_failures[0] == (
+        "The manifest holds images: not so for the manifest: 0 images. Expected: at least 1 image"
+    )
     assert report.facts["status"]["not-empty"] == "failed"
 
 
@@ -267,7 +313,7 @@ def test_broken_checks_are_told_from_bad_data(tmp_path: Path, monkeypatch: pytes
     state = report.facts["status"]
     assert state.pop("in-gx") == state.pop("in-ours") == "broken"
     assert set(state.values()) == {"passed"}
-    assert [line for line in report.blocking_failures if "broken check" in line] == list(report.blocking_failures)
+    assert all("the check itself is broken" in line for line in report.blocking_failures)
     assert "RuntimeError: boom" in report.blocking_failures[1]
     assert "BROKEN CHECK" in (tmp_path / "report.html").read_text()
 
@@ -300,3 +346,39 @@ def test_input_is_left_as_it_was(tmp_path: Path) -> None:
     frame = captioned.manifest()
     validate(frame, ValidateConfig(), out=tmp_path)
     pd.testing.assert_frame_equal(frame, captioned.manifest())
+
+
+def test_notes_name_samples_and_not_only_counts(tmp_path: Path) -> None:
+    """What the run's summary, the model card and `ifas data import` print of an advisory rule."""
+    report = validate(captioned.manifest().assign(synthetic=True), ValidateConfig(), out=tmp_path)
+    note = report.facts["notes"]["not-synthetic"]
+    assert note.startswith("not so for 42 of 42 images (100.0%): rendered, not photographed (sample ")
+    assert "; and 39 more. Expected: no rendered image" in note
+    assert "True" not in note
+
+
+def test_different_faults_of_one_rule_are_each_named() -> None:
+    frame = captioned.manifest()
+    for row, name in enumerate(("hologram", "robot", "statue", "puppet")):
+        put("label", name, row * 3)(frame)
+    one = next(f for f in check(frame, rules(ValidateConfig())) if f.rule.id == "label-known")
+    assert all(f"label is {name} (sample " in one.said for name in ("hologram", "robot", "statue"))
+    assert "; and 1 more. Expected:" in one.said
+
+
+def test_no_module_of_validation_imports_another_in_a_circle() -> None:
+    """Neither at import, nor for types only, nor inside a function: the modules can be read in an order."""
+    import ast
+    from graphlib import TopologicalSorter
+
+    import ifas.validation
+
+    folder = Path(ifas.validation.__file__).parent
+    graph: dict[str, set[str]] = {}
+    for file in folder.glob("*.py"):
+        nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
+        direct = {str(node.module).split(".")[2] for node in nodes if str(node.module).startswith("ifas.validation.")}
+        whole = {alias.name for node in nodes if node.module == "ifas.validation" for alias in node.names}
+        graph[file.stem] = direct | whole
+    assert len(graph) > 10
+    list(TopologicalSorter(graph).static_order())
