@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ifas.cli.run import Runner, SetOption, run_pipeline
+from ifas.cli.run import Runner, SetOption, refuse, run_pipeline
 from ifas.core.errors import GateError
 from ifas.core.files import read_json, write_json
 from ifas.core.home import home
@@ -38,7 +38,9 @@ def demo(
     publish_demo(settings, faces)
     folder = run_pipeline(settings, runner, runs)
     if not (folder / "bento").exists():
-        state = read_json(folder / "lineage.json")["entries"][-1]["summary"]
+        entries = read_json(folder / "lineage.json")["entries"]
+        refuse(entries)
+        state = entries[-1]["summary"]
         raise GateError(f"no Bento was built: {state}", f"read {folder / 'report.html'}, then `ifas show CANDIDATE`")
     answers = _ask(folder, ask or [])
     write_json(folder / "demo.json", answers)

@@ -35,9 +35,11 @@ def submit(
     from ifas_pipelines.remote import submit_run
 
     from ifas.core.config import load
+    from ifas.steps import preflight
     from ifas.steps.folder import new_run_id
 
     settings = load(config, overrides)
+    preflight.check(settings, here=False)
     run_id = new_run_id()
     if dry_run:
         typer.echo(f"would submit retrain as {run_id} to {endpoint} (experiment {experiment}, profile {config})")

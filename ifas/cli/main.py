@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +15,7 @@ import typer
 from ifas import __version__
 from ifas.cli import candidates, data, demo, inspect, launch, run, serve
 from ifas.core.errors import IfasError
+from ifas.core.home import home
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,9 +50,27 @@ app.add_typer(launch.app, name="launch", help="Steps as RayJobs on Kubernetes.")
 
 
 def main() -> None:
-    """Runs the command; an IfasError is printed without a traceback and sets the exit code."""
+    """Runs the command. An error is printed in words and sets the exit code; a bug's traceback goes to a file."""
     try:
         app()
-    except IfasError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback on a user's screen
+        from ifas.core.unforeseen import named
+
+        found = named(error) or _bug(error)
+        sys.stderr.write(f"error: {found}\n")
+        sys.exit(found.exit_code)
+
+
+def _bug(error: Exception) -> IfasError:
+    """What is said of an error that nobody foresaw; its traceback is kept in a file."""
+    text = "".join(traceback.format_exception(error))
+    name = f"bug-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    for folder in (home() / "bugs", Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+        except OSError:
+            continue
+        what = f"this is a bug of ifas: {type(error).__name__}: {error}"
+        return IfasError(what, f"report it with {(folder / name).absolute()}, which holds the traceback")
+    return IfasError(f"this is a bug of ifas, and there is no place for a log of it:\n{text}", "report it")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ifas.core.errors import ConfigError, IfasError
+from ifas.core.errors import ConfigError, IfasError, ModelRefused
 
 if TYPE_CHECKING:
     from ifas.core.config import RunConfig
@@ -32,7 +32,7 @@ def run(
         Runner.kfp
     ),
     runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the run, say what would run and why.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Run the retrain pipeline on this machine; a step whose inputs did not change is reused."""
@@ -48,19 +48,48 @@ def run(
         typer.echo(json.dumps({"run": str(folder), "steps": lineage["entries"]}, indent=2))
     else:
         typer.echo(f"run       {folder}  (report: {folder / 'report.html'})")
+    refuse(lineage["entries"])
+
+
+def refuse(entries: list[dict[str, Any]]) -> None:
+    """Raises ModelRefused where these steps of a run ended with a candidate that the gate, or a person, refused."""
+    gate = next((entry["facts"] for entry in entries if entry["step"] == "gate"), None)
+    approval = next((entry["facts"]["approval"] for entry in entries if entry["step"] == "approve"), None)
+    if approval is not None and approval["state"] == "rejected":
+        raise ModelRefused(
+            f"candidate {approval['candidate']} was rejected by {approval['actor']}: {approval['reason']}",
+            "that decision is final: train a new candidate",
+        )
+    if gate is None and approval is not None and approval["state"] == "refused":
+        raise ModelRefused(f"the gate refused candidate {approval['candidate']}", "`ifas show` says by which rules")
+    if gate is None or gate["decision"]["passed"]:
+        return
+    failed = [rule for rule in gate["decision"]["rules"] if not rule["passed"]]
+    lines = [f"\n  - {rule['id']}: {rule['metric']} of {rule['slice']}: {rule['why']}" for rule in failed]
+    raise ModelRefused(
+        f"the gate refused candidate {gate['candidate']}, by {len(failed)} of {len(gate['decision']['rules'])} rules "
+        f"of policy {gate['decision']['policy']}:{''.join(lines)}",
+        f"read the report, then train a better model; `ifas show {gate['candidate']}` has all margins",
+    )
 
 
 def run_pipeline(config: RunConfig, runner: Runner, runs: Path, *, descriptor: int = 1) -> Path:
-    """Runs the pipeline and gathers its results in `runs/<id>/`; raises the failing step's own error.
+    """Runs the pipeline and gathers its results in `runs/<id>/`.
 
     Args:
         descriptor: where progress is shown, 1 or 2.
+
+    Raises:
+        IfasError: what was found wrong before anything ran, or the failing step's own error.
     """
     from ifas.cli.show import following
     from ifas.core.environment import prepare
+    from ifas.core.unforeseen import named
+    from ifas.steps import preflight
     from ifas.steps.folder import gather, new_run_id
 
     prepare()
+    preflight.check(config)
     run_id = new_run_id()
     folder = runs / run_id
     folder.mkdir(parents=True)
@@ -69,7 +98,7 @@ def run_pipeline(config: RunConfig, runner: Runner, runs: Path, *, descriptor: i
     with following(folder / "events.jsonl", descriptor) as follower:
         try:
             _start(config, runner, run_id, root, log)
-        except (IfasError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001 - what is there is gathered, whatever it was
             # kfp raises a RuntimeError without the cause; the step's own error is in its event.
             stopped: Exception | None = error
         else:
@@ -78,9 +107,17 @@ def run_pipeline(config: RunConfig, runner: Runner, runs: Path, *, descriptor: i
     if stopped is None:
         return folder
     failure = follower.failure
+    known = named(stopped)
+    if failure is None and known is not None:
+        raise known from stopped
+    if runner is Runner.process and known is None:
+        raise stopped
     if failure is None:
         raise IfasError(f"run {run_id} ended without a step's error: {stopped}", f"read {log}") from stopped
-    failed = IfasError(f"step {failure['step']} failed: {failure['what']}", failure["fix"] or f"see {log}")
+    if runner is Runner.process and known is not None:
+        failure = {**failure, "what": known.what, "fix": known.fix, "code": known.exit_code}
+    fix = failure["fix"] if failure["code"] != IfasError.exit_code else f"this is a bug of ifas: report it with {log}"
+    failed = IfasError(f"step {failure['step']} failed: {failure['what']}", fix or f"see {log}")
     failed.exit_code = failure["code"]
     raise failed from stopped
 
@@ -98,9 +135,11 @@ def _start(config: RunConfig, runner: Runner, run_id: str, root: Path, log: Path
 
 def _plan(config: RunConfig, as_json: bool) -> None:
     from ifas.core.environment import prepare
+    from ifas.steps import preflight
     from ifas.steps.chain import plan
 
     prepare()
+    preflight.check(config)
     rows = [{"step": step.name, "about": step.about, "reuse": reuse, "why": why} for step, reuse, why in plan(config)]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
@@ -135,6 +174,7 @@ def step(
         use_cache=not no_cache,
     )
     typer.echo(result.model_dump_json(indent=2) if as_json else result.summary)
+    refuse([{"step": name, "facts": result.facts}])
 
 
 def pairs(items: list[str] | None) -> dict[str, str]:

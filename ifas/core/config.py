@@ -140,6 +140,12 @@ class ConnectorConfig(TunedSection):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     lora_targets: tuple[str, ...] = ("query", "key", "value", "out", "fc1", "fc2")
 
+    @model_validator(mode="after")
+    def _check(self) -> ConnectorConfig:
+        if self.kind == "gac" and self.width % self.heads:
+            raise ValueError(f"width {self.width} can't be shared by {self.heads} heads: name a multiple of the heads")
+        return self
+
     @property
     def sizes(self) -> dict[str, str | int | float]:
         """What decides the connector's shape."""

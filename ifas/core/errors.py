@@ -1,5 +1,20 @@
 """Errors a user can act on: what was wrong, where, and how to fix it."""
 
+#: Exit code of the `ifas` command -> what it means. docs/cli.md shows this table.
+EXIT_CODES: dict[int, str] = {
+    0: "done; also where a candidate waits for a person's decision",
+    1: "a bug of ifas, or a process that died without a word; the message names a file with the details",
+    2: "wrong use: an option, the configuration, a policy, or a ledger that can't be used",
+    3: "data that can't be used: a dataset, a registry, a file that is damaged or missing",
+    4: "a blocking rule of data validation failed",
+    5: "training could not go on",
+    6: "the candidate's state forbids what was asked, such as packaging one that is not approved",
+    7: "a server, a cluster or a service did not answer or failed",
+    8: "the run is complete, but its model is refused: by the gate, or by a person",
+    9: "this machine refused: no disk space, no right to write, no memory, a file where a folder is needed",
+    130: "interrupted with Ctrl-C",
+}
+
 
 class IfasError(Exception):
     """Base of every error ifas raises on purpose. The CLI prints it without a traceback and exits with `exit_code`.
@@ -34,6 +49,10 @@ class DataError(IfasError):
 
 class RegistryError(DataError):
     """The dataset registry or its remote: an unknown revision, a remote that is down."""
+
+
+class DamagedFile(DataError, ValueError):
+    """A file whose text is not what ifas writes there, such as JSON that was cut."""
 
 
 class CorruptShardError(DataError):
@@ -77,8 +96,20 @@ class NotApproved(GateError):
     """A candidate that is not approved was to be packaged."""
 
 
+class ModelRefused(IfasError):
+    """A complete run whose model the gate refused, or a person rejected: there is nothing to package."""
+
+    exit_code = 8
+
+
+class MachineError(IfasError):
+    """This machine does not let ifas work: no disk space, no right to write, no memory."""
+
+    exit_code = 9
+
+
 class LaunchError(IfasError):
-    """A remote job (RayJob, KFP run) could not be submitted or failed."""
+    """A remote job (RayJob, KFP run) could not be submitted or failed, or a server can't be started or reached."""
 
     exit_code = 7
 

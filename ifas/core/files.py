@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ifas.core.errors import DamagedFile
+
 
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
@@ -70,5 +72,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in `path`."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The JSON in `path`. Raises DamagedFile where it is none, and OSError where it can't be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedFile(f"{path} is not JSON: {error}", "make it again with the step that wrote it") from error

@@ -118,6 +118,17 @@ def _reached(uri: str) -> Iterator[Any]:
         ) from error
 
 
+def check_scheme(uri: str) -> None:
+    """Raises ConfigError unless the scheme of `uri` is one that can be used here; nothing is reached."""
+    from fsspec.core import split_protocol
+    from fsspec.registry import get_filesystem_class
+
+    try:
+        get_filesystem_class(split_protocol(uri)[0] or "file")
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"{uri}: {error}", _SCHEMES) from error
+
+
 def filesystem(uri: str) -> Any:
     """The fsspec file system of `uri`. Raises ConfigError where its scheme is unknown."""
     if uri.startswith("s3://"):
@@ -130,6 +141,7 @@ def filesystem(uri: str) -> Any:
     try:
         return url_to_fs(uri)[0]
     except (ValueError, ImportError) as error:
-        raise ConfigError(f"{uri}: {error}", "use s3://, file:// or another scheme that fsspec has installed") from (
-            error
-        )
+        raise ConfigError(f"{uri}: {error}", _SCHEMES) from error
+
+
+_SCHEMES = "use s3://, file:// or another scheme that fsspec has installed"

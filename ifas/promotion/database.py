@@ -6,8 +6,9 @@ chain. Readers do not wait for writers.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -24,6 +25,8 @@ PATIENCE = 30
 #: Any number that no other user of the same PostgreSQL database takes an advisory lock on.
 LOCK = 0x1FA5_1ED6
 _WRITING = "ifas_writing"
+#: First bytes of every SQLite database.
+_SQLITE = b"SQLite format 3\0"
 
 
 def _sqlite(url: URL) -> Engine:
@@ -31,10 +34,19 @@ def _sqlite(url: URL) -> Engine:
         raise ConfigError(
             "the ledger can't be kept in memory: approvals would be lost", "use sqlite:///FOLDER/ledger.db"
         )
+    file = Path(url.database).absolute()
     try:
-        Path(url.database).absolute().parent.mkdir(parents=True, exist_ok=True)
+        # SQLite takes a short file for an empty database and would write over it.
+        if file.is_file() and file.stat().st_size:
+            with file.open("rb") as there:
+                if there.read(len(_SQLITE)) != _SQLITE:
+                    raise ConfigError(f"ledger {file} is not a database of SQLite", "set gate.ledger to another file")
+        file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"the folder of ledger {url.database} can't be made: {error}", "set gate.ledger") from error
+        raise ConfigError(
+            f"the folder of ledger {file} can't be used: {error.strerror}",
+            "set gate.ledger (or IFAS_LEDGER) to another place",
+        ) from error
     engine = create_engine(url, connect_args={"timeout": PATIENCE}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
@@ -69,36 +81,65 @@ def _postgresql(url: URL) -> Engine:
 BACKENDS: dict[str, Callable[[URL], Engine]] = {"sqlite": _sqlite, "postgresql": _postgresql}
 
 
+def check(url: str) -> None:
+    """Whether decisions can be written to the ledger at this URL; makes nothing.
+
+    Raises:
+        ConfigError: not a URL, a database that is not supported, one that can't be reached, or no right to write it.
+    """
+    parsed, backend = _parsed(url)
+    if backend == "sqlite" and parsed.database:
+        file = Path(parsed.database).absolute()
+        folder = next(path for path in file.parents if path.exists())
+        try:
+            # SQLite writes a journal beside the file, so that both must be writable.
+            with tempfile.TemporaryFile(dir=folder), file.open("r+b") if file.exists() else nullcontext():
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"ledger {file} can't be written: {error.strerror} ({error.filename or folder})",
+                "set gate.ledger (or IFAS_LEDGER) to a place that can be written",
+            ) from error
+        if not file.exists():
+            return
+    Database(url, make=False).close()
+
+
+def _parsed(url: str) -> tuple[URL, str]:
+    """The URL and the name of its backend."""
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, ValueError):
+        # Without the URL itself: it may hold a password.
+        raise ConfigError("gate.ledger (or IFAS_LEDGER) is not a database URL", "e.g. sqlite:///ledger.db") from None
+    # `postgres` is what many services still print.
+    backend = {"postgres": "postgresql"}.get(backend, backend)
+    if backend not in BACKENDS:
+        raise ConfigError(f"a ledger can't be kept in {backend!r}", f"use one of: {', '.join(BACKENDS)}")
+    return parsed, backend
+
+
 class Database:
-    """An open ledger database with its tables made.
+    """An open ledger database.
 
     Args:
         url: SQLAlchemy URL. A PostgreSQL password may be left out of it and given by `PGPASSWORD` or `PGPASSFILE`.
+        make: whether tables that are not there are made.
 
     Raises:
         ConfigError: not a URL, a database that is not supported, or one that can't be reached.
     """
 
-    def __init__(self, url: str) -> None:
-        try:
-            parsed = make_url(url)
-            backend = parsed.get_backend_name()
-        except (ArgumentError, ValueError):
-            # Without the URL itself: it may hold a password.
-            raise ConfigError(
-                "gate.ledger (or IFAS_LEDGER) is not a database URL", "e.g. sqlite:///ledger.db"
-            ) from None
-        # `postgres` is what many services still print.
-        backend = {"postgres": "postgresql"}.get(backend, backend)
-        if backend not in BACKENDS:
-            raise ConfigError(f"a ledger can't be kept in {backend!r}", f"use one of: {', '.join(BACKENDS)}")
+    def __init__(self, url: str, *, make: bool = True) -> None:
+        parsed, backend = _parsed(url)
         self._secrets = _secrets(parsed)
         self.shown = self._masked(parsed.render_as_string(hide_password=True))
         self._engine = BACKENDS[backend](parsed)
         # Looked for first: a reader needs no right to write.
         with self.reading() as session:
             there = {table for table in Base.metadata.tables if inspect(session.connection()).has_table(table)}
-        if there != set(Base.metadata.tables):
+        if make and there != set(Base.metadata.tables):
             with self.writing() as session:
                 Base.metadata.create_all(session.connection())
 

@@ -101,6 +101,11 @@ def builtin_policies() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
+def file_of(source: str) -> Path | None:
+    """The file that a policy is read from; None for one that comes with ifas."""
+    return None if source.startswith(BUILTIN) else Path(source)
+
+
 def load_policy(source: str) -> Policy:
     """The policy in a YAML file, or `builtin:NAME`.
 

