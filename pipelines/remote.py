@@ -7,9 +7,17 @@ from pathlib import Path
 from ifas_pipelines.retrain.pipeline import retrain
 from kfp import Client, compiler
 
+from ifas.core.errors import ConfigError
+
 
 def compile_to(out: Path) -> None:
-    """Writes the IR of `retrain` (and its platform document) to a YAML file, whole or not at all."""
+    """Writes the IR of `retrain` (and its platform document) to a YAML file, whole or not at all.
+
+    Raises:
+        ConfigError: `out` is a folder, or no .yaml file, which KFP asks for.
+    """
+    if out.suffix not in (".yaml", ".yml") or out.is_dir():
+        raise ConfigError(f"{out} can't hold a compiled pipeline", "name a .yaml file")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         beside = Path(scratch) / out.name

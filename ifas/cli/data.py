@@ -30,9 +30,9 @@ def demo_data(
     faces: Annotated[
         Path | None, typer.Option(help="Folder of real portraits to stage as the subjects (no masks then).")
     ] = None,
-    seed: Annotated[int, typer.Option()] = 7,
-    subjects: Annotated[int, typer.Option(help="Identities to render.")] = 44,
-    workers: Annotated[int, typer.Option()] = 2,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 7,
+    subjects: Annotated[int, typer.Option(min=6, max=100_000, help="Identities to render.")] = 44,
+    workers: Annotated[int, typer.Option(min=1, max=4096)] = 2,
     sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet, .jpg or .png.")] = None,
 ) -> None:
     """Make the synthetic demo data set: people, prints, replays and masks before simulated cameras."""
@@ -71,7 +71,7 @@ def pack_data(
     out: Annotated[Path, typer.Option(help="Dataset folder to make.")],
     name: Annotated[str, typer.Option(help="Name of the dataset.")],
     licence: Annotated[str | None, typer.Option(help="SPDX id or terms, where the layout does not say.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that pack; default: one a core.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=4096, help="Processes that pack.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what was found.")] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:

@@ -26,7 +26,7 @@ def import_data(
     accept_licence: Annotated[str, typer.Option(help="Your name: you accept the terms that are shown.")] = "",
     frames: Annotated[str, typer.Option(help="Frames of a video: two (6 and 6 + n/2), or every:K.")] = "two",
     out: Annotated[Path | None, typer.Option(help="Dataset folder to make; default: below the ifas home.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that pack; default: one a core.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=4096, help="Processes that pack.")] = None,
     registry: Annotated[Path, typer.Option(help="Dataset registry: a git repository with DVC.")] = Path(
         ".ifas/registry"
     ),

@@ -26,7 +26,7 @@ def add(
     domain: Annotated[str, typer.Option(help="Capture domain: camera and place.")],
     licence: Annotated[str, typer.Option(help="SPDX id or terms.")],
     canary: Annotated[bool, typer.Option("--canary", help="Never train on it, only watch it.")] = False,
-    max_rows: Annotated[int, typer.Option(help="Rows that the source may hold in the dataset.")] = 10_000,
+    max_rows: Annotated[int, typer.Option(min=1, max=10**9, help="Rows that the source may hold.")] = 10_000,
     by: ByOption = "",
     registry: RegistryOption = Path(".ifas/registry"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the batch, add nothing.")] = False,

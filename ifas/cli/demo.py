@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ifas.cli.run import Runner, SetOption, refuse, run_pipeline
-from ifas.core.errors import GateError
+from ifas.core.errors import GateError, ImageRefused
 from ifas.core.files import read_json, write_json
 from ifas.core.home import home
 
@@ -35,6 +35,7 @@ def demo(
     prepare()
     begin = time.monotonic()
     settings = load(config, overrides)
+    _check(settings, faces, runs, ask or [])
     publish_demo(settings, faces)
     folder = run_pipeline(settings, runner, runs)
     if not (folder / "bento").exists():
@@ -47,6 +48,20 @@ def demo(
     for answer in answers:
         _print(answer)
     typer.echo(f"report    {folder / 'report.html'}   ({time.monotonic() - begin:.0f} s in all)")
+
+
+def _check(config: RunConfig, faces: Path | None, runs: Path, ask: list[Path]) -> None:
+    """What would else be found out after minutes of rendering and training."""
+    from ifas.simulator.cast import portrait_files
+    from ifas.steps import preflight
+
+    if faces is not None:
+        portrait_files(faces)
+    for picture in ask:
+        if not picture.is_file():
+            raise ImageRefused(f"{picture} is no file", "name pictures that are there with --ask")
+    preflight.check(config, data=False)
+    runs.mkdir(parents=True, exist_ok=True)
 
 
 def publish_demo(config: RunConfig, faces: Path | None) -> None:

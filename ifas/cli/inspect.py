@@ -45,7 +45,8 @@ def describe_model(
     config: ConfigOption = "laptop",
     overrides: SetOption = None,
     memory_gib: Annotated[
-        float | None, typer.Option(min=0, help="Memory of one worker's device; else the GPU here, else RAM.")
+        float | None,
+        typer.Option(min=0, max=100_000, help="Memory of one worker's device; else the GPU here, else RAM."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All numbers, in units, bytes and FLOPs.")] = False,
 ) -> None:

@@ -35,9 +35,11 @@ def submit(
     from ifas_pipelines.remote import submit_run
 
     from ifas.core.config import load
+    from ifas.core.urls import check_http
     from ifas.steps import preflight
     from ifas.steps.folder import new_run_id
 
+    check_http(endpoint, "--endpoint")
     settings = load(config, overrides)
     preflight.check(settings, here=False)
     run_id = new_run_id()
@@ -56,8 +58,8 @@ ImageOption = Annotated[str, typer.Option(help="Image by digest.", envvar="IFAS_
 InputOption = Annotated[list[str] | None, typer.Option("--input", "-i", help="name=s3://...")]
 OutputOption = Annotated[list[str] | None, typer.Option("--output", "-o", help="name=s3://...")]
 RunOption = Annotated[str, typer.Option(help="Name of the run; the same name attaches to the same job.")]
-WorkersOption = Annotated[int, typer.Option(help="Ray workers.")]
-GpusOption = Annotated[int, typer.Option(help="GPUs per worker.")]
+WorkersOption = Annotated[int, typer.Option(min=1, max=4096, help="Ray workers.")]
+GpusOption = Annotated[int, typer.Option(min=0, max=64, help="GPUs per worker.")]
 NamespaceOption = Annotated[str, typer.Option(help="Namespace of infra/base.")]
 QueueOption = Annotated[str, typer.Option(help="Kueue local queue.")]
 

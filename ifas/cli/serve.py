@@ -12,7 +12,7 @@ import typer
 
 def serve(
     bento: Annotated[Path, typer.Argument(help="Bento folder: runs/latest/bento, or `ifas package --out`.")],
-    port: Annotated[int, typer.Option(help="0 picks a free one.")] = 3000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 3000,
 ) -> None:
     """Serve a Bento on this machine until interrupted."""
     from ifas.core.environment import prepare

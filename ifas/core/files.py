@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,13 @@ def replacing(target: Path) -> Iterator[Path]:
             os.replace(beside, target)
     finally:
         remove(beside)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises OSError unless a file can be made in a folder, or in the nearest one above it that is there."""
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    with tempfile.TemporaryFile(dir=place):
+        pass
 
 
 def remove(path: Path) -> None:

@@ -64,7 +64,12 @@ def git(repo: Path, *args: str) -> str:
     """Output of a git command in `repo`. Raises RegistryError with git's own message."""
     done = _run(["git", "-C", str(repo), *args], environment())
     if done.returncode:
-        raise RegistryError(f"git {args[0]} failed in {repo}: {clean(done.stderr.strip() or done.stdout.strip())}")
+        said = clean(done.stderr.strip() or done.stdout.strip())
+        if re.search(r"cannot change to|not a git repository|object name HEAD|argument 'HEAD'", said):
+            raise RegistryError(
+                f"{repo} is not a dataset registry: {said}", "make one with `ifas data init`, or correct the path"
+            )
+        raise RegistryError(f"git {args[0]} failed in {repo}: {said}", f"`git -C {repo} status` says more")
     return done.stdout.strip()
 
 

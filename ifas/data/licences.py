@@ -70,7 +70,7 @@ def accept(registry: Registry, dataset: str, terms: str, by: str) -> Acceptance:
 
 def _file(registry: Registry, dataset: str) -> Path:
     check_name(dataset)
-    return Path(registry.path) / FOLDER / f"{dataset}.json"
+    return registry.local() / FOLDER / f"{dataset}.json"
 
 
 def _digest(terms: str) -> str:

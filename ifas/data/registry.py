@@ -106,7 +106,7 @@ class Registry:
             RegistryError: no registry there, the remote can't be used, or the newest revision is another one than
                 `onto`; the registry is as it was before.
         """
-        repo = self._local()
+        repo = self.local()
         name = str(verify(dataset_dir)["name"])
         check_name(name)
         with locked(_lock_file(repo)):
@@ -141,7 +141,7 @@ class Registry:
             RegistryError: no such registry, revision or dataset; lists the known ones.
         """
         if not is_url(str(self.path)):
-            return resolve(self._local(), name, revision)
+            return resolve(self.local(), name, revision)
         with tempfile.TemporaryDirectory(prefix="ifas-registry-") as scratch:
             clone(str(self.path), Path(scratch) / "clone")
             return resolve(Path(scratch) / "clone", name, revision)
@@ -166,13 +166,13 @@ class Registry:
             _check_fetched(beside, there.record, there.called)
         return Fetched(out, there.commit, there.record["dataset_sha256"], there.record["rows"])
 
-    def manifest(self, name: str, revision: str) -> pd.DataFrame:
+    def manifest(self, name: str, revision: str, *, remote: str = "") -> pd.DataFrame:
         """The manifest of a revision, without its images: two small files are fetched, hashes checked.
 
         Raises:
             RegistryError, CorruptShardError: as `fetch`.
         """
-        with self._at(name, revision, "") as there, tempfile.TemporaryDirectory(prefix="ifas-manifest-") as scratch:
+        with self._at(name, revision, remote) as there, tempfile.TemporaryDirectory(prefix="ifas-manifest-") as scratch:
             here = Path(scratch)
             there.get({f"/{file}": here / file for file in (DATASET_FILE, MANIFEST_FILE)})
             if sha256_file(here / DATASET_FILE) != there.record["dataset_sha256"]:
@@ -187,12 +187,12 @@ class Registry:
             with tempfile.TemporaryDirectory(prefix="ifas-registry-") as scratch:
                 clone(str(self.path), Path(scratch) / "clone")
                 return before(Path(scratch) / "clone", name, revision)
-        return before(self._local(), name, revision)
+        return before(self.local(), name, revision)
 
     @contextmanager
     def _at(self, name: str, revision: str, remote: str) -> Iterator[_Checkout]:
         """A clone of the registry at a revision, which reads the remote of today's configuration."""
-        source = str(self.path) if is_url(str(self.path)) else str(self._local())
+        source = str(self.path) if is_url(str(self.path)) else str(self.local())
         with tempfile.TemporaryDirectory(prefix="ifas-registry-") as scratch:
             repo = Path(scratch) / "clone"
             clone(source, repo)
@@ -208,7 +208,7 @@ class Registry:
 
     def revisions(self, name: str) -> list[Revision]:
         """Published versions of a dataset, newest first. Raises RegistryError listing the known datasets."""
-        repo = self._local()
+        repo = self.local()
         require(repo, "HEAD", name)
         found = []
         for tag in tags_of(repo, name):
@@ -217,7 +217,8 @@ class Registry:
             found.append(Revision(tag, commit, record["dataset_sha256"], record["rows"], message))
         return found
 
-    def _local(self) -> Path:
+    def local(self) -> Path:
+        """Folder of the registry. Raises RegistryError where it is a URL, or no registry."""
         if is_url(str(self.path)):
             raise RegistryError(f"registry {clean(str(self.path))} is a URL", "clone it with git and name the clone")
         repo = Path(self.path)

@@ -29,6 +29,9 @@ def set_up(path: Path, remote: str | None, endpoint: str | None) -> None:
     if not (path / ".git").exists():
         if path.exists() and not (path.is_dir() and all(p.name == ".dvc" for p in path.iterdir())):
             raise RegistryError(f"{path} exists and is not a dataset registry", "name a new folder")
+        if remote and not is_url(remote):
+            # Before anything is made: it may be impossible.
+            Path(remote).mkdir(parents=True, exist_ok=True)
         path.mkdir(parents=True, exist_ok=True)
         git(path, "init", "-q", "-b", "main")
     if not git_ok(path, "config", "user.email"):

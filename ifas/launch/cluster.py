@@ -41,13 +41,14 @@ def connect() -> Any:
         LaunchError: there is neither.
     """
     from kubernetes import client, config
+    from yaml import YAMLError
 
     try:
         config.load_incluster_config()
     except config.ConfigException:
         try:
             config.load_kube_config()
-        except (config.ConfigException, OSError) as error:
+        except (config.ConfigException, OSError, ValueError, TypeError, AttributeError, YAMLError) as error:
             raise LaunchError(
                 f"no Kubernetes cluster is configured ({error})", "set KUBECONFIG, or run inside the cluster"
             ) from error

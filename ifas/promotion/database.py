@@ -6,7 +6,6 @@ chain. Readers do not wait for writers.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -18,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from ifas.core.errors import ConfigError
+from ifas.core.files import check_writable
 from ifas.promotion.tables import Base
 
 #: Seconds to wait for a connection or for another writer.
@@ -90,14 +90,14 @@ def check(url: str) -> None:
     parsed, backend = _parsed(url)
     if backend == "sqlite" and parsed.database:
         file = Path(parsed.database).absolute()
-        folder = next(path for path in file.parents if path.exists())
         try:
             # SQLite writes a journal beside the file, so that both must be writable.
-            with tempfile.TemporaryFile(dir=folder), file.open("r+b") if file.exists() else nullcontext():
+            check_writable(file.parent)
+            with file.open("r+b") if file.exists() else nullcontext():
                 pass
         except OSError as error:
             raise ConfigError(
-                f"ledger {file} can't be written: {error.strerror} ({error.filename or folder})",
+                f"ledger {file} can't be written: {error.strerror}",
                 "set gate.ledger (or IFAS_LEDGER) to a place that can be written",
             ) from error
         if not file.exists():

@@ -22,6 +22,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from ifas.core.errors import ImageRefused, ImageWithoutDetail, LaunchError
+from ifas.core.urls import check_http
 from ifas.serving.pages import VERIFY
 from ifas.serving.request_limits import frame
 from ifas.serving.stage import bentoml_environment
@@ -87,10 +88,12 @@ def ask(url: str, image: Path | bytes, *, explain: bool = True, timeout: float =
         timeout: seconds for the answer. A busy service is asked again, after the time it names, if that is before then.
 
     Raises:
+        ConfigError: `url` is no address of a web service.
         ImageRefused: the service refuses the picture; the error carries its words and is an ImageWithoutDetail where
             that is the reason.
         LaunchError: the service can't be reached, or fails.
     """
+    check_http(url, "the address of a served Bento")
     body, kind = frame(image if isinstance(image, bytes) else _read(image), explain)
     request = Request(f"{url.rstrip('/')}{VERIFY}", data=body, headers={"Content-Type": kind})  # noqa: S310
     deadline = time.monotonic() + timeout

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ifas.core.config import RunConfig
+from ifas.core.errors import DataError
 from ifas.core.files import read_json, write_json
 from ifas.core.records import StepResult
 from ifas.steps.contract import Context
@@ -17,7 +18,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     """Approves a passed candidate when the configuration says `by_policy`; else reports the state as it is."""
     from ifas.promotion.ledger import Ledger
 
-    given = read_json(inputs["candidate"])
+    given = record_of(inputs["candidate"], "candidate", ("candidate",))
     ledger = Ledger(ledger_url(config))
     candidate = ledger.get(given["candidate"])
     if config.approve.by_policy and candidate.state == "pending":
@@ -31,6 +32,15 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     if candidate.state == "pending":
         summary += f'; decide with: ifas approve {candidate.id} --reason "..."'
     return StepResult(summary=summary, facts={"approval": approval})
+
+
+def record_of(file: Path, kind: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    """The JSON record that an earlier step wrote. Raises DataError where the file is not such a record."""
+    found = read_json(file)
+    if not isinstance(found, dict) or any(not isinstance(found.get(key), str) for key in keys):
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise DataError(f"{file} is not {article} {kind} as ifas writes it", "name the file that the step before wrote")
+    return found
 
 
 def approval_of(ledger: Any, candidate_id: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ifas.core.config import RunConfig
 from ifas.core.files import read_json
 from ifas.core.records import StepResult
+from ifas.steps.approve import record_of
 from ifas.steps.contract import Context
 
 
@@ -17,7 +18,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
 
     record = build_bento(
         inputs["model"],
-        read_json(inputs["approval"]),
+        record_of(inputs["approval"], "approval", ("candidate", "state")),
         read_json(inputs["evaluation"] / "metrics.json"),
         context.lineage,
         name=config.package.name,

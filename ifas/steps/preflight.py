@@ -10,7 +10,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ifas.core.config import RunConfig
-from ifas.core.errors import ConfigError, DataError, IfasError, unknown_key
+from ifas.core.errors import ConfigError, DataError, IfasError, MachineError, unknown_key
+from ifas.core.files import check_writable
+from ifas.core.home import home
 from ifas.core.release_status import released
 from ifas.core.taxonomy import SPOOF_TYPES
 
@@ -20,18 +22,19 @@ if TYPE_CHECKING:
 SIDES = ("source_domains", "target_domains")
 
 
-def check(config: RunConfig, *, here: bool = True) -> None:
+def check(config: RunConfig, *, here: bool = True, data: bool = True) -> None:
     """Everything that can be checked before training.
 
     Args:
         here: whether the run is made on this machine. Elsewhere, neither the registry nor the ledger nor the weights
             of that place can be seen from here, and a policy file may lie in its image.
+        data: whether the dataset is there by now.
 
     Raises:
         IfasError: what is wrong, and what there is instead. Several faults are named together, with the exit code of
             the first.
     """
-    found = list(_faults(config, here))
+    found = list(_faults(config, here, here and data))
     if not found:
         return
     if len(found) == 1:
@@ -40,7 +43,7 @@ def check(config: RunConfig, *, here: bool = True) -> None:
     raise type(found[0])(f"this run can't succeed, for {len(found)} reasons:{''.join(lines)}", "mend each of them")
 
 
-def _faults(config: RunConfig, here: bool) -> Iterable[IfasError]:
+def _faults(config: RunConfig, here: bool, data: bool) -> Iterable[IfasError]:
     from ifas.validation.rules import rules
 
     checks: list[Callable[[], object]] = [
@@ -52,11 +55,11 @@ def _faults(config: RunConfig, here: bool) -> Iterable[IfasError]:
         lambda: _storage(config),
     ]
     if here:
-        checks += [lambda: _ledger(config), lambda: _sources(config), lambda: _tracking(config)]
+        checks += [_home, lambda: _ledger(config), lambda: _sources(config), lambda: _tracking(config)]
     for one in checks:
         if error := _tried(one):
             yield error
-    if here:
+    if data:
         yield from _data(config)
 
 
@@ -122,6 +125,16 @@ def _captioner(config: RunConfig) -> None:
         raise ConfigError("caption.captioner is transformers, but caption.model is empty", "name a folder or a hub id")
 
 
+def _home() -> None:
+    """The cache, the weights and the work of a step are written there."""
+    try:
+        check_writable(home())
+    except OSError as error:
+        raise MachineError(
+            f"{home()} can't be written: {error.strerror}", "set IFAS_HOME to a folder that can be written"
+        ) from error
+
+
 def _ledger(config: RunConfig) -> None:
     from ifas.promotion.database import check
     from ifas.steps.gate import ledger_url
@@ -143,7 +156,9 @@ def _data(config: RunConfig) -> Iterable[IfasError]:
     from ifas.data.registry import Registry
 
     try:
-        rows = Registry(config.ingest.registry).manifest(config.ingest.dataset, config.ingest.revision)
+        rows = Registry(config.ingest.registry).manifest(
+            config.ingest.dataset, config.ingest.revision, remote=config.ingest.remote
+        )
     except IfasError as error:
         yield error
     else:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def records(registry: Registry, dataset: str) -> dict[str, dict[str, Any]]:
     """The records of all batches of the newest revision, by name. Raises RegistryError."""
-    repo = Path(registry.path)
+    repo = registry.local()
     require(repo, "HEAD", dataset)
     found: dict[str, dict[str, Any]] = (read_record(repo, "HEAD", dataset) or {}).get("batches", {})
     return found
