@@ -51,10 +51,12 @@ def import_data(
         if as_json:
             typer.echo(json.dumps(found, indent=2))
         return
+    from ifas.data.dataset import check_name
     from ifas.data.registry import Registry
     from ifas.steps.importing import import_dataset
 
     name = name or (layout if layout != "folder" else scan.name)
+    check_name(name)
     terms = licence or scan.licence
     there = Registry.init(registry) if not registry.exists() else Registry(registry)
     by, at = _acceptance(there, name, terms, accept_licence, quiet=as_json)

@@ -11,7 +11,7 @@ import typer
 
 from ifas.cli.run import Runner, SetOption, refuse, run_pipeline
 from ifas.core.errors import GateError, ImageRefused
-from ifas.core.files import read_json, write_json
+from ifas.core.files import check_writable, read_json, write_json
 from ifas.core.home import home
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def _check(config: RunConfig, faces: Path | None, runs: Path, ask: list[Path]) -
     for picture in ask:
         if not picture.is_file():
             raise ImageRefused(f"{picture} is no file", "name pictures that are there with --ask")
+    check_writable(runs)
     preflight.check(config, data=False)
-    runs.mkdir(parents=True, exist_ok=True)
 
 
 def publish_demo(config: RunConfig, faces: Path | None) -> None:

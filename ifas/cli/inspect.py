@@ -54,10 +54,10 @@ def describe_model(
     from ifas.core.config import load
     from ifas.core.environment import prepare
 
+    settings = load(config, overrides)
     prepare()
     from ifas.model.sizing import device_memory, size, will_not_fit
 
-    settings = load(config, overrides)
     sizes = size(settings.model, settings.train)
     device = device_memory(settings.train, memory_gib)
     warning = will_not_fit(settings.model, settings.train, device, sizes)

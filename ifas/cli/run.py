@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ifas.core.errors import ConfigError, IfasError, ModelRefused
+from ifas.core.files import check_writable
 
 if TYPE_CHECKING:
     from ifas.core.config import RunConfig
@@ -89,6 +90,7 @@ def run_pipeline(config: RunConfig, runner: Runner, runs: Path, *, descriptor: i
     from ifas.steps.folder import gather, new_run_id
 
     prepare()
+    check_writable(runs)
     preflight.check(config)
     run_id = new_run_id()
     folder = runs / run_id

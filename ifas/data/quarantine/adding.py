@@ -12,7 +12,6 @@ from ifas.core.errors import DataError
 from ifas.core.imaging import ImageLimits
 from ifas.core.manifest import read_manifest
 from ifas.core.picture_inspection import inspect_pictures
-from ifas.core.taxonomy import spoof_type_of
 from ifas.core.release_status import CANARY, QUARANTINED, batch_name, source_of
 from ifas.core.taxonomy import spoof_type_of
 from ifas.data.dataset import read_index
@@ -65,12 +64,10 @@ def add(
     by = person(by)
     spoof_type_of(species)
     batch_name(source, 1)
-    delivery = read_delivery(root)
     for what, value in (("domain", domain), ("licence", licence)):
         if not value.strip():
             raise DataError(f"the batch has no {what}", f"name it with --{what}")
-    spoof_type_of(species)
-    batch_name(source, 1)
+    delivery = read_delivery(root)
     with one_at_a_time(registry), tempfile.TemporaryDirectory(prefix="ifas-batch-") as scratch:
         here = Path(scratch)
         base = registry.fetch(dataset, "HEAD", here / "base").revision
