@@ -299,17 +299,17 @@ class ApproveConfig(Section):
 class TrafficConfig(Section):
     """What the served Bento takes in at once, and how long it waits for a client."""
 
-    max_concurrency: int = Field(
-        default=32, ge=1, description="pictures received whole and not judged yet; further ones are answered 429"
+    max_concurrency: Size = Field(
+        default=32, description="pictures received whole and not judged yet; further ones are answered 429"
     )
     header_seconds: float = Field(
-        default=10, gt=0, description="a connection that has not sent a whole request header by then is closed"
+        default=10, gt=0, lt=60, description="a connection that has not sent a whole request header by then is closed"
     )
     body_seconds: float = Field(
         default=20, gt=0, lt=60, description="a request whose body is not there by then is answered 408"
     )
-    max_connections: int = Field(
-        default=1000, ge=1, description="of further ones, those that wait longest for their client are closed"
+    max_connections: Count = Field(
+        default=1000, description="of further ones, those that wait longest for their client are closed"
     )
 
 
