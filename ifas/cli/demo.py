@@ -52,11 +52,11 @@ def demo(
 
 def _check(config: RunConfig, faces: Path | None, runs: Path, ask: list[Path]) -> None:
     """What would else be found out after minutes of rendering and training."""
-    from ifas.simulator.cast import portrait_files
+    from ifas.simulator import check_faces
     from ifas.steps import preflight
 
     if faces is not None:
-        portrait_files(faces)
+        check_faces(faces)
     for picture in ask:
         if not picture.is_file():
             raise ImageRefused(f"{picture} is no file", "name pictures that are there with --ask")

@@ -9,6 +9,6 @@ numba and OpenCV are imported when pictures are made.
 """
 
 from ifas.simulator.contact import check_sheet, contact_sheet
-from ifas.simulator.dataset import DemoSummary, make_demo
+from ifas.simulator.dataset import DemoSummary, check_faces, make_demo
 
-__all__ = ["DemoSummary", "check_sheet", "contact_sheet", "make_demo"]
+__all__ = ["DemoSummary", "check_faces", "check_sheet", "contact_sheet", "make_demo"]

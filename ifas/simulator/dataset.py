@@ -161,6 +161,13 @@ def _shoot(
     return sorted(records, key=lambda r: str(r["path"]))
 
 
+def check_faces(folder: Path) -> None:
+    """Raises DataError unless a folder holds picture files that `make_demo` could stage."""
+    from ifas.simulator.cast import portrait_files
+
+    portrait_files(folder)
+
+
 def make_demo(
     out: Path,
     *,

@@ -117,7 +117,7 @@ def _tracking(config: RunConfig) -> None:
 
 
 def _captioner(config: RunConfig) -> None:
-    from ifas.captioning.protocol import CAPTIONERS
+    from ifas.captioning.captioners import CAPTIONERS
 
     if config.caption.captioner not in CAPTIONERS:
         raise unknown_key("captioner", config.caption.captioner, CAPTIONERS)
