@@ -9,6 +9,7 @@ import pytest
 
 from ifas.core.config import RunConfig, load
 from ifas.core.errors import ConfigError, DataError, IfasError
+from ifas.model import sources
 from ifas.promotion import database
 from ifas.promotion.ledger import Ledger
 from ifas.steps import preflight
@@ -106,6 +107,11 @@ def test_each_fault_of_the_configuration_is_named(override: str, words: str) -> 
     # The registry is not there either: both are said, not one after the other.
     assert "nowhere is not a dataset registry" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_weights_in_a_folder_need_no_hub(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    sources.check(str(tmp_path))
 
 
 def test_explanations_that_are_not_written_can_not_be_judged() -> None:
