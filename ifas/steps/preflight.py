@@ -5,7 +5,7 @@ Reads the policy, the registry's manifest of the revision (no pictures) and the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ from ifas.core.taxonomy import SPOOF_TYPES
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ifas.promotion.policy import Rule
 
 SIDES = ("source_domains", "target_domains")
 
@@ -167,6 +169,8 @@ def _data(config: RunConfig) -> Iterable[IfasError]:
 
 def faults_of_data(config: RunConfig, rows: pd.DataFrame) -> Iterable[IfasError]:
     """What the manifest of the revision lacks for the run's protocol, captioner and policy."""
+    from ifas.promotion.policy import load_policy
+
     there = sorted(map(str, rows["domain"].unique()))
     wanted = {f"protocol.{side}": getattr(config.protocol, side) for side in SIDES}
     for name, domains in {**wanted, "caption.source_domains": config.caption.source_domains}.items():
@@ -176,21 +180,35 @@ def faults_of_data(config: RunConfig, rows: pd.DataFrame) -> Iterable[IfasError]
                 f"{name} names {', '.join(unknown)}, which dataset {config.ingest.dataset} does not have",
                 f"its domains are: {', '.join(there)}",
             )
+    try:
+        rules = load_policy(config.gate.policy).rules
+    except IfasError:
+        rules = []  # said already
     usable = released(rows)
-    for side, splits in (("source_domains", ("train", "dev", "test")), ("target_domains", ("test",))):
+    for side, fixed, about in (("source_domains", ("train", "dev"), "source_test"), ("target_domains", (), "target")):
         domains = [domain for domain in getattr(config.protocol, side) if domain in there]
+        # Training and the threshold need both classes; what is tested must be what the policy asks for.
+        needed = {split: {"live", "spoof"} for split in fixed}
+        needed["test"] = set().union(*(_measured_on(rule.metric) for rule in rules if rule.slice == about))
         if domains:
-            yield from _classes(usable[usable["domain"].isin(domains)], side, domains, splits)
-    yield from _slices(config, rows)
+            yield from _classes(usable[usable["domain"].isin(domains)], side, domains, needed)
+    yield from _slices(config, rows, rules)
 
 
-def _classes(rows: pd.DataFrame, side: str, domains: list[str], splits: tuple[str, ...]) -> Iterable[IfasError]:
-    """Splits of a side of the protocol without a bona fide or without an attack."""
+def _measured_on(metric: str) -> set[str]:
+    """Labels without which a metric has no value."""
+    if metric.startswith("explanation_"):
+        return set()
+    return {"apcer_max": {"spoof"}, "apcer_pooled": {"spoof"}, "bpcer": {"live"}}.get(metric, {"live", "spoof"})
+
+
+def _classes(rows: pd.DataFrame, side: str, domains: list[str], needed: dict[str, set[str]]) -> Iterable[IfasError]:
+    """Splits of a side of the protocol without the bona fide images or the attacks that they need."""
     count = rows.groupby(["split", "label"]).size().to_dict()
     lacking = [
         f"no {'bona fide image' if label == 'live' else 'attack'} in split {split}"
-        for split in splits
-        for label in ("live", "spoof")
+        for split, labels in needed.items()
+        for label in sorted(labels)
         if not count.get((split, label))
     ]
     if lacking:
@@ -201,15 +219,9 @@ def _classes(rows: pd.DataFrame, side: str, domains: list[str], splits: tuple[st
         )
 
 
-def _slices(config: RunConfig, rows: pd.DataFrame) -> Iterable[IfasError]:
+def _slices(config: RunConfig, rows: pd.DataFrame, rules: Sequence[Rule]) -> Iterable[IfasError]:
     """Rules of the policy about a domain, device, ... that no image has: such a rule would refuse every model."""
-    from ifas.promotion.policy import load_policy
-
-    try:
-        policy = load_policy(config.gate.policy)
-    except IfasError:
-        return  # said already
-    for rule in policy.rules:
+    for rule in rules:
         kind, colon, value = rule.slice.partition(":")
         if not colon or value == "*":
             continue

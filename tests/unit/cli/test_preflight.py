@@ -59,14 +59,27 @@ def test_a_domain_that_the_dataset_does_not_have(side: str) -> None:
         ("target", "kiosk", "test"),
     ],
 )
-def test_a_split_without_a_class(side: str, domain: str, split: str, label: str) -> None:
+def test_a_split_without_a_class(side: str, domain: str, split: str, label: str, tmp_path: Path) -> None:
+    policy = tmp_path / "p.yaml"
+    both = [{**RULE, "id": about, "slice": about} for about in ("source_test", "target")]
+    policy.write_text(json.dumps({"name": "p", "rules": both}))
+    config = given(f"gate.policy={policy}")
     frame = rows()
     gone = (frame["domain"] == domain) & (frame["split"] == split) & (frame["label"] == label)
     kind = {"live": "bona fide image", "spoof": "attack"}[label]
-    (line,) = said(given(), frame[~gone])
+    (line,) = said(config, frame[~gone])
     assert f"protocol.{side}_domains ({domain}) has no {kind} in split {split}" in line
     # Data that nobody released is not trained on: it makes up for nothing.
-    assert said(given(), frame.assign(status=frame["status"].where(~gone, "quarantined"))) == [line]
+    assert said(config, frame.assign(status=frame["status"].where(~gone, "quarantined"))) == [line]
+
+
+def test_test_data_that_no_rule_asks_for_may_be_missing(tmp_path: Path) -> None:
+    """A target of attacks only, as a new spoof type comes, and no source test split."""
+    policy = tmp_path / "p.yaml"
+    policy.write_text(json.dumps({"name": "p", "rules": [{**RULE, "metric": "apcer_max", "min": None, "max": 0.5}]}))
+    frame = rows()
+    frame = frame[(frame["split"] != "test") | ((frame["domain"] == "kiosk") & (frame["label"] == "spoof"))]
+    assert said(given(f"gate.policy={policy}"), frame) == []
 
 
 @pytest.mark.parametrize(
