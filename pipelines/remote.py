@@ -7,14 +7,17 @@ from pathlib import Path
 from ifas_pipelines.retrain.pipeline import retrain
 from kfp import Client, compiler
 
+from ifas.core.outputs import producing
+
 
 def compile_to(out: Path) -> None:
-    """Writes the IR of `retrain` (and its platform document) to a YAML file, whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        beside = Path(scratch) / out.name
+    """Writes the IR of `retrain` (and its platform document) to a YAML file, whole or not at all.
+
+    Raises:
+        DataError: there is a file that ifas did not make, or the place can't be written.
+    """
+    with producing(out) as beside:
         compiler.Compiler().compile(retrain, str(beside))
-        os.replace(beside, out)
 
 
 def submit_run(endpoint: str, config_json: str, run_id: str, *, experiment: str, namespace: str | None = None) -> str:

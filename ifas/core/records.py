@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_json
 
+#: Of validation for training: pictures that can't be decoded, one row each; and how often to draw a sample.
+UNREADABLE_FILE = "unreadable.parquet"
+WEIGHTS_FILE = "sampling_weights.parquet"
+
 
 class StepResult(BaseModel):
     """What a step did. `facts` are plain JSON values; every number a report or card shows comes from here."""
