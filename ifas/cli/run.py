@@ -58,9 +58,10 @@ def run_pipeline(config: RunConfig, runner: Runner, runs: Path, *, descriptor: i
     """
     from ifas.cli.show import following
     from ifas.core.environment import prepare
-    from ifas.steps.folder import gather, new_run_id
+    from ifas.steps.folder import check_latest, gather, new_run_id
 
     prepare()
+    check_latest(runs)
     run_id = new_run_id()
     folder = runs / run_id
     folder.mkdir(parents=True)
