@@ -30,7 +30,7 @@ class LineageEntry(BaseModel):
 
     step: str
     config: str = Field(description="SHA-256 of the step's part of the configuration")
-    code: str = Field(description="SHA-256 of the package's source files")
+    code: str = Field(description="SHA-256 of the sources that the step rests on")
     inputs: dict[str, str] = Field(description="input name -> SHA-256 of its content")
     outputs: dict[str, str] = Field(description="output name -> SHA-256 of its content")
     summary: str
@@ -62,7 +62,10 @@ class Lineage(BaseModel):
         return Lineage(run_id=self.run_id, entries=[*self.entries, entry.sealed(previous)])
 
     def verify(self) -> None:
-        """Raises DataError at the first entry whose hash does not fit."""
+        """Raises DataError at the first entry whose hash does not fit.
+
+        The hashes hold no secret: who computes all of them anew is not found out.
+        """
         previous = ""
         for entry in self.entries:
             if entry.sealed(previous).hash != entry.hash:

@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from ifas.core.errors import ConfigError, DataError, GateError, NotApproved
+from ifas.promotion import chain
 from ifas.promotion.candidate import Candidate
 from ifas.promotion.gate import Decision, decide
 from ifas.promotion.ledger import Ledger
@@ -248,6 +249,16 @@ def test_tampering_is_found(ledger: Ledger, url: str, tampering: str) -> None:
     for candidate in (approved.id, pending.id):
         with pytest.raises((DataError, NotApproved)):
             ledger.require_approved(candidate)
+
+
+def test_hashes_computed_anew_fit_and_only_a_head_kept_elsewhere_shows_it(ledger: Ledger, url: str) -> None:
+    candidate = submit(ledger)
+    ledger.approve(candidate.id, actor="bob", reason="good")
+    head = ledger.verify()
+    forged = {**ledger.history(candidate.id)[-1].as_dict(), "reason": "forged"}
+    execute(url, *disarm(url), f"UPDATE decisions SET reason = 'forged', hash = '{chain.link(forged)}' WHERE seq = 2")
+    assert ledger.require_approved(candidate.id).state == "approved", "the chain alone can't tell"
+    assert ledger.verify() != head
 
 
 def test_a_slipped_in_approval_is_found(ledger: Ledger, url: str) -> None:
