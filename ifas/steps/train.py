@@ -10,8 +10,8 @@ from ifas.core.claims import Cue, Cues
 from ifas.core.config import RunConfig
 from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import read_json
-from ifas.core.manifest import UNREADABLE_FILE, WEIGHTS_FILE, read_manifest
-from ifas.core.records import StepResult
+from ifas.core.manifest import read_manifest
+from ifas.core.records import UNREADABLE_FILE, WEIGHTS_FILE, StepResult
 from ifas.core.release_status import capped, released
 from ifas.steps.contract import Context
 

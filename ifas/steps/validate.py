@@ -9,15 +9,9 @@ from typing import Any
 from ifas.core.config import RunConfig
 from ifas.core.errors import ValidationFailed
 from ifas.core.files import link_tree, read_json
-from ifas.core.manifest import (
-    DATASET_FILE,
-    PREVIOUS_MANIFEST_FILE,
-    UNREADABLE_FILE,
-    WEIGHTS_FILE,
-    read_manifest,
-)
+from ifas.core.manifest import DATASET_FILE, PREVIOUS_MANIFEST_FILE, read_manifest
 from ifas.core.outputs import producing
-from ifas.core.records import StepResult
+from ifas.core.records import UNREADABLE_FILE, WEIGHTS_FILE, StepResult
 from ifas.steps.contract import Context
 
 

@@ -8,8 +8,8 @@ import pytest
 from ifas.core.config import RunConfig, load
 from ifas.core.errors import ValidationFailed
 from ifas.core.files import read_json
-from ifas.core.manifest import COLUMNS, MANIFEST_FILE, UNREADABLE_FILE, read_manifest
-from ifas.core.records import StepResult
+from ifas.core.manifest import COLUMNS, MANIFEST_FILE, read_manifest
+from ifas.core.records import UNREADABLE_FILE, StepResult
 from ifas.data.pack import pack
 from ifas.data.registry import Registry
 from ifas.steps.execute import execute

@@ -8,8 +8,7 @@ import pytest
 
 from ifas.core.config import load
 from ifas.core.errors import DataError
-from ifas.core.manifest import UNREADABLE_FILE
-from ifas.core.records import Lineage
+from ifas.core.records import UNREADABLE_FILE, Lineage
 from ifas.data.pack import pack
 from ifas.steps import validate
 from ifas.steps.contract import Context

@@ -24,8 +24,7 @@ from ifas.core.config import AlignConfig, RunConfig, load
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_file
 from ifas.core.imaging import decode
-from ifas.core.manifest import UNREADABLE_FILE
-from ifas.core.records import Lineage
+from ifas.core.records import UNREADABLE_FILE, Lineage
 from ifas.model.build import build
 from ifas.model.build import load as load_model
 from ifas.steps import train as step
