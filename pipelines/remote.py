@@ -8,6 +8,7 @@ from ifas_pipelines.retrain.pipeline import retrain
 from kfp import Client, compiler
 
 from ifas.core.errors import ConfigError
+from ifas.core.outputs import producing
 
 
 def compile_to(out: Path) -> None:
@@ -15,14 +16,12 @@ def compile_to(out: Path) -> None:
 
     Raises:
         ConfigError: `out` is a folder, or no .yaml file, which KFP asks for.
+        DataError: there is a file that ifas did not make, or the place can't be written.
     """
     if out.suffix not in (".yaml", ".yml") or out.is_dir():
         raise ConfigError(f"{out} can't hold a compiled pipeline", "name a .yaml file")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        beside = Path(scratch) / out.name
+    with producing(out) as beside:
         compiler.Compiler().compile(retrain, str(beside))
-        os.replace(beside, out)
 
 
 def submit_run(endpoint: str, config_json: str, run_id: str, *, experiment: str, namespace: str | None = None) -> str:

@@ -13,6 +13,7 @@ from ifas.core.environment import prepare
 
 prepare()
 
+import hypothesis
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -20,7 +21,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests import servers
 from tests.servers import Endpoint
 
+# The first example may import a library; how long one takes says nothing on a loaded machine.
+hypothesis.settings.register_profile("ifas", deadline=None)
+hypothesis.settings.load_profile("ifas")
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _session_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What fixtures of a module or session make, before a test has a home of its own."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("IFAS_HOME", str(tmp_path_factory.mktemp("session-home")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ import typer
 from ifas.cli import data_diff, data_import, data_quarantine
 from ifas.core.environment import prepare
 from ifas.core.home import home
+from ifas.core.outputs import producing, require_ours
 from ifas.core.progress import Progress
 
 app = typer.Typer(no_args_is_help=True)
@@ -42,12 +43,14 @@ def demo_data(
 
     if sheet is not None:
         check_sheet(sheet)
+        require_ours(sheet)
     with following(home() / "events" / "data-demo.jsonl"):
         summary = make_demo(
             out, seed=seed, faces=faces, subjects=subjects, workers=workers, progress=progress_of("data")
         )
     if sheet is not None:
-        contact_sheet(out, sheet)
+        with producing(sheet) as beside:
+            contact_sheet(out, beside)
     typer.echo(f"{summary.images} images of {summary.subjects} subjects in {out}: {dict(summary.kinds)}")
     for file, reason in summary.skipped:
         typer.echo(f"skipped {file}: {reason}", err=True)

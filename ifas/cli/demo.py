@@ -11,7 +11,7 @@ import typer
 
 from ifas.cli.run import Runner, SetOption, refuse, run_pipeline
 from ifas.core.errors import GateError, ImageRefused
-from ifas.core.files import check_writable, read_json, write_json
+from ifas.core.files import check_writable, locked, read_json, write_json
 from ifas.core.home import home
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def publish_demo(config: RunConfig, faces: Path | None) -> None:
 
     raw = home() / "demo" / ("faces" if faces else "raw")
     packed = home() / "demo" / f"{raw.name}-packed"
-    with following(home() / "events" / "demo.jsonl"):
+    with locked(home() / "demo.lock", _wait), following(home() / "events" / "demo.jsonl"):
         begin = time.monotonic()
         made = make_demo(raw, faces=faces, progress=progress_of("data"))
         seconds = time.monotonic() - begin
@@ -96,6 +96,10 @@ def publish_demo(config: RunConfig, faces: Path | None) -> None:
             seconds=time.monotonic() - begin,
             reused="" if published.changed else "same content is already registered",
         )
+
+
+def _wait(since: str) -> None:
+    typer.echo(f"another demo makes the data set{f' since {since}' if since else ''}: waiting for it", err=True)
 
 
 def _ask(folder: Path, more: list[Path]) -> list[dict[str, Any]]:

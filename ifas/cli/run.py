@@ -87,10 +87,11 @@ def run_pipeline(config: RunConfig, runner: Runner, runs: Path, *, descriptor: i
     from ifas.core.environment import prepare
     from ifas.core.unforeseen import named
     from ifas.steps import preflight
-    from ifas.steps.folder import gather, new_run_id
+    from ifas.steps.folder import check_latest, gather, new_run_id
 
     prepare()
     check_writable(runs)
+    check_latest(runs)
     preflight.check(config)
     run_id = new_run_id()
     folder = runs / run_id

@@ -1,19 +1,26 @@
-"""Hashing and writing files so that a killed process leaves nothing half-written."""
+"""Hashing, locking, and writing files so that a killed process leaves nothing half-written at its target."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ifas.core.errors import DamagedFile
+from ifas.core.errors import DamagedFile, MachineError
+
+#: What a rename says when the target is there and can't be replaced in one step.
+_IN_THE_WAY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
 def sha256_file(path: Path) -> str:
@@ -38,24 +45,118 @@ def sha256_json(value: Any) -> str:
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """Yields a fresh path beside `target` to write a file or a folder to; renamed onto `target` on success.
+def locked(file: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Holds an exclusive lock on `file` (made where there is none); waits for whoever has it.
 
-    On an error the unfinished path is removed and `target` is as it was before.
+    The kernel frees it when the process ends, however it ends. The file stays.
+
+    Args:
+        waiting: called once before a wait, with the local time since when the lock is held ("" where it is not known).
+
+    Raises:
+        MachineError: the file can't be locked.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _no_lock(file, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting is not None:
+                waiting(os.pread(descriptor, 64, 0).decode("ascii", "replace").strip())
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            raise _no_lock(file, error) from error
+        with suppress(OSError):  # a full disk: only the time is missing
+            os.pwrite(descriptor, f"{datetime.now():%Y-%m-%d %H:%M:%S}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _no_lock(file: Path, error: OSError) -> MachineError:
+    return MachineError(f"{file} can't be locked: {error.strerror}", "set IFAS_HOME to a folder on a local disk")
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yields a fresh path to write a file or a folder to; it becomes `target` on success.
+
+    The path lies in a scratch folder beside `target`. On an error that folder is removed and `target` is as it was.
+    A killed process leaves it behind, and the next call for the same `target` removes it. A file is replaced in one
+    step. A folder is moved away first: a kill at that moment leaves no `target`, and the next call brings the old one
+    back.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    _sweep(target)
+    scratch, lock = _scratch(target)
     try:
-        yield beside
-        if target.is_dir() and not target.is_symlink():
-            old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
-            os.rename(target, old)
-            os.rename(beside, target)
-            shutil.rmtree(old)
-        else:
-            os.replace(beside, target)
+        yield scratch / target.name
+        _swap(scratch / target.name, target, _old(scratch, target))
     finally:
-        remove(beside)
+        remove(scratch)
+        os.close(lock)
+
+
+def _scratch(target: Path) -> tuple[Path, int]:
+    """A new folder beside `target`, and its lock, which says that its maker is alive."""
+    while True:
+        scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        scratch.mkdir()
+        # Somebody's sweep may take the folder before it is locked.
+        with suppress(FileNotFoundError):
+            lock = os.open(scratch, os.O_RDONLY)
+            with suppress(OSError):  # a file system without locks: then nothing is swept
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if scratch.exists():
+                return scratch, lock
+            os.close(lock)
+
+
+def _old(scratch: Path, target: Path) -> Path:
+    return scratch / f"{target.name}.old"
+
+
+def _swap(beside: Path, target: Path, old: Path) -> None:
+    try:
+        while True:
+            try:
+                os.replace(beside, target)
+                return
+            except OSError as error:
+                if error.errno not in _IN_THE_WAY:
+                    raise
+            remove(old)
+            with suppress(FileNotFoundError):  # somebody else is replacing it, too: the last one wins
+                os.rename(target, old)
+    except BaseException:
+        _bring_back(old, target)
+        raise
+
+
+def _bring_back(old: Path, target: Path) -> None:
+    if os.path.lexists(old) and not os.path.lexists(target):
+        os.rename(old, target)
+
+
+def _sweep(target: Path) -> None:
+    """Removes what killed processes left beside `target`."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.part")
+    with suppress(OSError):  # it is no business of this call
+        for entry in [e for e in os.scandir(target.parent) if name.fullmatch(e.name) and e.is_dir()]:
+            scratch = target.with_name(entry.name)
+            lock = os.open(scratch, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _bring_back(_old(scratch, target), target)
+                shutil.rmtree(scratch)
+            except OSError:
+                continue  # its maker is alive
+            finally:
+                os.close(lock)
 
 
 def check_writable(folder: Path) -> None:
@@ -71,6 +172,22 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Copies a file or folder by hard links where the file system allows; nobody writes to such files in place."""
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _link(str(source), str(target))
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -26,8 +26,8 @@ def emit(kind: str, step: str, **fields: Any) -> None:
     path = os.environ.get(EVENTS_ENV)
     if path:
         # One write of one line: O_APPEND keeps lines of several processes whole.
-        with open(path, "a", encoding="utf-8") as f:
-            f.write(json.dumps(event) + "\n")
+        with open(path, "ab", buffering=0) as f:
+            f.write(f"{json.dumps(event)}\n".encode())
     elif kind in ("note", "done") and not fields.get("quiet"):
         print(render(event), file=sys.stderr, flush=True)
 

@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_json
 
+#: Of validation for training: pictures that can't be decoded, one row each; and how often to draw a sample.
+UNREADABLE_FILE = "unreadable.parquet"
+WEIGHTS_FILE = "sampling_weights.parquet"
+
 
 class StepResult(BaseModel):
     """What a step did. `facts` are plain JSON values; every number a report or card shows comes from here."""
@@ -26,7 +30,7 @@ class LineageEntry(BaseModel):
 
     step: str
     config: str = Field(description="SHA-256 of the step's part of the configuration")
-    code: str = Field(description="SHA-256 of the package's source files")
+    code: str = Field(description="SHA-256 of the sources that the step rests on")
     inputs: dict[str, str] = Field(description="input name -> SHA-256 of its content")
     outputs: dict[str, str] = Field(description="output name -> SHA-256 of its content")
     summary: str
@@ -58,7 +62,10 @@ class Lineage(BaseModel):
         return Lineage(run_id=self.run_id, entries=[*self.entries, entry.sealed(previous)])
 
     def verify(self) -> None:
-        """Raises DataError at the first entry whose hash does not fit."""
+        """Raises DataError at the first entry whose hash does not fit.
+
+        The hashes hold no secret: who computes all of them anew is not found out.
+        """
         previous = ""
         for entry in self.entries:
             if entry.sealed(previous).hash != entry.hash:

@@ -77,6 +77,20 @@ def listing(uri: str) -> list[str]:
             return []
 
 
+def sizes(uri: str) -> dict[str, int]:
+    """Objects at a URI and below it -> bytes; the object at the URI itself is called "".
+
+    Raises:
+        DataError: the store can't be reached.
+    """
+    with _reached(uri) as fs:
+        fs.invalidate_cache()
+        if not fs.exists(uri):
+            return {}
+        root = fs._strip_protocol(uri).rstrip("/")
+        return {path.removeprefix(root).lstrip("/"): info["size"] for path, info in fs.find(uri, detail=True).items()}
+
+
 def exists(uri: str) -> bool:
     """Whether something is at `uri`. Raises DataError where the store can't be reached."""
     with _reached(uri) as fs:

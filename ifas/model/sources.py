@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
 from ifas.core.errors import ConfigError, unknown_key
-from ifas.core.files import replacing
+from ifas.core.files import locked, read_json, replacing, sha256_file, sha256_json, write_json
 from ifas.core.home import home
 
 PACKAGE = "package:"
@@ -20,6 +22,9 @@ WEIGHTS_FILE = "model.safetensors"
 #: Environment variables that forbid the hub.
 HUB_OFF = {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}
 _ON = {"1", "ON", "YES", "TRUE", "on", "yes", "true"}
+#: In `weights_home()`: file -> its size, time of change and SHA-256.
+HASHES_FILE = "hashes.json"
+HUB_TIMEOUT_S = 10
 
 
 def weights_home() -> Path:
@@ -63,6 +68,59 @@ def resolve(source: str) -> str:
     return source
 
 
+def weights_of(source: str) -> str:
+    """What the weights of a source are, so that other weights give another text; empty for no source.
+
+    A package is told by its version, a hub id by its commit, a folder by the content of its files, each of which is
+    read once on a machine as long as its size and time stay. What is not there is said so; loading it tells the error.
+    """
+    if not source:
+        return ""
+    if source.startswith(PACKAGE):
+        name = source.removeprefix(PACKAGE)
+        try:
+            return f"{name} {metadata.version(name)}"
+        except metadata.PackageNotFoundError:
+            return f"{name} is not installed"
+    if source.startswith((".", "/", "~")) or Path(source).is_dir():
+        return _folder_hash(Path(source)) if Path(source).is_dir() else f"no folder {source}"
+    return _commit(source)
+
+
+def _folder_hash(folder: Path) -> str:
+    kept = weights_home() / HASHES_FILE
+    known: dict[str, list[Any]] = {}
+    with suppress(OSError, ValueError):
+        known = dict(read_json(kept))
+    hashes, fresh = [], dict(known)
+    for file in sorted(path for path in folder.absolute().rglob("*") if path.is_file()):
+        seen = file.stat()
+        size_and_time = [seen.st_size, seen.st_mtime_ns]
+        *before, digest = known.get(str(file), [""])
+        if before != size_and_time:
+            digest = sha256_file(file)
+            fresh[str(file)] = [*size_and_time, digest]
+        hashes.append([file.relative_to(folder.absolute()).as_posix(), digest])
+    if fresh != known:
+        with suppress(OSError):  # it is only slower without
+            write_json(kept, fresh)
+    return sha256_json(hashes)
+
+
+def _commit(source: str) -> str:
+    """The commit that a hub id names now; where the hub can't be asked, that of the files that are here."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    try:
+        return str(HfApi().model_info(source, timeout=HUB_TIMEOUT_S).sha)
+    except Exception:  # noqa: BLE001 - the hub's client raises what its HTTP library does
+        try:
+            found = try_to_load_from_cache(source, "config.json")
+        except ValueError:  # no hub id: loading it says so
+            found = None
+    return Path(found).parent.name if isinstance(found, str) else "not fetched yet"
+
+
 def unreachable(source: str, error: Exception) -> ConfigError:
     """The error for a source whose files could not be had."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -76,9 +134,11 @@ def _package(source: str) -> Path:
     carrier, name = _carrier(source), source.removeprefix(PACKAGE)
     target = weights_home() / f"{name}-{metadata.version(name)}"
     if not target.is_dir():
-        with replacing(target) as beside:
-            beside.mkdir()
-            PACKAGES[source][1](carrier, beside)
+        with locked(home() / "weights.lock"):
+            if not target.is_dir():  # somebody else may have been at it
+                with replacing(target) as beside:
+                    beside.mkdir()
+                    PACKAGES[source][1](carrier, beside)
     return target
 
 

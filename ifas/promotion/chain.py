@@ -1,7 +1,8 @@
-"""The hash chain of the ledger: each decision seals the one before, so history can't be edited unseen.
+"""The hash chain of the ledger: each decision seals the one before, so an edit of history shows in the hashes after it.
 
-What a chain alone can't show is that its newest links were cut off together with all they decided; whoever needs that
-keeps `Ledger.verify()`'s head hash elsewhere (a run's lineage does).
+The hashes hold no secret. Who may write to the whole database can cut off the newest decisions together with all they
+decided, or compute every hash anew, and the chain looks right. It shows when the head hash that `Ledger.verify()` gave
+earlier was kept elsewhere; ifas does not keep it.
 """
 
 from __future__ import annotations

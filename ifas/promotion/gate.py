@@ -1,6 +1,11 @@
-"""The gate: figures against a policy. Denies by default: a figure that is missing fails its rule.
+"""The gate: figures against a policy. Denies by default: a rule fails where a figure that it binds is missing.
 
-Monotone by construction: a better figure never turns a pass into a fail, a tighter limit never a fail into a pass.
+A rule whose slice ends in `*` binds the slices that were measured, and where it compares with the champion those of the
+champion, too. A slice that nobody measured does not fail a `max` or `min` rule: name the slices that must be there.
+
+Monotone in the number that a rule binds: a better one never turns a pass into a fail, a tighter limit never a fail into
+a pass. With `bound: interval` that number is the end of the interval, not the value: a better value with a wider
+interval can fail.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class AntiSpoofing:
     """Is this photo of a real person? Verdict, score and explanation for one picture."""
 
     def __init__(self) -> None:
-        # Before the first request: /readyz does not answer until the model is loaded and proved to be the approved one.
+        # Before the first request: /readyz does not answer until the model is loaded and has the hash in serving.json.
         self.verifier = Verifier.load(HERE)
 
     @bentoml.api(route=VERIFY)

@@ -78,7 +78,8 @@ class Verifier:
         """The verifier of a Bento's source folder, which holds `serving.json` and the model.
 
         Raises:
-            GateError: the model is not the one that was approved.
+            GateError: the model has another hash than the approved one that `serving.json` names. Who can change both
+                files is not found out here.
             ConfigError: a file is missing or damaged.
         """
         settings = ServingSettings.read(folder)

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ifas.core.config import RunConfig
-from ifas.core.files import read_json, remove, replacing, sha256_file, sha256_json, sha256_tree, write_json
+from ifas.core.files import link_tree, locked, read_json, replacing, sha256_json, sha256_tree, write_json
 from ifas.core.home import home
+from ifas.core.progress import emit
 from ifas.steps.contract import Step
 
 ENTRY = "entry.json"
-
-
-def code_hash(rooms: tuple[str, ...]) -> str:
-    """SHA-256 of the sources a step rests on: its rooms, and `core`."""
-    package = Path(__file__).parents[1]
-    files = [f for room in ("core", *rooms) for f in sorted((package / room).rglob("*")) if _is_source(f)]
-    return sha256_json([(f.relative_to(package).as_posix(), sha256_file(f)) for f in files])
-
-
-def _is_source(path: Path) -> bool:
-    return path.is_file() and "__pycache__" not in path.parts and path.suffix not in (".pyc", ".nbi", ".nbc")
+#: Changed sources that an explanation names.
+NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """Everything a step's result depends on."""
+    """Everything a step's result depends on.
+
+    Attributes:
+        code: source or data file of the package -> SHA-256.
+        libraries: distribution -> version.
+        config: section -> its values.
+        inputs: name -> SHA-256 of the content.
+        identity: what else decides the result, such as base weights.
+    """
 
     step: str
-    code: str
+    code: dict[str, str]
+    libraries: dict[str, str]
     config: dict[str, Any]
     inputs: dict[str, str]
     identity: dict[str, Any]
@@ -44,23 +44,41 @@ class Key:
         return sha256_json(self.parts())[:16]
 
     @property
+    def code_hash(self) -> str:
+        """SHA-256 of the sources that the step rests on."""
+        return sha256_json(self.code)
+
+    @property
     def config_hash(self) -> str:
         """SHA-256 of the step's part of the configuration."""
         return sha256_json(self.config)
 
     def parts(self) -> dict[str, Any]:
         """The key as plain JSON."""
-        return {"code": self.code, "config": self.config, "inputs": self.inputs, "identity": self.identity}
+        return {
+            "code": self.code,
+            "libraries": self.libraries,
+            "config": self.config,
+            "inputs": self.inputs,
+            "identity": self.identity,
+        }
 
     def difference(self, other: Mapping[str, Any]) -> str:
         """What changed against the parts of an earlier key, in words."""
-        changed = []
-        if other["code"] != self.code:
-            changed.append("code")
-        changed += [f"config {k}" for k in _changed(other["config"], self.config)]
-        changed += [f"input {k}" for k in _changed(other["inputs"], self.inputs)]
-        changed += _changed(other["identity"], self.identity)
-        return ", ".join(changed) or "cached result was damaged"
+        was: dict[str, dict[str, Any]] = {
+            name: old if isinstance(old := other.get(name), dict) else {} for name in self.parts()
+        }
+        files = [f"ifas/{name}" for name in _changed(was["code"], self.code)]
+        changed = [f"code {name}" for name in files[:NAMED]]
+        if len(files) > NAMED:
+            changed.append(f"{len(files) - NAMED} more sources")
+        for name in _changed(was["libraries"], self.libraries):
+            before, now = was["libraries"].get(name, "none"), self.libraries.get(name, "none")
+            changed.append(f"library {name} {before} -> {now}")
+        changed += [f"config {k}" for k in _changed(was["config"], self.config)]
+        changed += [f"input {k}" for k in _changed(was["inputs"], self.inputs)]
+        changed += _changed(was["identity"], self.identity)
+        return ", ".join(changed)
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -77,28 +95,48 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -
 def key_of(step: Step, config: RunConfig, inputs: Mapping[str, Path]) -> Key:
     """The key of a step with these inputs. Hashes the inputs' content."""
     tree = config.model_dump(mode="json")
+    code = step.code()
     return Key(
         step=step.name,
-        code=code_hash(step.rooms),
+        code=code.files,
+        libraries=code.libraries,
         config={name: tree[name] for name in step.sections},
         inputs={name: sha256_tree(path) for name, path in sorted(inputs.items())},
         identity=step.identity(config),
     )
 
 
+def alone(key: Key) -> AbstractContextManager[None]:
+    """Within, no other process works on `key`: it waits, and then finds the result. A killed one frees it."""
+
+    def waiting(since: str) -> None:
+        when = f" since {since}" if since else ""
+        emit("note", key.step, text=f"another run works on this step{when}: waiting for it")
+
+    return locked(work(key).with_name(f"{key.digest}.lock"), waiting)
+
+
 def find(key: Key) -> tuple[dict[str, Any] | None, str]:
     """The cached entry of `key`, whole and unaltered, and why there is one or not."""
-    entry = folder(key) / ENTRY
-    if entry.is_file():
-        found: dict[str, Any] = read_json(entry)
-        if all(_hash_or_none(folder(key) / name) == digest for name, digest in found["outputs"].items()):
-            return found, "code, config and inputs unchanged"
-        remove(folder(key))
+    if folder(key).exists():
+        found = _read(folder(key))
+        if found and all(_hash_or_none(folder(key) / name) == digest for name, digest in found["outputs"].items()):
+            return found, "code, libraries, config and inputs unchanged"
         return None, "cached result was damaged"
-    earlier = sorted((home() / "cache" / key.step).glob(f"*/{ENTRY}"), key=lambda p: p.stat().st_mtime)
-    if not earlier:
-        return None, "no earlier result"
-    return None, "changed: " + key.difference(read_json(earlier[-1])["key"])
+    earlier = [place for place in (home() / "cache" / key.step).glob("*") if _read(place)]
+    latest = _read(max(earlier, key=lambda place: (place / ENTRY).stat().st_mtime)) if earlier else None
+    return None, f"changed: {key.difference(latest['key'])}" if latest else "no earlier result"
+
+
+def _read(place: Path) -> dict[str, Any] | None:
+    """The entry of a kept result, or None where it is damaged."""
+    try:
+        found: dict[str, Any] = read_json(place / ENTRY)
+    except (OSError, ValueError):
+        return None
+    kinds = {"key": dict, "outputs": dict, "result": dict}
+    whole = isinstance(found, dict) and all(isinstance(found.get(name), kind) for name, kind in kinds.items())
+    return found if whole else None
 
 
 def _hash_or_none(path: Path) -> str | None:
@@ -106,37 +144,28 @@ def _hash_or_none(path: Path) -> str | None:
 
 
 def put(key: Key, outputs: Mapping[str, Path], hashes: Mapping[str, str], result: Mapping[str, Any]) -> None:
-    """Keeps a step's outputs under its key."""
-    with replacing(folder(key)) as beside:
-        beside.mkdir(parents=True)
-        for name, path in outputs.items():
-            link_tree(path, beside / name)
-        write_json(beside / ENTRY, {"key": key.parts(), "outputs": dict(hashes), "result": dict(result)})
+    """Keeps a step's outputs under its key. Where there is no space for it, a note says so and nothing is kept."""
+    try:
+        with replacing(folder(key)) as beside:
+            beside.mkdir(parents=True)
+            for name, path in outputs.items():
+                link_tree(path, beside / name)
+            write_json(beside / ENTRY, {"key": key.parts(), "outputs": dict(hashes), "result": dict(result)})
+    except OSError as error:
+        emit("note", key.step, text=f"the result is not kept for later runs: {error.strerror or error}")
 
 
 def take(key: Key, outputs: Mapping[str, Path]) -> None:
-    """Lays the cached outputs of `key` where the caller wants them."""
+    """Lays the cached outputs of `key` where the caller wants them; nothing may be there."""
     for name, path in outputs.items():
-        with replacing(path) as beside:
-            link_tree(folder(key) / name, beside)
-
-
-def link_tree(source: Path, target: Path) -> None:
-    """Copies a file or folder by hard links where the file system allows; nobody writes to outputs in place."""
-    if source.is_dir():
-        shutil.copytree(source, target, copy_function=_link)
-    else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _link(str(source), str(target))
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+        link_tree(folder(key) / name, path)
 
 
 def folder(key: Key) -> Path:
     """Where the result of `key` is kept."""
     return home() / "cache" / key.step / key.digest
+
+
+def work(key: Key) -> Path:
+    """Scratch folder of `key`, which a killed run leaves to the next one."""
+    return home() / "work" / key.step / key.digest

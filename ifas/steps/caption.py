@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ifas.core.config import RunConfig
 from ifas.core.manifest import read_manifest
 from ifas.core.records import StepResult
 from ifas.steps.contract import Context
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """The weights of the captioning model."""
+    from ifas.model.sources import weights_of
+
+    return {"weights of caption.model": weights_of(config.caption.model)}
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:

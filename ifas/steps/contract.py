@@ -11,6 +11,7 @@ from typing import Any
 from ifas.core.config import RunConfig
 from ifas.core.errors import unknown_key
 from ifas.core.records import Lineage, StepResult
+from ifas.steps.code import Code, code_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +22,15 @@ class Context:
     work: Path = field(metadata={"about": "scratch folder that survives a crash; same inputs, same folder"})
     lineage: Lineage
     lineage_out: Path = field(metadata={"about": "where the lineage with this step's entry will be"})
+    failed: Path = field(metadata={"about": "where a failing step may leave what a person should read"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """A node of the DAG.
 
-    `sections` of the config and the source of `rooms` are what a cached result depends on beside the inputs.
+    A cached result depends on the inputs, on `sections` of the config, on the code that the step's module imports and
+    on its `identity`.
     """
 
     name: str
@@ -35,7 +38,6 @@ class Step:
     sections: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    rooms: tuple[str, ...]
     cached: bool = True
 
     def run(
@@ -50,6 +52,10 @@ class Step:
         found: dict[str, Any] = getattr(self._module(), "identity", lambda _config: {})(config)
         return found
 
+    def code(self) -> Code:
+        """The code that decides the result, but for modules in `IN_IDENTITY`: what they decide is in `identity`."""
+        return code_of(f"ifas.steps.{self.name}", without=getattr(self._module(), "IN_IDENTITY", ()))
+
     def _module(self) -> Any:
         return importlib.import_module(f"ifas.steps.{self.name}")
 
@@ -61,7 +67,6 @@ _ALL = (
         sections=("ingest",),
         inputs=(),
         outputs=("dataset",),
-        rooms=("data",),
     ),
     Step(
         name="caption",
@@ -69,7 +74,6 @@ _ALL = (
         sections=("caption", "protocol"),
         inputs=("dataset",),
         outputs=("captions",),
-        rooms=("model", "captioning"),
     ),
     Step(
         name="validate",
@@ -77,7 +81,6 @@ _ALL = (
         sections=("validation", "protocol", "model"),
         inputs=("dataset", "captions"),
         outputs=("validation",),
-        rooms=("model", "data", "validation"),
     ),
     Step(
         name="train",
@@ -85,7 +88,6 @@ _ALL = (
         sections=("model", "train", "align", "protocol"),
         inputs=("dataset", "captions", "validation"),
         outputs=("model",),
-        rooms=("model", "training"),
     ),
     Step(
         name="evaluate",
@@ -93,7 +95,6 @@ _ALL = (
         sections=("evaluate", "protocol"),
         inputs=("dataset", "captions", "model"),
         outputs=("evaluation",),
-        rooms=("model", "evaluation"),
     ),
     Step(
         name="gate",
@@ -101,7 +102,6 @@ _ALL = (
         sections=("gate",),
         inputs=("dataset", "captions", "model", "evaluation"),
         outputs=("candidate",),
-        rooms=("promotion",),
         cached=False,
     ),
     Step(
@@ -110,7 +110,6 @@ _ALL = (
         sections=("gate", "approve"),
         inputs=("candidate",),
         outputs=("approval",),
-        rooms=("promotion",),
         cached=False,
     ),
     Step(
@@ -119,7 +118,6 @@ _ALL = (
         sections=("package", "model"),
         inputs=("model", "evaluation", "approval"),
         outputs=("bento",),
-        rooms=("model", "serving"),
     ),
 )
 

@@ -1,7 +1,7 @@
 """Runs one step for any caller: in-process, kfp.local, a KFP pod or a RayJob.
 
-Around the step's own function it does what every step needs: reuse of an unchanged result, outputs that appear
-whole or not at all, progress events, and the entry in the run's lineage.
+Around the step's own function it does what every step needs: reuse of an unchanged result, one run at a time of the
+same work, outputs that are put in place when they are complete, progress events, and the entry in the run's lineage.
 """
 
 from __future__ import annotations
@@ -10,20 +10,25 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
 
 from ifas.core.config import RunConfig
 from ifas.core.errors import ConfigError, DataError, IfasError
-from ifas.core.files import read_json, remove, sha256_tree, write_json
-from ifas.core.home import home
+from ifas.core.files import read_json, sha256_tree, write_json
+from ifas.core.outputs import discard, overlap, producing, require_ours
 from ifas.core.progress import emit
 from ifas.core.records import Lineage, LineageEntry, StepResult
+from ifas.core.unforeseen import named
 from ifas.steps import cache
 from ifas.steps.contract import Context, Step
 from ifas.steps.contract import step as step_named
 
 LINEAGE = "lineage"
+#: Added to the name of an output: where a step that fails leaves what a person should read.
+FAILED = ".failed"
 
 
 def execute(
@@ -37,52 +42,59 @@ def execute(
 ) -> StepResult:
     """Runs a step, or lays out its cached result.
 
+    The step writes beside its outputs. Only when it has succeeded are they put in place, one after the other, the
+    lineage last. When it fails, or is killed while it works, what was at their paths before is untouched. A kill
+    between two of them leaves a new output without its lineage; the step run again adds it.
+
+    Another process that runs the same step with the same key is waited for, and its result is taken.
+
     Args:
         inputs: path of every input the step names, and `lineage` of the step before (none for the first).
-        outputs: path for every output the step names, and `lineage`. Written whole or not at all.
+        outputs: path for every output the step names, and `lineage`. What ifas did not make there is refused.
 
     Raises:
-        IfasError: the step's own errors; ConfigError and DataError for inputs that are not as the step needs.
+        IfasError: the step's own errors; ConfigError and DataError for inputs and outputs that are not as the step
+            needs.
     """
     step = step_named(name)
     lineage, inputs, outputs, target = _checked(step, run_id, inputs, outputs)
     started, begin = datetime.now(UTC), time.monotonic()
     try:
+        for path in (*outputs.values(), target):
+            require_ours(path)
         key = cache.key_of(step, config, inputs)
-        entry, why = cache.find(key) if step.cached and use_cache else (None, "")
-        if entry is not None:
-            cache.take(key, outputs)
-            result, reused = StepResult.model_validate(entry["result"]), why
-            hashes = entry["outputs"]
-        else:
-            if why:
-                emit("note", name, text=f"running ({why})", quiet=True)
-            context = Context(run_id=run_id, work=_work(key), lineage=lineage, lineage_out=target)
-            result, reused = _run(step, config, inputs, outputs, context), ""
-            hashes = {output: sha256_tree(path) for output, path in sorted(outputs.items())}
-            if step.cached:
-                cache.put(key, outputs, hashes, result.model_dump())
-    except IfasError as error:
-        emit("failed", name, what=error.what, fix=error.fix, code=error.exit_code)
-        raise
+        with cache.alone(key):
+            # Left last in, first out: the lineage takes its place after the outputs.
+            with ExitStack() as places:
+                beside_lineage = places.enter_context(producing(target))
+                beside = {output: places.enter_context(producing(path)) for output, path in outputs.items()}
+                failed = outputs[step.outputs[0]].with_name(f"{outputs[step.outputs[0]].name}{FAILED}")
+                context = Context(
+                    run_id=run_id, work=cache.work(key), lineage=lineage, lineage_out=target, failed=failed
+                )
+                result, reused, hashes = _result(step, key, config, inputs, beside, context, use_cache)
+                seconds = time.monotonic() - begin
+                record = LineageEntry(
+                    step=name,
+                    config=key.config_hash,
+                    code=key.code_hash,
+                    inputs=key.inputs,
+                    outputs=dict(hashes),
+                    summary=result.summary,
+                    facts=result.facts,
+                    image=os.environ.get("IFAS_IMAGE", "local"),
+                    started=started.isoformat(timespec="seconds"),
+                    seconds=round(seconds, 2),
+                    reused=reused,
+                )
+                write_json(beside_lineage, lineage.append(record).model_dump())
+            if failed.exists():
+                discard(failed)
+            shutil.rmtree(context.work, ignore_errors=True)
     except Exception as error:
-        emit("failed", name, what=f"{type(error).__name__}: {error}", fix="see the log for the traceback", code=1)
+        known = named(error) or IfasError(f"{type(error).__name__}: {error}", "see the log for the traceback")
+        emit("failed", name, what=known.what, fix=known.fix, code=known.exit_code)
         raise
-    seconds = time.monotonic() - begin
-    record = LineageEntry(
-        step=name,
-        config=key.config_hash,
-        code=key.code,
-        inputs=key.inputs,
-        outputs=dict(hashes),
-        summary=result.summary,
-        facts=result.facts,
-        image=os.environ.get("IFAS_IMAGE", "local"),
-        started=started.isoformat(timespec="seconds"),
-        seconds=round(seconds, 2),
-        reused=reused,
-    )
-    write_json(target, lineage.append(record).model_dump())
     emit("done", name, summary=result.summary, seconds=seconds, reused=reused)
     return result
 
@@ -106,25 +118,41 @@ def _checked(
     target = outputs.get(LINEAGE)
     if target is None:
         raise ConfigError(f"step {step.name} misses output {LINEAGE}", "name a file for it")
+    for (one, first), (other, second) in combinations(outputs.items(), 2):
+        if overlap(first, second):
+            raise ConfigError(f"outputs {one} and {other} lie in one another: {first}, {second}", "separate them")
+    for (one, first), (other, second) in ((a, b) for a in outputs.items() for b in inputs.items()):
+        # A lineage may be continued in place: it is read before anything is written.
+        if overlap(first, second) and not one == other == LINEAGE:
+            raise ConfigError(f"output {one} and input {other} lie in one another: {first}, {second}", "separate them")
     # Absolute: some tools that steps start work in folders of their own.
     ours = {n: inputs[n].absolute() for n in step.inputs}, {n: outputs[n].absolute() for n in step.outputs}
     return lineage, *ours, target.absolute()
 
 
-def _work(key: cache.Key) -> Path:
-    return home() / "work" / key.step / key.digest
-
-
-def _run(
-    step: Step, config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context
-) -> StepResult:
+def _result(
+    step: Step,
+    key: cache.Key,
+    config: RunConfig,
+    inputs: Mapping[str, Path],
+    outputs: Mapping[str, Path],
+    context: Context,
+    use_cache: bool,
+) -> tuple[StepResult, str, Mapping[str, str]]:
+    """The step's result in `outputs`, why it was reused (empty where it was not), and the outputs' hashes."""
+    entry, why = cache.find(key) if step.cached and use_cache else (None, "")
+    if entry is not None:
+        cache.take(key, outputs)
+        return StepResult.model_validate(entry["result"]), why, entry["outputs"]
+    if why:
+        emit("note", step.name, text=f"running ({why})", quiet=True)
     context.work.mkdir(parents=True, exist_ok=True)
-    for path in outputs.values():
-        remove(path)
     emit("start", step.name, about=step.about)
     result = step.run(config, inputs, outputs, context)
     unwritten = [name for name, path in outputs.items() if not path.exists()]
     if unwritten:
         raise DataError(f"step {step.name} did not write {', '.join(unwritten)}", "report this as a bug of ifas")
-    shutil.rmtree(context.work)
-    return result
+    hashes = {output: sha256_tree(path) for output, path in sorted(outputs.items())}
+    if step.cached:
+        cache.put(key, outputs, hashes, result.model_dump())
+    return result, "", hashes

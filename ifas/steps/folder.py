@@ -8,11 +8,13 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ifas.core.files import read_json, write_json
+from ifas.core.errors import DataError
+from ifas.core.files import link_tree, read_json, write_json
 from ifas.core.records import Lineage
-from ifas.steps.cache import link_tree
 from ifas.steps.contract import STEPS
-from ifas.steps.execute import LINEAGE
+from ifas.steps.execute import FAILED, LINEAGE
+
+LATEST = "latest"
 
 
 def new_run_id() -> str:
@@ -43,7 +45,7 @@ def gather(run: Path, root: Path) -> Lineage:
     if evaluation is not None:
         for name in ("metrics.json", "predictions.parquet", "report.html"):
             shutil.copyfile(evaluation / name, run / name)
-    validation = output_of(root, "validate", "validation")
+    validation = output_of(root, "validate", "validation") or output_of(root, "validate", f"validation{FAILED}")
     if validation is not None:
         shutil.copyfile(validation / "report.html", run / "validation.html")
     bento = output_of(root, "package", "bento")
@@ -53,8 +55,16 @@ def gather(run: Path, root: Path) -> Lineage:
     return lineage
 
 
+def check_latest(runs: Path) -> None:
+    """Raises DataError where `latest` in the folder of runs is not a link that may be replaced."""
+    latest = runs / LATEST
+    if latest.exists() and not latest.is_symlink():
+        raise DataError(f"{latest} is not a link that ifas made", "move it away, or name another folder with --runs")
+
+
 def point_latest(run: Path) -> None:
     """Makes `runs/latest` name this run, in one rename."""
-    beside = run.parent / f".latest.{secrets.token_hex(3)}"
+    check_latest(run.parent)
+    beside = run.parent / f".{LATEST}.{secrets.token_hex(3)}"
     os.symlink(run.name, beside)
-    os.replace(beside, run.parent / "latest")
+    os.replace(beside, run.parent / LATEST)

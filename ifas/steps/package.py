@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ifas.core.config import RunConfig
-from ifas.core.files import read_json
+from ifas.core.files import read_json, sha256_json
 from ifas.core.records import StepResult
 from ifas.steps.approve import record_of
+from ifas.steps.code import files_in
 from ifas.steps.contract import Context
+
+
+def identity(_config: RunConfig) -> dict[str, Any]:
+    """The code that goes into the Bento, imported here or not."""
+    from ifas.serving.stage import ROOMS
+
+    return {"code in the Bento": sha256_json([files_in(room) for room in ROOMS])}
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:

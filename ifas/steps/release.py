@@ -8,6 +8,7 @@ from pathlib import Path
 from ifas.core.config import RunConfig
 from ifas.core.errors import DataError
 from ifas.core.files import write_json
+from ifas.core.outputs import require_ours
 from ifas.core.records import StepResult
 from ifas.steps.approve import approval_of
 from ifas.steps.execute import LINEAGE, execute
@@ -23,10 +24,11 @@ def package_candidate(config: RunConfig, candidate: str, out: Path, run: Path | 
 
     Raises:
         NotApproved: its state is not `approved`.
-        DataError: the run's artifacts are gone.
+        DataError: the run's artifacts are gone, or `out` holds something that ifas did not make.
     """
     from ifas.promotion.ledger import Ledger
 
+    require_ours(out)
     ledger = Ledger(ledger_url(config))
     found = ledger.require_approved(candidate)
     artifacts = {name: Path(path) for name, path in found.facts["artifacts"].items()}

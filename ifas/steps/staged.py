@@ -5,15 +5,21 @@ This is what a RayJob's entrypoint runs: the job's pods share nothing with the p
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from ifas.core import storage
 from ifas.core.config import RunConfig
+from ifas.core.errors import DataError
+from ifas.core.files import read_json, write_json
 from ifas.core.records import StepResult
 from ifas.steps.contract import step as step_named
 from ifas.steps.execute import LINEAGE, execute
+
+#: Added to the URI of an output: which objects below it ifas stored, and how long they are.
+RECORD = ".ifas.json"
 
 
 def execute_staged(
@@ -28,7 +34,9 @@ def execute_staged(
     """`execute` with URIs. Outputs that are not named are kept in a temporary folder and dropped.
 
     Raises:
-        DataError: an input is missing or the store can't be reached; nothing is stored unless the step succeeded.
+        DataError: an input is missing, the store can't be reached, or a URI for an output holds objects that ifas did
+            not store; nothing is stored unless the step succeeded. A store that fails in the middle keeps what was
+            uploaded; the lineage is uploaded last.
     """
     step = step_named(name)
     with tempfile.TemporaryDirectory(prefix=f"ifas-{name}-") as scratch:
@@ -36,8 +44,44 @@ def execute_staged(
         local_in = {n: storage.fetch(uri, here / "in" / n) for n, uri in inputs.items()}
         wanted = {**{n: str(here / "out" / n) for n in (*step.outputs, LINEAGE)}, **outputs}
         local_out = {n: here / "out" / n if storage.is_remote(uri) else Path(uri) for n, uri in wanted.items()}
+        remote = {n: uri for n, uri in wanted.items() if storage.is_remote(uri)}
+        for uri in remote.values():
+            _there(uri)
         result = execute(name, config, run_id=run_id, inputs=local_in, outputs=local_out, use_cache=use_cache)
-        for output, uri in wanted.items():
-            if storage.is_remote(uri):
-                storage.store(local_out[output], uri)
+        for output, uri in remote.items():
+            _store(local_out[output], uri)
     return result
+
+
+def _there(uri: str) -> dict[str, int]:
+    """Objects at an output's URI -> bytes. Raises DataError where ifas did not store one of them."""
+    there = storage.sizes(uri)
+    if not there:
+        return {}
+    with tempfile.TemporaryDirectory(prefix="ifas-record-") as scratch:
+        try:
+            made = read_json(storage.fetch(f"{uri.rstrip('/')}{RECORD}", Path(scratch) / "record"))
+        except (DataError, json.JSONDecodeError):
+            made = {}
+    foreign = sorted(one or uri for one, size in there.items() if size not in made.get(one, []))
+    if foreign:
+        raise DataError(
+            f"{uri} is not replaced: not stored by ifas, or changed since: {', '.join(foreign[:3])}"
+            + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""),
+            "name another place, or move these objects away",
+        )
+    return there
+
+
+def _store(path: Path, uri: str) -> None:
+    there = _there(uri)
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    ours = {"" if file == path else file.relative_to(path).as_posix(): file.stat().st_size for file in files}
+    with tempfile.TemporaryDirectory(prefix="ifas-record-") as scratch:
+        # Before the upload: one that is cut off is still known to be ours.
+        both = {one: [sizes[one] for sizes in (ours, there) if one in sizes] for one in {**there, **ours}}
+        write_json(Path(scratch) / "record", both)
+        storage.store(Path(scratch) / "record", f"{uri.rstrip('/')}{RECORD}")
+    for gone in [one for one in there if one not in ours]:
+        storage.delete(f"{uri.rstrip('/')}/{gone}" if gone else uri)
+    storage.store(path, uri)

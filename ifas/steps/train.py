@@ -11,7 +11,7 @@ from ifas.core.config import RunConfig
 from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import read_json
 from ifas.core.manifest import read_manifest
-from ifas.core.records import StepResult
+from ifas.core.records import UNREADABLE_FILE, WEIGHTS_FILE, StepResult
 from ifas.core.release_status import capped, released
 from ifas.steps.contract import Context
 
@@ -22,11 +22,21 @@ if TYPE_CHECKING:
     from ifas.training.record import TrainingRecord
 
 
+#: Of the specialists only what they may say decides the result, and that is in the identity.
+IN_IDENTITY = ("ifas.captioning",)
+
+
 def identity(config: RunConfig) -> dict[str, Any]:
-    """What alignment may ask about; it comes from the specialists, whose other sources do not matter here."""
-    if not config.align.enabled:
-        return {}
-    return {"cues": {name: [cue.clause, *cue.words, *sorted(cue.supports)] for name, cue in _cues().items()}}
+    """The base weights, and what alignment may ask about."""
+    from ifas.model.sources import weights_of
+
+    found: dict[str, Any] = {
+        "base weights of model.vision": weights_of(config.model.vision.source),
+        "base weights of model.language": weights_of(config.model.language.source),
+    }
+    if config.align.enabled:
+        found["cues"] = {name: [cue.clause, *cue.words, *sorted(cue.supports)] for name, cue in _cues().items()}
+    return found
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
@@ -36,8 +46,6 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     from ifas.data.shards import ShardImages
     from ifas.training.driver import train
     from ifas.training.record import TRAINING_FILE, TrainingRecord
-    from ifas.validation.audits import WEIGHTS_FILE
-    from ifas.validation.unreadable import UNREADABLE_FILE
 
     manifest = read_manifest(inputs["captions"], captioned=True)
     domains = config.protocol.source_domains

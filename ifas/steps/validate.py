@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ifas.core.config import RunConfig
 from ifas.core.errors import ValidationFailed
-from ifas.core.files import read_json
+from ifas.core.files import link_tree, read_json
 from ifas.core.manifest import DATASET_FILE, PREVIOUS_MANIFEST_FILE, read_manifest
-from ifas.core.records import StepResult
+from ifas.core.outputs import producing
+from ifas.core.records import UNREADABLE_FILE, WEIGHTS_FILE, StepResult
 from ifas.steps.contract import Context
 
 
+def identity(config: RunConfig) -> dict[str, Any]:
+    """The weights of the tower that looks for leaks."""
+    from ifas.model.sources import weights_of
+
+    return {"base weights of model.vision": weights_of(config.model.vision.source)}
+
+
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
-    """Checks every rule; the report is written in any case.
+    """Checks every rule; where a blocking one is not kept, the report goes to `context.failed`.
 
     Raises:
         ValidationFailed: a blocking rule is not kept, or an audit blocks.
@@ -34,14 +43,14 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     looked = inspect_rows(packed, images, workers=config.validation.workers, step="validate")
     bad = unreadable.unreadable(packed, looked)
     out.mkdir(parents=True, exist_ok=True)
-    bad.to_parquet(out / unreadable.UNREADABLE_FILE, index=False)
+    bad.to_parquet(out / UNREADABLE_FILE, index=False)
     # A missing column is a finding to report here, with all the others.
     manifest = unreadable.with_hashes(read_manifest(inputs["captions"], incomplete=True), looked)
     sections = audits.audit_columns(manifest, domains, read_json(dataset / DATASET_FILE), before)
     if sections:
         seen, weights = audits.audit_pictures(manifest, domains, images, config.model.vision)
         sections += seen
-        weights.to_parquet(out / audits.WEIGHTS_FILE, index=False)
+        weights.to_parquet(out / WEIGHTS_FILE, index=False)
     sections.insert(0, unreadable.section(bad, len(packed), config.validation.max_unreadable))
     report = validate(
         manifest,
@@ -52,6 +61,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         images=images,
     )
     if not report.passed:
+        with producing(context.failed) as kept:
+            link_tree(out, kept)
         failed = "\n  - ".join(["blocking data rules failed:", *report.blocking_failures])
-        raise ValidationFailed(failed, f"read {out / 'report.html'} and mend the data")
+        raise ValidationFailed(failed, f"read {context.failed / 'report.html'} and mend the data")
     return StepResult(summary=report.summary, facts=report.facts)

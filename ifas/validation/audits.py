@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-WEIGHTS_FILE = "sampling_weights.parquet"
 #: Pictures that are opened, at most: the cost of validation does not grow with the data.
 MOST_PICTURES = 1500
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ifas.core.records import UNREADABLE_FILE
 from ifas.validation.section import Section, a_few, table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: In the validation folder: one row per picture of the dataset that can't be decoded.
-UNREADABLE_FILE = "unreadable.parquet"
+#: Columns of the dataset's manifest that UNREADABLE_FILE repeats.
 COLUMNS = ("sample_id", "source", "domain", "split", "pai_species", "status")
 #: Pictures that the report names; the file has all.
 SHOWN = 50

@@ -158,6 +158,14 @@ def test_run_killed_while_training_goes_on_where_it_stopped_and_waits_for_a_pers
     assert refused.returncode == 6
     assert "pending" in refused.stderr
     assert ifas("approve", candidate, "--reason", "read the report", "-c", ifas.config).returncode == 0
+    thesis = ifas.folder / "mine" / "thesis.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    foreign = ifas("package", candidate, "-c", ifas.config, "--out", "mine")
+    assert foreign.returncode == 3
+    assert "thesis.tex" in foreign.stderr
+    assert thesis.read_text() == "years of work"
+    thesis.unlink()
     packaged = ifas("package", candidate, "-c", ifas.config, "--out", "mine")
     assert packaged.returncode == 0, packaged.stderr
     assert (ifas.folder / "mine" / "MODEL_CARD.md").read_text().count("read the report") == 1

@@ -9,11 +9,10 @@ from ifas.core.config import RunConfig, load
 from ifas.core.errors import ValidationFailed
 from ifas.core.files import read_json
 from ifas.core.manifest import COLUMNS, MANIFEST_FILE, read_manifest
-from ifas.core.records import StepResult
+from ifas.core.records import UNREADABLE_FILE, StepResult
 from ifas.data.pack import pack
 from ifas.data.registry import Registry
 from ifas.steps.execute import execute
-from ifas.validation.unreadable import UNREADABLE_FILE
 from tests import toy_dataset
 
 BAD = ("office/live/train00/train00_office_live.png", "kiosk/print/test00/test00_kiosk_print.png")
@@ -65,7 +64,10 @@ def test_damaged_pictures_are_found_listed_and_left_out(tmp_path: Path) -> None:
 
     with pytest.raises(ValidationFailed, match=r"2 of 120 pictures can't be decoded"):
         step("validate", ("dataset", "captions"), "validation", load("tiny", ["validation.max_unreadable=0.01"]))
+    assert not (tmp_path / "validate-validation").exists(), "nothing that a training could be started on"
+    assert BAD[0] in (tmp_path / "validate-validation.failed" / "report.html").read_text()
     step("validate", ("dataset", "captions"), "validation")
+    assert not (tmp_path / "validate-validation.failed").exists()
     listed = pd.read_parquet(made["validation"] / UNREADABLE_FILE).set_index("source")
     assert set(listed.index) == set(BAD)
     assert listed["reason"].str.contains("can't be decoded").all()

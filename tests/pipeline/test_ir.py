@@ -10,6 +10,7 @@ import pytest
 import yaml
 from ifas_pipelines.remote import compile_to
 
+from ifas.core.errors import DataError
 from ifas.steps.contract import STEPS
 
 COMPONENTS = Path(__file__).parents[2] / "components"
@@ -32,6 +33,13 @@ def test_golden(compiled):
     if os.environ.get("IFAS_REGENERATE"):
         GOLDEN.write_text(compiled.read_text())
     assert compiled.read_text() == GOLDEN.read_text(), "IFAS_REGENERATE=1 makes it anew; read the difference"
+
+
+def test_a_file_of_the_user_s_is_not_overwritten(tmp_path):
+    (tmp_path / "mine.yaml").write_text("years of work")
+    with pytest.raises(DataError, match=r"not made by ifas.*mine\.yaml"):
+        compile_to(tmp_path / "mine.yaml")
+    assert (tmp_path / "mine.yaml").read_text() == "years of work"
 
 
 def test_platform_settings(documents):

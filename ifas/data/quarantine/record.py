@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ifas.core.errors import DataError
-from ifas.core.files import sha256_json
-from ifas.data.locking import locked
+from ifas.core.files import locked, sha256_json
 from ifas.data.registry import Registry
 from ifas.data.revisions import read_record, require
 

@@ -1,5 +1,7 @@
 """Weights from folders and packages; what is missing is named with its fix."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,21 @@ def test_a_conversion_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(RuntimeError):
         sources.resolve("package:numpy")
     assert list(sources.weights_home().iterdir()) == []
+
+
+def test_two_at_once_convert_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = []
+
+    def convert(package: Path, target: Path) -> None:
+        began.append(target)
+        time.sleep(0.3)  # the other one has come to the lock
+        (target / "weights").write_text("x")
+
+    monkeypatch.setitem(sources.PACKAGES, "package:numpy", ("numpy", convert))
+    with ThreadPoolExecutor(2) as two:
+        first, second = two.map(sources.resolve, ["package:numpy"] * 2)
+    assert first == second
+    assert len(began) == 1
 
 
 def test_efficientnet_weights_of_the_package_are_imagenets() -> None:

@@ -1,4 +1,4 @@
-"""The gate denies by default and is monotone."""
+"""The gate denies by default, and is monotone in the number that a rule binds."""
 
 from __future__ import annotations
 
@@ -104,6 +104,21 @@ def test_bound_interval_takes_the_pessimistic_end() -> None:
     assert not decide(metrics, None, policy(metric="apcer_max", max=0.1, bound="interval")).passed
     metrics["slices"]["target"]["apcer_max"]["interval"] = None
     assert not decide(metrics, None, policy(metric="apcer_max", max=1.0, bound="interval")).passed
+
+
+def test_what_the_gate_does_not_promise() -> None:
+    """A better value with a wider interval can fail, and a slice that nobody measured fails no limit of a `*` rule."""
+    bound = policy(metric="apcer_max", max=0.1, bound="interval")
+    sure = {"slices": {"target": {"apcer_max": {"value": 0.08, "interval": [0.07, 0.09]}}}}
+    better = {"slices": {"target": {"apcer_max": {"value": 0.05, "interval": [0.0, 0.2]}}}}
+    assert decide(sure, None, bound).passed
+    assert not decide(better, None, bound).passed
+    every = policy(metric="auc", slice="spoof_type:*", min=0.5)
+    masks = {"slices": {f"spoof_type:{name}": {"auc": {"value": v}} for name, v in (("print", 0.9), ("mask", 0.4))}}
+    assert not decide(masks, None, every).passed
+    del masks["slices"]["spoof_type:mask"]
+    assert decide(masks, None, every).passed
+    assert not decide(masks, None, policy(metric="auc", slice="spoof_type:mask", min=0.5)).passed
 
 
 def test_notes_for_the_reviewer() -> None:

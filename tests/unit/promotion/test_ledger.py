@@ -295,6 +295,16 @@ def test_tampering_is_found(ledger: Ledger, url: str, tampering: str) -> None:
             ledger.require_approved(candidate)
 
 
+def test_hashes_computed_anew_fit_and_only_a_head_kept_elsewhere_shows_it(ledger: Ledger, url: str) -> None:
+    candidate = submit(ledger)
+    ledger.approve(candidate.id, actor="bob", reason="good")
+    head = ledger.verify()
+    forged = {**ledger.history(candidate.id)[-1].as_dict(), "reason": "forged"}
+    execute(url, *disarm(url), f"UPDATE decisions SET reason = 'forged', hash = '{chain.link(forged)}' WHERE seq = 2")
+    assert ledger.require_approved(candidate.id).state == "approved", "the chain alone can't tell"
+    assert ledger.verify() != head
+
+
 def test_a_slipped_in_approval_is_found(ledger: Ledger, url: str) -> None:
     refused = submit(ledger, "bad", auc=0.1)
     last = ledger.history(refused.id)[-1]

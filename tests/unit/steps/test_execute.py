@@ -1,8 +1,11 @@
 """What `execute` does around every step, shown on a real step function that only copies and counts."""
 
+import errno
 import json
+import os
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +13,9 @@ from ifas.core.config import load
 from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import sha256_tree
 from ifas.core.records import Lineage, StepResult
-from ifas.steps import contract
+from ifas.steps import cache, contract
 from ifas.steps.execute import execute
+from ifas.steps.staged import execute_staged
 
 CONFIG = load("tiny")
 
@@ -19,12 +23,12 @@ CONFIG = load("tiny")
 @pytest.fixture
 def copy_step(monkeypatch):
     """A step that copies its input; `calls` holds one entry per real run, `fail` makes it raise half way."""
-    state = types.SimpleNamespace(calls=[], fail=None)
+    state = types.SimpleNamespace(calls=[], fail=None, file="text")
 
     def run(config, inputs, outputs, context):
         state.calls.append(context)
         outputs["copy"].mkdir()
-        (outputs["copy"] / "text").write_text(inputs["text"].read_text())
+        (outputs["copy"] / state.file).write_text(inputs["text"].read_text())
         if state.fail:
             raise state.fail
         return StepResult(summary="copied", facts={"seed": config.train.seed})
@@ -32,9 +36,7 @@ def copy_step(monkeypatch):
     module = types.ModuleType("ifas.steps.copy_for_test")
     module.run = run
     monkeypatch.setitem(sys.modules, "ifas.steps.copy_for_test", module)
-    step = contract.Step(
-        name="copy_for_test", about="", sections=("train",), inputs=("text",), outputs=("copy",), rooms=()
-    )
+    step = contract.Step(name="copy_for_test", about="", sections=("train",), inputs=("text",), outputs=("copy",))
     monkeypatch.setitem(contract.STEPS, "copy_for_test", step)
     return state
 
@@ -97,6 +99,124 @@ def test_failure_leaves_no_lineage_and_no_cache_and_can_be_repeated(copy_step, g
     go("a")
     assert len(copy_step.calls) == 2
     assert copy_step.calls[0].work == copy_step.calls[1].work, "scratch of the killed try is found again"
+
+
+def test_a_failing_step_leaves_an_older_output_and_its_lineage_as_they_were(copy_step, go, tmp_path):
+    go("a")
+    before = sha256_tree(tmp_path / "a")
+    go.text.write_text("other")
+    copy_step.fail = DataError("half way")
+    with pytest.raises(DataError, match="half way"):
+        go("a")
+    assert sha256_tree(tmp_path / "a") == before
+    copy_step.fail = None
+    _, outputs = go("a")
+    assert (outputs["copy"] / "text").read_text() == "other"
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["copy", "lineage.json"]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_what_ifas_did_not_make_is_refused_by_name_before_the_step_runs(copy_step, go, tmp_path, cached):
+    if cached:
+        go("a")
+    (tmp_path / "b" / "copy").mkdir(parents=True)
+    (tmp_path / "b" / "copy" / "thesis.tex").write_text("years of work")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "lineage.json").write_text("my notes")
+    for out, named in (("b", r"thesis\.tex"), ("c", r"lineage\.json")):
+        with pytest.raises(DataError, match=f"not made by ifas.*{named}"):
+            go(out)
+    assert len(copy_step.calls) == cached
+    assert (tmp_path / "b" / "copy" / "thesis.tex").read_text() == "years of work"
+    assert (tmp_path / "c" / "lineage.json").read_text() == "my notes"
+    assert not (tmp_path / "c" / "copy").exists()
+
+
+def test_a_store_s_objects_that_ifas_did_not_put_there_are_refused_by_name(copy_step, go, tmp_path):
+    store = tmp_path / "store"
+    outputs = {"copy": f"file://{store}/copy", "lineage": f"file://{store}/lineage.json"}
+
+    def run() -> None:
+        execute_staged("copy_for_test", CONFIG, run_id="r", inputs={"text": str(go.text)}, outputs=outputs)
+
+    run()
+    go.text.write_text("other")
+    run()
+    assert (store / "copy" / "text").read_text() == "other"
+    (store / "copy" / "thesis.tex").write_text("years of work")
+    with pytest.raises(DataError, match=r"not stored by ifas.*thesis\.tex"):
+        run()
+    (store / "copy" / "thesis.tex").unlink()
+    (store / "lineage.json").write_text("my notes")
+    with pytest.raises(DataError, match=r"not stored by ifas.*lineage\.json"):
+        run()
+    assert (store / "lineage.json").read_text() == "my notes"
+    assert len(copy_step.calls) == 2, "told before the work"
+    (store / "lineage.json").unlink()
+    copy_step.file = "another"
+    go.text.write_text("third")
+    run()
+    assert [p.name for p in (store / "copy").iterdir()] == ["another"], "no part of an older output is left"
+
+
+def test_empty_places_made_by_a_runner_are_taken(copy_step, go, tmp_path):
+    (tmp_path / "a" / "copy").mkdir(parents=True)
+    (tmp_path / "a" / "lineage.json").touch()
+    go("a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "copy").touch()
+    assert (go("b")[1]["copy"] / "text").read_text() == "hello"
+
+
+def test_outputs_and_inputs_that_lie_in_one_another_are_refused(copy_step, tmp_path):
+    text = tmp_path / "in" / "text"
+    text.parent.mkdir()
+    text.write_text("hello")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    for copy, lineage, said in (
+        (text, tmp_path / "l", "output copy and input text"),
+        (text.parent, tmp_path / "l", "output copy and input text"),
+        (tmp_path / "link" / "text", tmp_path / "l", "output copy and input text"),
+        (tmp_path / "out", tmp_path / "out" / "l", "outputs copy and lineage"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            execute(
+                "copy_for_test",
+                CONFIG,
+                run_id="r",
+                inputs={"text": text},
+                outputs={"copy": copy, "lineage": lineage},
+            )
+    assert text.read_text() == "hello"
+
+
+def test_a_full_disk_below_the_cache_costs_no_result(copy_step, go, tmp_path, monkeypatch):
+    events = tmp_path / "events"
+    monkeypatch.setenv("IFAS_EVENTS", str(events))
+
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cache, "link_tree", full)
+        _, outputs = go("a")
+    assert (outputs["copy"] / "text").read_text() == "hello"
+    assert "not kept for later runs: No space left on device" in events.read_text()
+    go("b")
+    assert len(copy_step.calls) == 2
+    assert not list((Path(os.environ["IFAS_HOME"]) / "cache").rglob("*.part"))
+
+
+def test_a_damaged_entry_is_a_miss(copy_step, go):
+    go("a")
+    (entry,) = (Path(os.environ["IFAS_HOME"]) / "cache").rglob("entry.json")
+    for text in ("", "[]", "{}", '{"key": {}, "outputs": {"copy": "0"}, "result": 3}'):
+        entry.write_text(text)
+        go("b")
+    entry.write_text('{"key": {"code": "of an older format"}, "outputs": {}, "result": {}}')
+    go.text.write_text("another key")
+    go("b")
+    assert len(copy_step.calls) == 6
 
 
 def test_lineage_is_chained_and_checked(copy_step, go, tmp_path):

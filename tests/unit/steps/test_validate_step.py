@@ -8,11 +8,10 @@ import pytest
 
 from ifas.core.config import load
 from ifas.core.errors import DataError
-from ifas.core.records import Lineage
+from ifas.core.records import UNREADABLE_FILE, Lineage
 from ifas.data.pack import pack
 from ifas.steps import validate
 from ifas.steps.contract import Context
-from ifas.validation.unreadable import UNREADABLE_FILE
 from tests.unit.data.pictures import folder_dataset
 
 
@@ -24,7 +23,8 @@ def test_captions_whose_text_is_damaged_are_refused(tmp_path: Path) -> None:
     pq.write_table(table.append_column("caption", captions), tmp_path / "captions" / "manifest.parquet")
     inputs = {name: tmp_path / name for name in ("dataset", "captions")}
     out = tmp_path / "validation"
-    context = Context(run_id="r", work=tmp_path / "work", lineage=Lineage(run_id="r"), lineage_out=tmp_path / "l")
+    places = {name: tmp_path / name for name in ("work", "lineage_out", "failed")}
+    context = Context(run_id="r", lineage=Lineage(run_id="r"), **places)
     with pytest.raises(DataError, match=r"captions/manifest\.parquet can't be read as Parquet"):
         validate.run(load("tiny"), inputs, {"validation": out}, context)
     assert len(pq.read_table(out / UNREADABLE_FILE)) == 0

@@ -24,7 +24,7 @@ from ifas.core.config import AlignConfig, RunConfig, load
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_file
 from ifas.core.imaging import decode
-from ifas.core.records import Lineage
+from ifas.core.records import UNREADABLE_FILE, Lineage
 from ifas.model.build import build
 from ifas.model.build import load as load_model
 from ifas.steps import train as step
@@ -39,7 +39,7 @@ from ifas.training.curve import CURVE_FILE
 from ifas.training.job import FINAL, fingerprint, rows_of
 from ifas.training.loop import run
 from ifas.training.record import TRAINING_FILE
-from ifas.validation.unreadable import COLUMNS, UNREADABLE_FILE
+from ifas.validation.unreadable import COLUMNS
 from tests import toy_dataset
 
 SWAPPED = {"live": CAPTIONS["live"], "print": CAPTIONS["replay"], "replay": CAPTIONS["print"]}
@@ -255,7 +255,8 @@ def stepped(inputs: dict[str, Path], root: Path, *overrides: str, ray: bool = Fa
     if not ray:
         driver.fit = lambda job, _clock: run(job)  # type: ignore[assignment]
     made: RunConfig = load("tiny", [*SETTINGS, *overrides])
-    context = Context(run_id="r", work=root / "work", lineage=Lineage(run_id="r"), lineage_out=root / "lineage.json")
+    places = {name: root / name for name in ("work", "lineage_out", "failed")}
+    context = Context(run_id="r", lineage=Lineage(run_id="r"), **places)
     try:
         result = step.run(made, inputs, {"model": root / "model"}, context)
     finally:
