@@ -1,8 +1,9 @@
 """The one place that connects this process to Ray.
 
 A Ray of this machine alone is reached by nobody else: its servers listen on the loopback address, and they answer only
-to who has the token that this process made (Ray's own token authentication). Other users of this machine can connect,
-and are refused. `RAY_AUTH_TOKEN` names another token; `RAY_AUTH_MODE=disabled` turns the check off.
+to who has the token that this process made (Ray's own token authentication): other users of this machine are refused.
+`RAY_AUTH_TOKEN` names another token; `RAY_AUTH_MODE=disabled` turns the check off. One page, of the autoscaler's
+counters, asks for no token.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def connected(
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": dict(worker_env or {})},
+            runtime_env={"env_vars": dict(worker_env)} if worker_env else None,
         )
         yield
     finally:

@@ -20,6 +20,8 @@ SETTINGS = {
     # Workers stay in this folder: an image source may hold a relative path.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
+#: And on this machine alone, which nobody takes away.
+LOCAL_SETTINGS = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
 def cluster(config: TrainConfig) -> AbstractContextManager[None]:
@@ -28,7 +30,7 @@ def cluster(config: TrainConfig) -> AbstractContextManager[None]:
         local=config.where == "local",
         cpus=config.workers,
         object_store=128 * 2**20,
-        settings=SETTINGS,
+        settings=SETTINGS | (LOCAL_SETTINGS if config.where == "local" else {}),
         worker_env=_worker_env(config),
     )
 
