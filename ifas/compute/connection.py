@@ -3,7 +3,7 @@
 A Ray of this machine alone is reached by nobody else: its servers listen on the loopback address, and they answer only
 to who has the token that this process made (Ray's own token authentication): other users of this machine are refused.
 `RAY_AUTH_TOKEN` names another token; `RAY_AUTH_MODE=disabled` turns the check off. One page, of the autoscaler's
-counters, asks for no token.
+counters, asks for no token. Sockets and logs lie in a folder that only this user can enter (`RAY_TMPDIR`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ import ipaddress
 import logging
 import os
 import secrets
+import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ifas.core.environment import prepare
@@ -43,20 +46,21 @@ def connected(
         worker_env: environment of tasks and actors.
 
     Raises:
-        ConfigError: a local Ray would be reached by other machines.
+        ConfigError: a local Ray would be reached by other machines or users.
     """
     prepare()
     before = dict(os.environ)
     os.environ.update({**(settings or {}), **before})
     options: dict[str, Any] = {"address": "auto"}
     if local:
-        os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
         # "local": not one that someone else has started here.
         options = {"address": "local", "num_cpus": cpus, "object_store_memory": object_store}
     import ray
 
     try:
         if local:
+            os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
+            os.environ.setdefault("RAY_TMPDIR", str(_own_folder()))
             _require_loopback(ray.util.get_node_ip_address())
         ray.init(
             **options,
@@ -70,6 +74,19 @@ def connected(
         ray.shutdown()
         os.environ.clear()
         os.environ.update(before)
+
+
+def _own_folder() -> Path:
+    """Nobody else may enter it: below, Ray lets everyone write, and whoever puts a socket of his there is believed."""
+    folder = Path(tempfile.gettempdir(), f"ifas-ray-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ConfigError(
+            f"{folder} is not a folder of yours alone, and whoever can write there can run code in a Ray below it",
+            f"remove it, or `chmod 700 {folder}`, or name a folder of your own in RAY_TMPDIR",
+        )
+    return folder
 
 
 def _require_loopback(address: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -110,6 +111,6 @@ def _failed(error: TrainingFailedError, config: TrainConfig) -> TrainingError:
     lines = [line for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
     return TrainingError(
         f"training failed after {config.max_failures} restart(s); worker {rank}: {lines[-1].strip()}",
-        "the workers' logs are in Ray's session folder (/tmp/ray/session_latest/logs/train); "
+        f"the workers' logs are in {os.environ.get('RAY_TMPDIR', '/tmp')}/ray/session_latest/logs/train; "  # noqa: S108
         "the same command goes on from the last checkpoint",
     )

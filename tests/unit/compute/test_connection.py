@@ -2,14 +2,17 @@
 
 import ipaddress
 import os
+import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 import ray
 
 from ifas.compute.connection import connected
+from ifas.core.errors import ConfigError
 
 MEMORY = 80 * 2**20
 #: A driver of its own, with or without the token.
@@ -52,6 +55,13 @@ def test_only_this_machine_reaches_it_and_only_who_has_the_token() -> None:
         assert len(listening) > 5
         assert all(map(is_loopback, listening)), listening
 
+        folder = Path(os.environ["RAY_TMPDIR"])
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        children = psutil.Process().children(recursive=True)
+        sockets = [str(connection.laddr) for child in children for connection in child.net_connections("unix")]
+        assert any("raylet" in name for name in sockets)
+        assert all(Path(name).is_relative_to(folder) for name in sockets if name.startswith("/")), sockets
+
         address, token = ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"]
         for refused in (stranger(address), stranger(address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="x" * 64)):
             assert refused.returncode, refused.stdout
@@ -67,6 +77,18 @@ def test_a_start_that_fails_leaves_the_environment_as_it_was() -> None:
         pass
     assert not ray.is_initialized()
     assert dict(os.environ) == before
+
+
+def test_a_folder_that_others_can_enter_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / f"ifas-ray-{os.getuid()}"
+    folder.mkdir(mode=0o755)
+    with pytest.raises(ConfigError, match="not a folder of yours alone"), connected(local=True, cpus=1, object_store=1):
+        pass
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="not a folder of yours alone"), connected(local=True, cpus=1, object_store=1):
+        pass
 
 
 def test_a_ray_that_others_would_reach_is_not_started() -> None:
