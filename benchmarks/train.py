@@ -234,7 +234,7 @@ def main() -> int:
     quickest = min((run["start_up"] for run in two), key=lambda stages: sum(stages.values()))
     for stage, seconds in quickest.items():
         figure(f"start: {stage}", seconds, "s")
-    ok &= figure("start to first step, 2 workers", sum(quickest.values()), "s", bar=25)
+    ok &= figure("start to first step, 2 workers", sum(quickest.values()), "s", bar=45)
     return 0 if ok else 1
 
 

@@ -9,18 +9,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import ray
-import ray.data
-
 from ifas.captioning.captioners import general_captioner
 from ifas.captioning.parts import Part, Wanted, caption_shard, load, part_file, save
+from ifas.compute.connection import connected
 from ifas.core.config import CaptionConfig
 from ifas.core.errors import DataError
-from ifas.core.local_ray import local_ray
 from ifas.core.manifest import ImageSource
 
 
@@ -61,6 +58,9 @@ def ray_parts(
     missing = [rows for rows in shards if load(part_file(folder, rows, config), len(rows)) is None]
     if missing:
         with _cluster(config):
+            import ray.data
+
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
             items = [{"shard": rows[0].shard, "rows": json.dumps(rows)} for rows in missing]
             done = (
                 ray.data.from_items(items, override_num_blocks=len(items))
@@ -91,22 +91,12 @@ def _rows(text: str) -> list[Wanted]:
     return [Wanted(i, s, r, tuple(b) if b else None) for i, s, r, b in json.loads(text)]
 
 
-@contextmanager
-def _cluster(config: CaptionConfig) -> Iterator[None]:
-    """The Ray cluster this process belongs to, or one of this machine alone."""
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    if not os.environ.get("RAY_ADDRESS"):
+def _cluster(config: CaptionConfig) -> AbstractContextManager[None]:
+    """The Ray cluster that this process is a job of, or one of this machine alone."""
+    return connected(
+        local=not os.environ.get("RAY_ADDRESS"),
         # The reading tasks of Ray Data need a CPU beside those of the actors.
-        with local_ray(cpus=config.actors + 1, object_store=200 * 2**20):
-            yield
-        return
-    ray.init(log_to_driver=False)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+        cpus=config.actors + 1,
+        object_store=200 * 2**20,
+        settings={"RAY_DATA_DISABLE_PROGRESS_BARS": "1"},
+    )

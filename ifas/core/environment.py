@@ -10,6 +10,8 @@ _SETTINGS = {
     # Two processes on two cores otherwise spin each other to death: measured 10x slower.
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
+    # A Ray that this process starts is reached by this machine alone (the name is Ray's; it reads it when imported).
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Telemetry off.
     "RAY_USAGE_STATS_ENABLED": "0",
     "BENTOML_DO_NOT_TRACK": "True",

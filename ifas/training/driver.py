@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from ifas.core.manifest import ImageSource
 from ifas.training.curve import CURVE_FILE, read
 from ifas.training.job import FACTS_FILE, FINAL, Job, Row, fingerprint, rows_of
 from ifas.training.record import TRAINING_FILE, TrainingRecord
-from ifas.training.startup import StartLog, StartupTimer
+from ifas.training.startup import StartLog
 from ifas.training.weights import sample_weights
 
 if TYPE_CHECKING:
@@ -25,15 +25,14 @@ if TYPE_CHECKING:
 VERSIONS = ("torch", "transformers", "peft", "deepspeed", "ray")
 
 
-def fit(job: Job, clock: StartupTimer) -> None:
+def fit(job: Job, began: float) -> None:
     """Trains `job` with Ray: see `ray_trainer.fit`."""
     from ifas.training.ray_cluster import cluster
 
-    with cluster(job.train, meanwhile=lambda: import_module("ifas.training.ray_trainer")):
+    with cluster(job.train):
         from ifas.training import ray_trainer
 
-        clock.mark("ray")
-        ray_trainer.fit(job, clock)
+        ray_trainer.fit(job, began)
 
 
 def train(
@@ -85,7 +84,7 @@ def train(
             storage.listing(job.uri)
         if base is None:
             _prepare_sources(model_config)
-        fit(job, StartupTimer(began))
+        fit(job, began)
     if not (run / FINAL).is_dir():
         raise TrainingError(f"training ended without a model in {run}", "remove that folder and train again")
     facts = read_json(run / FINAL / FACTS_FILE)

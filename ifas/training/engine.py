@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -176,11 +177,29 @@ def settings(config: TrainConfig, accumulate: int, *, universal: bool = False) -
 
 def join(config: TrainConfig) -> None:
     """Joins the process group; RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are in the environment."""
+    backend, device = "gloo", None
     if config.gpus_per_worker:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend, device = "nccl", torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
     else:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    _deepspeed().init_distributed(dist_backend="nccl" if config.gpus_per_worker else "gloo", verbose=False)
+    deepspeed = _deepspeed()
+    if not dist.is_initialized():
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        # Alone there is no peer, and a device would make NCCL split each later group from this one.
+        device = device if size > 1 else None
+        dist.init_process_group(backend, store=_meeting_point(rank, size), rank=rank, world_size=size, device_id=device)
+    deepspeed.init_distributed(dist_backend=backend, verbose=False)
+
+
+def _meeting_point(rank: int, world_size: int) -> Any:
+    """Where ranks find each other: served by rank 0 at its own address only; torch's own serves every interface."""
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family).detach() if rank == 0 else None
+    return dist.TCPStore(  # type: ignore[attr-defined]
+        host, port, world_size, is_master=rank == 0, master_listen_fd=listening
+    )
 
 
 def _deepspeed() -> Any:

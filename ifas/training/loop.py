@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch import distributed as dist
 
 from ifas.core import storage
 from ifas.core.files import remove, write_json
-from ifas.core.progress import Progress, emit
+from ifas.core.progress import emit
 from ifas.model import tuning
 from ifas.model.build import build, load
 from ifas.model.fused_norm import fuse
@@ -20,18 +21,18 @@ from ifas.model.sizing import device_memory, size, will_not_fit
 from ifas.training import checkpoint
 from ifas.training.batches import Batches
 from ifas.training.checkpoint import Checkpoints
-from ifas.training.curve import CURVE_FILE, Curve
 from ifas.training.engine import Engine, join
 from ifas.training.faults import Watch
 from ifas.training.job import FACTS_FILE, FINAL, Job
+from ifas.training.run_log import RunLog
 from ifas.training.startup import StartLog, StartupTimer
 from ifas.training.step import take
-from ifas.training.tracking import sink
 
 #: Tells the launcher how far training is. Every rank calls it, after each checkpoint.
 Report = Callable[[dict[str, float]], None]
 #: Whether this rank's machine is about to be taken away.
 Notice = Callable[[], bool]
+Ending = Literal["finished", "preempted"]
 
 
 def run(
@@ -40,7 +41,7 @@ def run(
     notice: Notice = lambda: False,
     clock: StartupTimer | None = None,
     free: checkpoint.FreeBytes = checkpoint.free_bytes,
-) -> Literal["finished", "preempted"]:
+) -> Ending:
     """Trains from the newest checkpoint, or from the start, and leaves the model in `FINAL`, of `job.run` and of
     `job.uri`. Called by every rank, in its own process.
 
@@ -60,16 +61,49 @@ def run(
         ConfigError: the model can't be built.
     """
     clock = clock or StartupTimer()
-    config = job.train
-    clock.mark("imports")
-    join(config)
-    rank, first = dist.get_rank(), dist.get_rank() == 0
-    if first and config.gpus_per_worker:
-        _warn(job)
+    join(job.train)
     if threads := os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(int(threads))
-    accumulate = job.accumulate(dist.get_world_size())
     clock.mark("process group")
+    rank = _begin(job, clock, free)
+    log = RunLog(job, rank.start) if rank.first else None
+    began = time.monotonic()
+    ended = _steps(rank, log, report, notice, clock)
+    seconds = time.monotonic() - began
+    rank.watch.close()
+    if log:
+        log.close()
+    if ended == "finished":
+        _export(rank, {**_facts(rank, seconds), "start_up": clock.seconds})
+    return ended
+
+
+@dataclass(frozen=True)
+class _Rank:
+    """What a rank trains with, ready for the step `start` (from 0)."""
+
+    job: Job
+    engine: Engine
+    processor: Any
+    batches: Batches
+    checkpoints: Checkpoints
+    watch: Watch
+    start: int
+    parameters: int
+    trainable: int
+
+    @property
+    def first(self) -> bool:
+        """Writes what there is one of."""
+        return dist.get_rank() == 0
+
+
+def _begin(job: Job, clock: StartupTimer, free: checkpoint.FreeBytes) -> _Rank:
+    """Builds the model and the engine, and brings both to where the newest checkpoint left them."""
+    config = job.train
+    if dist.get_rank() == 0 and config.gpus_per_worker:
+        _warn(job)
+    accumulate = job.accumulate(dist.get_world_size())
     model, processor = load(job.base, dtype=torch.float32) if job.base else build(job.model, seed=config.seed)
     parameters = tuning.count(model)["total"]["parameters"]
     tuning.prepare(model, job.model, seed=config.seed)
@@ -84,70 +118,51 @@ def run(
     engine = Engine(model, groups, config, accumulate, universal=bool(found and found.universal))
     if found:
         checkpoints.restore(engine, found)
-    start = found.step if found else 0
     clock.mark("DeepSpeed")
+    return _Rank(
+        job=job,
+        engine=engine,
+        processor=processor,
+        batches=Batches(job, processor, dist.get_rank(), dist.get_world_size()),
+        checkpoints=checkpoints,
+        watch=Watch(engine, job, found.skipped if found else 0),
+        start=found.step if found else 0,
+        parameters=parameters,
+        trainable=trainable,
+    )
 
-    starts = StartLog(job)
-    if first:
-        starts.begin(start, dist.get_world_size())
-        if start:
-            emit("note", "train", text=f"goes on after step {start} of {config.steps}")
-    curve = Curve(job.run / CURVE_FILE, start) if first else None
-    tracking = sink(job) if first else None
-    progress = Progress("train", total=config.steps, unit="steps", done=start)
-    watch = Watch(engine, job, found.skipped if found else 0)
-    batches = Batches(job, processor, rank, dist.get_world_size())
-    began = time.monotonic()
-    ended: Literal["finished", "preempted"] = "finished"
-    for step, micro_batches in enumerate(batches.steps(start, config.steps), start):
-        if step == start:
-            clock.mark("first batch")
-        losses = take(engine, step, micro_batches, job, watch, leaving=notice())
+
+def _steps(rank: _Rank, log: RunLog | None, report: Report, notice: Notice, clock: StartupTimer) -> Ending:
+    """All steps that are left, or those until a machine is about to be taken away."""
+    config = rank.job.train
+    for step, micro_batches in enumerate(rank.batches.steps(rank.start, config.steps), rank.start):
+        losses = take(rank.engine, step, micro_batches, rank.job, rank.watch, leaving=notice())
         done = step + 1
-        if curve:
-            curve.add(done, losses)
-            if tracking:
-                tracking.add(done, losses)
-            left = (time.monotonic() - began) / (done - start) * (config.steps - done)
-            progress.advance(**losses.shown, eta=round(left, 1))
-        if step == start:
+        if log:
+            log.add(done, losses)
+        if step == rank.start:
             clock.mark("first step")
-            if first:
+            if log:
                 emit("note", "train", text=clock.text())
-        # Saved and read back after the very first step: what would fail hours later fails now.
-        trial = done == 1 < config.steps
-        if done < config.steps and (trial or done % config.checkpoint_every == 0 or losses.leaving):
-            checkpoints.save(engine, done, skipped=watch.skipped)
-            if first:
-                starts.put()
-            if trial and (written := checkpoints.newest()):
-                _check_export(engine, job, processor, free)
-                checkpoints.restore(engine, written)
+        if done == config.steps:
+            break
+        if done == 1 or done % config.checkpoint_every == 0 or losses.leaving:
+            rank.checkpoints.save(rank.engine, done, skipped=rank.watch.skipped)
+            if log:
+                log.put()
+            if done == 1:
+                _rehearse(rank)
             report({"step": done, "judgment": losses.judgment, "interpretation": losses.interpretation})
-            if losses.leaving:
-                ended = "preempted"
-                break
-    seconds = time.monotonic() - began
-    watch.close()
-    if tracking:
-        tracking.close()
-    if ended == "preempted":
-        return ended
-    steps = max(1, config.steps - start)
-    made = steps * job.global_batch / dist.get_world_size()
-    facts = {
-        "parameters": parameters,
-        "trainable": trainable,
-        "device": str(engine.device),
-        "samples_per_second": steps * job.global_batch / seconds if config.steps > start else 0.0,
-        # Of all ranks, each of which makes its own batches: what they could, and what the model took while it had one.
-        "loader_samples_per_second": made / max(batches.seconds, 1e-9) * dist.get_world_size(),
-        "demand_samples_per_second": made / max(seconds - batches.waited, 1e-9) * dist.get_world_size(),
-        "began": time.time() - seconds,
-        "start_up": clock.seconds,
-    }
-    _export(engine, processor, job, facts, free)
-    return ended
+        if losses.leaving:
+            return "preempted"
+    return "finished"
+
+
+def _rehearse(rank: _Rank) -> None:
+    """Reads the first checkpoint back and tries the place of the final model: what would fail hours later fails now."""
+    if written := rank.checkpoints.newest():
+        _check_export(rank)
+        rank.checkpoints.restore(rank.engine, written)
 
 
 def _warn(job: Job) -> None:
@@ -157,12 +172,13 @@ def _warn(job: Job) -> None:
         emit("note", "train", text=str(warning))
 
 
-def _check_export(engine: Engine, job: Job, processor: Any, free: checkpoint.FreeBytes) -> None:
+def _check_export(rank: _Rank) -> None:
     """Fails now where the final model could not be written at the end."""
-    if dist.get_rank() == 0:
-        checkpoint.require_space(job.run, engine.model_bytes() + engine.checkpoint_bytes(), free)
+    job, engine = rank.job, rank.engine
+    if rank.first:
+        checkpoint.require_space(job.run, engine.model_bytes() + engine.checkpoint_bytes(), rank.checkpoints.free)
         probe = job.run / ".probe.part"
-        processor.save_pretrained(probe)
+        rank.processor.save_pretrained(probe)
         if job.uri:
             storage.store(probe, f"{job.uri}/.probe")
             storage.delete(f"{job.uri}/.probe")
@@ -170,17 +186,35 @@ def _check_export(engine: Engine, job: Job, processor: Any, free: checkpoint.Fre
     dist.barrier()
 
 
-def _export(engine: Engine, processor: Any, job: Job, facts: dict[str, Any], free: checkpoint.FreeBytes) -> None:
+def _facts(rank: _Rank, seconds: float) -> dict[str, Any]:
+    """Facts of this start's steps, which took `seconds`; rates in samples per second."""
+    job, ranks = rank.job, dist.get_world_size()
+    steps = job.train.steps - rank.start
+    made = max(1, steps) * job.global_batch / ranks
+    return {
+        "parameters": rank.parameters,
+        "trainable": rank.trainable,
+        "device": str(rank.engine.device),
+        "samples_per_second": steps * job.global_batch / seconds if steps > 0 else 0.0,
+        # Of all ranks, each of which makes its own batches: what they could, and what the model took while it had one.
+        "loader_samples_per_second": made / max(rank.batches.seconds, 1e-9) * ranks,
+        "demand_samples_per_second": made / max(seconds - rank.batches.waited, 1e-9) * ranks,
+        "began": time.time() - seconds,
+    }
+
+
+def _export(rank: _Rank, facts: dict[str, Any]) -> None:
     """The trained model, adapters merged, as a model directory; rank 0 writes it."""
+    job, engine = rank.job, rank.engine
     target = job.run / FINAL
-    needed = engine.model_bytes()
-    with checkpoint.written_by_all(target, needed, free) as folder, engine.whole_model() as model:
-        if dist.get_rank() == 0:
+    free = rank.checkpoints.free
+    with checkpoint.written_by_all(target, engine.model_bytes(), free) as folder, engine.whole_model() as model:
+        if rank.first:
             tuning.merge(model)
             model.save_pretrained(folder)
-            processor.save_pretrained(folder)
+            rank.processor.save_pretrained(folder)
             write_json(folder / FACTS_FILE, facts)
-    if job.uri and dist.get_rank() == 0:
+    if job.uri and rank.first:
         StartLog(job).put()
         storage.store(target, f"{job.uri}/{FINAL}")
         storage.store(target / FACTS_FILE, f"{job.uri}/{FINAL}.done")

@@ -1,23 +1,18 @@
-"""The Ray that a training runs on: one of this machine alone, or the cluster that this process is a job of."""
+"""The Ray that a training runs on, and the environment that it and the workers need."""
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import socket
+from contextlib import AbstractContextManager
 
-import ray
-
+from ifas.compute.connection import connected
 from ifas.core.config import TrainConfig
 from ifas.core.home import home
-from ifas.core.local_ray import local_ray
 from ifas.core.progress import EVENTS_ENV
 
 #: Ray's settings in the driver. The poll interval gates every report: the default of 2 s would stall the steps.
-DRIVER_ENV = {
-    "RAY_USAGE_STATS_ENABLED": "0",
+SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     # A notice of preemption may leave no more than half a minute.
@@ -26,45 +21,18 @@ DRIVER_ENV = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 #: And on this machine alone, which nobody takes away.
-LOCAL_ENV = {
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    # Ray Train's own setting for its controller, which here has the environment of the node.
-    "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
-}
+LOCAL_SETTINGS = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
-@contextmanager
-def cluster(config: TrainConfig, meanwhile: Callable[[], object]) -> Iterator[None]:
-    """Within, this process is connected to the Ray that `config` wants, with the environment that Ray Train needs.
-
-    Args:
-        meanwhile: called while a Ray of this machine starts, which takes seconds that this process would only wait.
-    """
-    before = dict(os.environ)
-    settings = DRIVER_ENV if config.where == "rayjob" else {**DRIVER_ENV, **LOCAL_ENV}
-    os.environ.update({name: os.environ.get(name, value) for name, value in settings.items()})
-    try:
-        with _connected(config, meanwhile):
-            logging.getLogger("ray").setLevel(logging.ERROR)
-            yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-@contextmanager
-def _connected(config: TrainConfig, meanwhile: Callable[[], object]) -> Iterator[None]:
-    if config.where == "local":
-        os.environ.update(_worker_env(config))
-        # As many processes are started in advance: the controller's and that by which workers wait for each other, too.
-        with local_ray(cpus=config.workers + 2, object_store=128 * 2**20, meanwhile=meanwhile):
-            yield
-        return
-    try:
-        ray.init(address="auto", log_to_driver=False, runtime_env={"env_vars": _worker_env(config)})
-        yield
-    finally:
-        ray.shutdown()
+def cluster(config: TrainConfig) -> AbstractContextManager[None]:
+    """Within, this process is connected to the Ray that `config` wants."""
+    return connected(
+        local=config.where == "local",
+        cpus=config.workers,
+        object_store=128 * 2**20,
+        settings=SETTINGS | (LOCAL_SETTINGS if config.where == "local" else {}),
+        worker_env=_worker_env(config),
+    )
 
 
 def _worker_env(config: TrainConfig) -> dict[str, str]:
@@ -75,8 +43,10 @@ def _worker_env(config: TrainConfig) -> dict[str, str]:
         "OMP_NUM_THREADS": str(max(1, cores // config.workers)),
         "TOKENIZERS_PARALLELISM": "false",
         "IFAS_HOME": str(home().absolute()),
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
+    if config.where == "local":
+        # Workers of this machine meet on the address that only this machine reaches.
+        env["GLOO_SOCKET_IFNAME"] = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
     if not config.gpus_per_worker:
         env["DS_ACCELERATOR"] = "cpu"
     for name in (EVENTS_ENV, "HF_HUB_OFFLINE"):

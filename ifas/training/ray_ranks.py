@@ -1,6 +1,6 @@
-"""How Ray's workers become ranks.
+"""How Ray's workers become ranks: each gets the environment that `engine.join` makes the process group of.
 
-Ray's own torch backend does it as well, but makes the driver and the controller import torch, which neither uses.
+Ray's own way (`TorchConfig`) makes the group itself, and its meeting point then listens on every interface.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import socket
 
 import ray.train
 import ray.util
-from ray.train.backend import Backend, BackendConfig
+from ray.train.backend import Backend
 from ray.train.collective import broadcast_from_rank_zero
+from ray.train.torch import TorchConfig
 
 
 class _Ranks(Backend):
@@ -20,7 +21,7 @@ class _Ranks(Backend):
     share_cuda_visible_devices = True
 
 
-class Ranks(BackendConfig):
+class Ranks(TorchConfig):
     """For a trainer whose workers call `take_place`."""
 
     @property

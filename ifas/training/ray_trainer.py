@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
+from ray.train.torch import TorchTrainer
 
 from ifas.core import storage
 from ifas.core.config import TrainConfig
 from ifas.core.errors import IfasError, TrainingError
 from ifas.core.progress import emit
 from ifas.training.job import FINAL, Job
-from ifas.training.ray_lean import LeanTrainer, LocalTrainer
 from ifas.training.ray_ranks import Ranks
 from ifas.training.ray_worker import ERROR_FILE, PREEMPTED_FILE, told, work
-from ifas.training.startup import StartupTimer, fetch_log
+from ifas.training.startup import fetch_log
 
 
-def fit(job: Job, clock: StartupTimer) -> None:
+def fit(job: Job, began: float) -> None:
     """Trains `job` on the Ray that this process is connected to; the model is then in `job.run / FINAL`.
 
     A run that was killed, driver or worker, goes on from its last checkpoint. Three budgets: an error that another try
@@ -26,7 +27,7 @@ def fit(job: Job, clock: StartupTimer) -> None:
     the workers made a checkpoint when they were told, costs a restart of `max_preemptions`.
 
     Args:
-        clock: of the first start.
+        began: when the first start began, seconds since the epoch.
 
     Raises:
         TrainingError: the workers failed or were preempted too often.
@@ -37,7 +38,7 @@ def fit(job: Job, clock: StartupTimer) -> None:
     while True:
         _forget(job)
         try:
-            _trainer(job, clock).fit()
+            _trainer(job, began).fit()
         except TrainingFailedError as error:
             raise (_told(job) or _failed(error, config)) from error
         if left := _told(job):
@@ -51,21 +52,20 @@ def fit(job: Job, clock: StartupTimer) -> None:
                 "the same command goes on from the last checkpoint; -1 allows any number of preemptions",
             )
         emit("note", "train", text=f"preempted ({preemptions} so far): a checkpoint was made, starting again")
-        clock = StartupTimer()
+        began = time.time()
     if job.uri and not (job.run / FINAL).is_dir() and storage.exists(f"{job.uri}/{FINAL}.done"):
         storage.fetch(f"{job.uri}/{FINAL}", job.run / FINAL)
         fetch_log(job)
 
 
-def _trainer(job: Job, clock: StartupTimer) -> LeanTrainer:
+def _trainer(job: Job, began: float) -> TorchTrainer:
     config = job.train
-    kind = LeanTrainer if config.where == "rayjob" else LocalTrainer
     # Ray's own records; checkpoints are ours, see `checkpoint`.
     path, filesystem = (f"{job.uri}/ray", _arrow(job.uri)) if job.uri else (str(job.run.absolute()), None)
-    return kind(
+    return TorchTrainer(
         work,
-        train_loop_config={"job": job, "began": clock.began, "seconds": clock.seconds},
-        backend_config=Ranks(),
+        train_loop_config={"job": job, "began": began},
+        torch_config=Ranks(),
         scaling_config=ScalingConfig(
             num_workers=config.workers,
             use_gpu=config.gpus_per_worker > 0,
@@ -111,6 +111,6 @@ def _failed(error: TrainingFailedError, config: TrainConfig) -> TrainingError:
     lines = [line for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
     return TrainingError(
         f"training failed after {config.max_failures} restart(s); worker {rank}: {lines[-1].strip()}",
-        "the workers' logs are in Ray's session folder (/tmp/ray/session_latest/logs/train); "
+        f"the workers' logs are in {os.environ.get('RAY_TMPDIR', '/tmp')}/ray/session_latest/logs/train; "  # noqa: S108
         "the same command goes on from the last checkpoint",
     )

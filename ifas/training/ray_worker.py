@@ -22,7 +22,7 @@ PREEMPTED_FILE = "preempted"
 
 
 def work(config: dict[str, Any]) -> None:
-    """Trains this rank's share of `config["job"]`; `began` and `seconds` are those of the driver's `StartupTimer`.
+    """Trains this rank's share of `config["job"]`; `config["began"]` is when the start began, seconds since the epoch.
 
     Ray restarts the workers after any error. One that another try can't mend (a full disk, a bad picture) is left in
     ERROR_FILE; the restarted workers find it and return at once, and the driver raises it.
@@ -32,15 +32,17 @@ def work(config: dict[str, Any]) -> None:
     told = job.run / ERROR_FILE
     if told.is_file():
         return
-    clock = StartupTimer(config["began"], config["seconds"])
-    clock.mark("workers")
+    clock = StartupTimer(config["began"])
+    clock.mark("Ray")
     prepare()
     take_place()
     # Here, so that Ray's own processes, which only pass this function on, do not import the model's libraries.
     from ifas.training.loop import run
 
+    # Asking for notices makes all ranks wait for each other, and nobody takes this machine away from itself.
+    notice = _notice if job.train.where == "rayjob" else (lambda: False)
     try:
-        ended = run(job, ray.train.report, _notice, clock)
+        ended = run(job, ray.train.report, notice, clock)
     except IfasError as error:
         tell(job, error)
         raise
@@ -51,13 +53,8 @@ def work(config: dict[str, Any]) -> None:
 
 
 def _notice() -> bool:
-    """Whether Ray has been told that a machine of this training will be drained.
-
-    `ray.train.get_preemption_info` makes all ranks wait for each other; the loop does that anyway, by a sum.
-    """
-    from ray.train.v2._internal.execution.context import get_train_context
-
-    return get_train_context().preemption_context.preemption_info is not None
+    """Whether Ray has been told that a machine of this training will be drained."""
+    return ray.train.get_preemption_info() is not None
 
 
 def tell(job: Job, error: IfasError) -> None:

@@ -15,20 +15,17 @@ class StartupTimer:
     """Seconds of each stage of a start, one after another.
 
     Args:
-        began: when the start began, seconds since the epoch: its first stages may pass in another process.
-        seconds: of stages that are over.
+        began: when the start began, seconds since the epoch: its first stage may pass in another process.
     """
 
-    def __init__(self, began: float | None = None, seconds: dict[str, float] | None = None) -> None:
-        self.seconds = dict(seconds or {})
-        self.began = time.time() if began is None else began
-        self._last = self.began + sum(self.seconds.values())
+    def __init__(self, began: float | None = None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.time() if began is None else began
 
     def mark(self, stage: str) -> None:
         """A stage is over."""
         now = time.time()
-        self.seconds[stage] = round(now - self._last, 3)
-        self._last += self.seconds[stage]
+        self.seconds[stage], self._last = round(now - self._last, 3), now
 
     def text(self) -> str:
         """The stages in one line."""

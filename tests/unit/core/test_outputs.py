@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ifas.core import files
-from ifas.core.errors import DataError
+from ifas.core.errors import DataError, IfasError
 from ifas.core.outputs import discard, producing, require_ours
 
 
@@ -143,7 +143,7 @@ def test_places_that_are_no_outputs(tmp_path, monkeypatch):
         (tmp_path / "pipe", "neither a file nor a folder"),
         (tmp_path / "file" / "below", "can't be written"),
     ):
-        with pytest.raises(DataError, match=said), producing(place):
+        with pytest.raises(IfasError, match=said), producing(place):
             pytest.fail("the work began")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="it holds the home"):

@@ -1,30 +1,34 @@
 """Ranks as processes of their own, as a launcher starts them, and ways to kill one.
 
-As a script it is one rank: `python ranks.py JOB`, a pickled `Job`, with RANK and WORLD_SIZE in the environment.
+Each is forked from a server that has imported `preloaded` and does nothing else: the imports are most of a start.
 """
 
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import pickle
 import resource
 import signal
 import socket
-import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 HERE = Path(__file__).parent
-
-#: Environment of a rank that something happens to: `step:N` kills it before that step, `save:N` when it has written
-#: its part of the checkpoint after it; `memory:N` leaves it hardly any memory from then on.
-KILL = "TEST_KILL"
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["preloaded"])
 
 
-def start(job: object, world_size: int, kill: str = "", rank: int = 0) -> list[subprocess.Popen[bytes]]:
-    """Starts all ranks of a job; `kill` says how the rank `rank` dies."""
+def start(job: object, world_size: int, kill: str = "", rank: int = 0) -> list[BaseProcess]:
+    """Starts all ranks of a job.
+
+    Args:
+        kill: what happens to the rank `rank`: `step:N` kills it before that step, `save:N` when it has written its part
+            of the checkpoint after it; `memory:N` leaves it hardly any memory from then on.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -39,28 +43,56 @@ def start(job: object, world_size: int, kill: str = "", rank: int = 0) -> list[s
             "LOCAL_RANK": str(number),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
-            "PYTHONPATH": f"{HERE}:{HERE.parents[2]}",
-            **({KILL: kill} if number == rank else {}),
         }
-        log = (job.run.parent / f"{job.run.name}.{number}.log").open("ab")  # type: ignore[attr-defined]
-        ranks.append(subprocess.Popen([sys.executable, __file__, str(file)], env=env, stdout=log, stderr=log))
+        log = job.run.parent / f"{job.run.name}.{number}.log"  # type: ignore[attr-defined]
+        arguments = (file, log, env, kill if number == rank else "")
+        ranks.append(FORKED.Process(target=one_rank, args=arguments, daemon=True))
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(HERE)  # where the server, which the first start of all starts, finds `preloaded`
+    try:
+        for process in ranks:
+            process.start()
+    finally:
+        os.environ.pop("PYTHONPATH")
+        os.environ.update({"PYTHONPATH": before} if before is not None else {})
     return ranks
 
 
-def finish(ranks: list[subprocess.Popen[bytes]], timeout: float = 600) -> list[int]:
+def finish(ranks: list[BaseProcess], timeout: float = 600) -> list[int | None]:
     """Waits until all have ended; where one died, the others are killed, as a launcher does. Exit codes."""
     deadline = time.monotonic() + timeout
-    while any(r.poll() is None for r in ranks):
-        if any(r.poll() not in (None, 0) for r in ranks) or time.monotonic() > deadline:
+    while any(r.is_alive() for r in ranks):
+        if any(r.exitcode not in (None, 0) for r in ranks) or time.monotonic() > deadline:
             for r in ranks:
                 r.kill()
         time.sleep(0.05)
-    return [r.wait() for r in ranks]
+    return [r.exitcode for r in ranks]
 
 
-def train(job: object, world_size: int, kill: str = "", rank: int = 0) -> list[int]:
+def train(job: object, world_size: int, kill: str = "", rank: int = 0) -> list[int | None]:
     """Runs a job to its end, or to its death."""
     return finish(start(job, world_size, kill, rank))
+
+
+def one_rank(file: Path, log: Path, env: dict[str, str], kill: str) -> None:
+    """One rank, in its process."""
+    with log.open("ab") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    os.environ.clear()
+    os.environ.update(env)
+    assert "preloaded" in sys.modules, "the server has not imported it"
+    from ifas.core.errors import IfasError
+    from ifas.training.loop import run
+
+    _arm(kill)
+    notice = Path(f"{file}.notice")
+    try:
+        job = pickle.loads(file.read_bytes())
+        print(run(job, notice=lambda: notice.exists() and notice.read_text() == env["RANK"]), flush=True)
+    except IfasError as error:
+        print(error, flush=True)
+        sys.exit(error.exit_code)
 
 
 def _arm(kill: str) -> None:
@@ -91,21 +123,3 @@ def _arm(kill: str) -> None:
             return take(engine, step, *args, **kwargs)  # type: ignore[arg-type]
 
         loop.take = dying_take  # type: ignore[assignment]
-
-
-def main() -> None:
-    from ifas.core.errors import IfasError
-    from ifas.training.loop import run
-
-    job = pickle.loads(Path(sys.argv[1]).read_bytes())
-    _arm(os.environ.get(KILL, ""))
-    notice = Path(f"{sys.argv[1]}.notice")
-    try:
-        print(run(job, notice=lambda: notice.exists() and notice.read_text() == os.environ["RANK"]), flush=True)
-    except IfasError as error:
-        print(error, flush=True)
-        sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    main()

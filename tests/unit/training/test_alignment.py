@@ -253,7 +253,7 @@ def stepped(inputs: dict[str, Path], root: Path, *overrides: str, ray: bool = Fa
     """
     (root / "work").mkdir(parents=True, exist_ok=True)
     if not ray:
-        driver.fit = lambda job, _clock: run(job)  # type: ignore[assignment]
+        driver.fit = lambda job, _began: run(job)  # type: ignore[assignment]
     made: RunConfig = load("tiny", [*SETTINGS, *overrides])
     places = {name: root / name for name in ("work", "lineage_out", "failed")}
     context = Context(run_id="r", lineage=Lineage(run_id="r"), **places)
@@ -335,7 +335,12 @@ def test_a_kill_in_the_second_stage_under_ray_changes_nothing(
     captioned: dict[str, Path], tmp_path: Path, alone: None
 ) -> None:
     settings = ("align.margin=1", "align.steps=60", "train.workers=1")
-    killed = tmp_path / "killed"
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    # Both go on from one first stage and its mined answers, made here without Ray.
+    stepped(captioned, tmp_path / "first", *settings)
+    shutil.rmtree(tmp_path / "first" / "work" / "second")
+    for folder in (killed, whole):
+        shutil.copytree(tmp_path / "first" / "work", folder / "work")
     kill_once(killed, "*-align-*/checkpoint_*/progress.json", beside(captioned, killed, *settings, ray=True))
 
     again = beside(captioned, killed, *settings, ray=True)
@@ -343,10 +348,8 @@ def test_a_kill_in_the_second_stage_under_ray_changes_nothing(
     found = json.loads((killed / "model" / stage.ALIGNMENT_FILE).read_text())
     assert found["kept"] is True
     assert 0 < found["training"]["resumed_from"] < 60
-    assert beside(captioned, tmp_path / "whole", *settings, ray=True).wait(timeout=400) == 0
-    assert sha256_file(killed / "model" / "model.safetensors") == sha256_file(
-        tmp_path / "whole" / "model" / "model.safetensors"
-    )
+    assert beside(captioned, whole, *settings, ray=True).wait(timeout=400) == 0
+    assert sha256_file(killed / "model" / "model.safetensors") == sha256_file(whole / "model" / "model.safetensors")
 
 
 def finished(folder: Path, seed: int) -> Path:

@@ -28,6 +28,14 @@ def losses(made: Job) -> list[float]:
     return [line["loss"] for line in read(made.run / CURVE_FILE)]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """An uninterrupted run of TWO."""
+    made = job(tmp_path_factory.mktemp("two") / "whole", *TWO)
+    assert train(made, 2) == [0, 0]
+    return made
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
@@ -43,7 +51,7 @@ def test_the_number_of_workers_may_change_on_the_way(tmp_path: Path, settings: t
     """2 -> 1 -> 2 workers, each start from the universal form of what the other number wrote."""
     whole, changing = (job(tmp_path / name, *TWO, *settings) for name in ("whole", "changing"))
     assert train(whole, 2) == [0, 0]
-    assert train(changing, 2, kill="step:6") == [-signal.SIGKILL] * 2
+    assert -signal.SIGKILL in train(changing, 2, kill="step:6")
     assert train(changing, 1, kill="step:10") == [-signal.SIGKILL]
     assert train(changing, 2) == [0, 0]
     assert [(s["step"], s["workers"]) for s in StartLog(changing).lines()] == [(0, 2), (4, 1), (8, 2)]
@@ -82,9 +90,8 @@ def test_twenty_kills_change_not_one_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_notice_on_one_rank_makes_all_save_and_leave(tmp_path: Path) -> None:
-    whole, moved = (job(tmp_path / name, *TWO) for name in ("whole", "moved"))
-    assert train(whole, 2) == [0, 0]
+def test_a_notice_on_one_rank_makes_all_save_and_leave(tmp_path: Path, whole: Job) -> None:
+    moved = job(tmp_path / "moved", *TWO)
     notice = tmp_path / "moved.job.notice"
     notice.write_text("1")
     assert train(moved, 2) == [0, 0]
@@ -111,13 +118,13 @@ def test_a_rank_without_memory_says_what_to_change(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_checkpoints_in_an_object_store_need_no_shared_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_in_an_object_store_need_no_shared_folder(
+    tmp_path: Path, whole: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with s3_server(tmp_path / "s3") as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         for name, value in server.env.items():
             monkeypatch.setenv(name, value)
-        whole = job(tmp_path / "whole", *TWO)
-        assert train(whole, 2) == [0, 0]
         stored = job(tmp_path / "a" / "run", *TWO, f"train.storage=s3://{server.bucket}/runs")
         assert -signal.SIGKILL in train(stored, 2, kill="save:8")
         # The next start is on another machine: nothing of the first one's disk is left.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import time
@@ -43,11 +44,13 @@ class ToyImages:
 
     With `flag`, whichever process first reads the sample `kill_at` is killed, once: the flag file says it was.
     With `wait`, reading is slow until that file exists: a test has time to kill the driver in the middle.
+    With `sockets`, the addresses at which Ray's processes and the workers listen are written into that file.
     """
 
     flag: Path | None = None
     kill_at: int = -1
     wait: str = ""
+    sockets: Path | None = None
 
     def read(self, shard: str, row: int) -> bytes:
         if self.wait and not os.path.exists(self.wait):
@@ -55,7 +58,22 @@ class ToyImages:
         if self.flag and row == self.kill_at and not self.flag.exists():
             self.flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.sockets and not self.sockets.exists():
+            self.sockets.write_text(json.dumps(listening()))
         return picture(row)
+
+
+def listening() -> list[tuple[str, str]]:
+    """Name and address of each listening socket of the processes that this worker's driver has started."""
+    import psutil
+
+    raylet = next(parent for parent in psutil.Process().parents() if parent.name() == "raylet")
+    return [
+        (process.name(), connection.laddr.ip)
+        for process in raylet.parent().children(recursive=True)  # type: ignore[union-attr]
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
 
 
 def manifest(n: int = 18) -> pd.DataFrame:

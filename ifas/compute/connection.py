@@ -1,0 +1,99 @@
+"""The one place that connects this process to Ray.
+
+A Ray of this machine alone is reached by nobody else: its servers listen on the loopback address, and they answer only
+to who has the token that this process made (Ray's own token authentication): other users of this machine are refused.
+`RAY_AUTH_TOKEN` names another token; `RAY_AUTH_MODE=disabled` turns the check off. One page, of the autoscaler's
+counters, asks for no token. Sockets and logs lie in a folder that only this user can enter (`RAY_TMPDIR`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ifas.core.environment import prepare
+from ifas.core.errors import ConfigError
+
+#: One for the whole life of this process: Ray keeps the first token that it sees in a process.
+_TOKEN = secrets.token_hex(32)
+
+
+@contextmanager
+def connected(
+    *,
+    local: bool,
+    cpus: int,
+    object_store: int,
+    settings: Mapping[str, str] | None = None,
+    worker_env: Mapping[str, str] | None = None,
+) -> Iterator[None]:
+    """Within, this process is connected to Ray; the environment is afterwards what it was.
+
+    Args:
+        local: start a Ray of this machine alone, which ends with this process at the latest. Otherwise join the cluster
+            that this process is a job of.
+        cpus: of a local Ray: so many tasks and actors that need one run at once.
+        object_store: of a local Ray: bytes of shared memory.
+        settings: of Ray, for this process; environment variables that the user has set stay.
+        worker_env: environment of tasks and actors.
+
+    Raises:
+        ConfigError: a local Ray would be reached by other machines or users.
+    """
+    prepare()
+    before = dict(os.environ)
+    os.environ.update({**(settings or {}), **before})
+    options: dict[str, Any] = {"address": "auto"}
+    if local:
+        # "local": not one that someone else has started here.
+        options = {"address": "local", "num_cpus": cpus, "object_store_memory": object_store}
+    import ray
+
+    try:
+        if local:
+            os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
+            os.environ.setdefault("RAY_TMPDIR", str(_own_folder()))
+            _require_loopback(ray.util.get_node_ip_address())
+        ray.init(
+            **options,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": dict(worker_env)} if worker_env else None,
+        )
+        yield
+    finally:
+        ray.shutdown()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _own_folder() -> Path:
+    """Nobody else may enter it: below, Ray lets everyone write, and whoever puts a socket of his there is believed."""
+    folder = Path(tempfile.gettempdir(), f"ifas-ray-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ConfigError(
+            f"{folder} is not a folder of yours alone, and whoever can write there can run code in a Ray below it",
+            f"remove it, or `chmod 700 {folder}`, or name a folder of your own in RAY_TMPDIR",
+        )
+    return folder
+
+
+def _require_loopback(address: str) -> None:
+    """Ray decides on this when it is imported, see `ifas.core.environment`."""
+    if not ipaddress.ip_address(address).is_loopback:
+        raise ConfigError(
+            f"a Ray of this machine alone would be reached by other machines, at {address}",
+            "set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 before Ray is imported: in the shell, or by "
+            "ifas.core.environment.prepare()",
+        )
