@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +65,34 @@ def verify(dataset_dir: Path, *, called: str = "") -> dict[str, Any]:
 
 
 def check_replaceable(out: Path) -> None:
-    """Raises DataError unless `out` is not there, is empty, or is a dataset folder that holds nothing else."""
-    if not out.exists():
+    """Raises DataError unless `out` is not there, is empty, or is a dataset folder as it was packed and nothing else.
+
+    Images in it are not looked at.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not (out.is_dir() and ((out / DATASET_FILE).is_file() or not any(out.iterdir()))):
-        raise DataError(f"{out} exists and is not a dataset folder", "name a new folder, or remove this one")
-    for path in sorted(out.rglob("*")):
-        name = path.relative_to(out)
-        own = name.name in (DATASET_FILE, MANIFEST_FILE) if name.parent == Path() else _SHARD.fullmatch(name.as_posix())
-        if not path.is_dir() and not own:
-            raise DataError(f"{out} holds {name}, which is not part of a dataset", "move it away, or name a new folder")
+    elsewhere = "name a new folder, or remove this one"
+    try:
+        index = read_index(out)
+        shards, manifest = index["shards"], index["manifest_sha256"]
+    except (DataError, KeyError) as error:
+        raise DataError(f"{out} exists and is not a dataset folder", elsewhere) from error
+    check_own(out, {f"{SHARDS_DIR}/{name}" for name in shards})
+    if (out / MANIFEST_FILE).is_file() and sha256_file(out / MANIFEST_FILE) != manifest:
+        raise DataError(f"{out}: {MANIFEST_FILE} was changed since the dataset was made", elsewhere)
+
+
+def check_own(folder: Path, shards: Container[str] | None = None) -> None:
+    """Raises DataError where a folder holds a file that is no part of a dataset.
+
+    Args:
+        shards: those that belong to it; None: any that has the name of one.
+    """
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        shard = _SHARD.fullmatch(name) if shards is None else name in shards
+        if not path.is_dir() and not (shard or name in (DATASET_FILE, MANIFEST_FILE)):
+            raise DataError(f"{folder} holds {name}, which is not part of a dataset", "move it away, or name a new folder")
 
 
 def class_counts(classes: Mapping[tuple[str, str, str], int]) -> dict[str, dict[str, dict[str, int]]]:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from ifas.core.errors import CorruptShardError, RegistryError
 from ifas.core.files import locked, remove, replacing, sha256_file
 from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, read_manifest
-from ifas.data.dataset import check_hash, check_name, check_replaceable, read_index, verify
+from ifas.core.outputs import overlap
+from ifas.data.dataset import check_hash, check_name, check_own, check_replaceable, read_index, verify
 from ifas.data.dvc_repo import CONFIG, DvcConfig, DvcFailed, clean, clone, dvc, explain, forget, git, held, is_url
 from ifas.data.registry_setup import set_up
 from ifas.data.revisions import (
@@ -102,12 +103,14 @@ class Registry:
 
         Raises:
             CorruptShardError: the folder's files are not those of its index.
-            RegistryError: no registry there, the remote can't be used, or the newest revision is another one than
-                `onto`; the registry is as it was before.
+            DataError: the registry's checkout of the dataset holds anything that is not part of a dataset.
+            RegistryError: no registry there, the folder lies in that checkout, the remote can't be used, or the newest
+                revision is another one than `onto`; the registry is as it was before.
         """
         repo = self.local()
         name = str(verify(dataset_dir)["name"])
         check_name(name)
+        _check_checkout(repo / FOLDER / name, dataset_dir)
         with locked(_lock_file(repo)):
             _, url = self._config(repo).remote()
             _check_folder(url)
@@ -272,6 +275,15 @@ def _in_remote(repo: Path, name: str, url: str) -> bool:
         return True
     forget(Path(url), pointer)
     return False
+
+
+def _check_checkout(place: Path, dataset_dir: Path) -> None:
+    """Publishing replaces the registry's checkout of a dataset: nothing else may be lost with it."""
+    if overlap(place.resolve(), dataset_dir.resolve()):
+        raise RegistryError(
+            f"{dataset_dir} lies where the registry keeps its own copy, {place}", "move it out of the registry"
+        )
+    check_own(place)  # a publication that was killed leaves part of a dataset
 
 
 def _upload(repo: Path, dataset_dir: Path, name: str, url: str) -> None:

@@ -166,6 +166,26 @@ def test_out_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
             pack("folder", raw, out, name="tiny", licence=LICENCE)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("dataset.json", b'{"licence": "CC-BY-4.0"}'),
+        ("dataset.json", b"[]"),
+        ("shards/mine.parquet", b"PAR1"),
+        ("manifest.parquet", b"labels corrected by hand"),
+    ],
+)
+def test_out_that_a_user_made_or_changed_is_left_alone(tmp_path: Path, name: str, content: bytes) -> None:
+    raw = folder_dataset(tmp_path / "raw")
+    out = tmp_path / "out"
+    if name != "dataset.json":
+        pack("folder", raw, out, name="tiny", licence=LICENCE, workers=1)
+    precious = put(out / name, content)
+    with pytest.raises(DataError, match=f"not a dataset folder|{name}"):
+        pack("folder", raw, out, name="tiny", licence=LICENCE, workers=1)
+    assert precious.read_bytes() == content
+
+
 def test_failing_leaves_the_old_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = folder_dataset(tmp_path / "raw")
     pack("folder", raw, tmp_path / "out", name="tiny", licence=LICENCE)

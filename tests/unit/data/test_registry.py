@@ -306,3 +306,26 @@ def test_fetch_leaves_other_peoples_folders_alone(two: tuple[Path, list[Path], l
     with pytest.raises(DataError, match=r"shards/notes\.txt"):
         packed(tmp_path / "data", 1)
     assert (mine / "shards" / "notes.txt").exists()
+
+
+def test_a_dataset_folder_where_the_registry_keeps_its_checkout_is_refused(
+    two: tuple[Path, list[Path], list[str]], copy: Registry
+) -> None:
+    place = Path(copy.path) / "datasets" / "tiny"
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(two[1][0], place)
+    for dataset in (place, place.parent / ".." / "datasets" / "tiny"):
+        with pytest.raises(RegistryError, match="lies where the registry keeps"):
+            copy.publish(dataset)
+    assert sha256_tree(place) == sha256_tree(two[1][0])
+
+
+def test_what_a_user_put_into_the_registrys_checkout_is_refused_by_name(
+    two: tuple[Path, list[Path], list[str]], copy: Registry
+) -> None:
+    place = Path(copy.path) / "datasets" / "tiny"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"notes\.txt, which is not part of a dataset"):
+        copy.publish(two[1][0])
+    assert (place / "notes.txt").read_text() == "mine"
