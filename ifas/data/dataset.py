@@ -69,6 +69,8 @@ def check_replaceable(out: Path) -> None:
 
     Images in it are not looked at.
     """
+    if out.is_symlink():
+        raise DataError(f"{out} is a symbolic link to {out.readlink()}", "name the place itself")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     elsewhere = "name a new folder, or remove this one"
@@ -86,13 +88,15 @@ def check_own(folder: Path, shards: Container[str] | None = None) -> None:
     """Raises DataError where a folder holds a file that is no part of a dataset.
 
     Args:
-        shards: those that belong to it; None: any that has the name of one.
+        shards: those that belong to it; None: any that has the name of one, and what DVC leaves when it is killed.
     """
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        shard = _SHARD.fullmatch(name) if shards is None else name in shards
+        shard = _SHARD.fullmatch(name) or name.endswith(".tmp") if shards is None else name in shards
         if not path.is_dir() and not (shard or name in (DATASET_FILE, MANIFEST_FILE)):
-            raise DataError(f"{folder} holds {name}, which is not part of a dataset", "move it away, or name a new folder")
+            raise DataError(
+                f"{folder} holds {name}, which is not part of a dataset", "move it away, or name a new folder"
+            )
 
 
 def class_counts(classes: Mapping[tuple[str, str, str], int]) -> dict[str, dict[str, dict[str, int]]]:

@@ -84,20 +84,25 @@ def _existing(out: Path, key: dict[str, Any]) -> DemoSummary | None:
         description = read_json(marker) if marker.is_file() else {}
     except ValueError:
         description = {}
-    made = description.get("made", {}) if isinstance(description, dict) else {}
+    made = description.get("made") if isinstance(description, dict) else None
+    made = made if isinstance(made, dict) else {}
     if not out.is_dir() or (made.get("made_by") != MADE_BY and any(out.iterdir())):
         raise DataError(
             f"{out} exists and holds something that the simulator did not make",
             "name a new or an empty folder, or move the old one away",
         )
+    listed = out / SAMPLES_FILE
+    # Pictures that a user added are on the list, too.
+    if made and listed.is_file() and sha256_file(listed) != description.get("samples_sha256"):
+        raise DataError(f"{listed} was changed since the simulator made it", "move the folder away, or name a new one")
     foreign = _foreign(out)
     if foreign:
         raise DataError(
             f"{out} holds {foreign}, which the simulator did not make", "move it away, or name a new folder"
         )
-    if made != key or sha256_file(out / SAMPLES_FILE) != description["samples_sha256"]:
+    if made != key or not listed.is_file():
         return None
-    lines = (out / SAMPLES_FILE).read_text(encoding="utf-8").splitlines()
+    lines = listed.read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     if not all((out / r["path"]).is_file() for r in records):
         return None
@@ -196,7 +201,7 @@ def make_demo(
             subjects only.
 
     Raises:
-        DataError: `out` holds anything that the simulator did not make; `faces` is not a folder or has too few readable
+        DataError: `out` holds anything that the simulator did not make or that was changed since; `faces` is not a folder or has too few readable
             portraits.
         ConfigError: fewer than 6 subjects, or an unknown domain.
     """
@@ -205,6 +210,8 @@ def make_demo(
     found = _existing(out, key)
     if found is not None:
         return found
+    if out.is_symlink():
+        raise DataError(f"{out} is a symbolic link to {out.readlink()}", "name the place itself")
 
     from ifas.simulator.cast import PortraitCast, RenderedCast, load_portraits
     from ifas.simulator.domains import DOMAINS, SOURCE_DOMAINS

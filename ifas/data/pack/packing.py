@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ifas.core.errors import DataError
-from ifas.core.files import remove, replacing, sha256_file, sha256_json, write_json
+from ifas.core.files import replacing, sha256_file, sha256_json, write_json
 from ifas.core.imaging import ImageLimits
 from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, SHARDS_DIR
 from ifas.core.progress import Progress
@@ -125,8 +125,6 @@ def pack(
         )
         _check_licences(root, scan, options)
         with _told(out), journal_beside(out) as journal:
-            for unfinished in out.parent.glob(f".{out.name}.*.part"):
-                remove(unfinished)  # of a packing that was killed: nobody else is at it
             how = [layout, name, options.licence, options.limits.model_dump(), shard_bytes, frames, FORMAT]
             parts, resumed = _parts(scan, journal, sha256_json(how), crew, options)
             ledger = Ledger()

@@ -161,6 +161,10 @@ def test_out_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a dataset folder"):
         pack("folder", raw, tmp_path / "home", name="tiny", licence=LICENCE)
     assert precious.read_bytes() == b"years of work"
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with pytest.raises(DataError, match=r"symbolic link to .*disk"):
+        pack("folder", raw, tmp_path / "link", name="tiny", licence=LICENCE)
+    assert (tmp_path / "link").is_symlink()
     for out in (raw, raw / "packed", tmp_path):
         with pytest.raises(DataError, match="inside each other"):
             pack("folder", raw, out, name="tiny", licence=LICENCE)
@@ -184,6 +188,12 @@ def test_out_that_a_user_made_or_changed_is_left_alone(tmp_path: Path, name: str
     with pytest.raises(DataError, match=f"not a dataset folder|{name}"):
         pack("folder", raw, out, name="tiny", licence=LICENCE, workers=1)
     assert precious.read_bytes() == content
+
+
+def test_packing_leaves_alone_what_another_packing_writes_beside_it(tmp_path: Path) -> None:
+    other = put(tmp_path / ".out.v2.0a1b2c3d.part/out.v2/dataset.json", b"half way")
+    pack("folder", folder_dataset(tmp_path / "raw"), tmp_path / "out", name="tiny", licence=LICENCE, workers=1)
+    assert other.read_bytes() == b"half way"
 
 
 def test_failing_leaves_the_old_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

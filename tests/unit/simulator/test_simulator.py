@@ -288,6 +288,21 @@ def test_same_data_set_is_reused_and_another_replaces_it(demo: Path, tmp_path: P
     with pytest.raises(DataError, match=r"notes\.txt"):
         make_demo(out, subjects=6, limit=1, seed=9)
     assert (out / "office" / "notes.txt").read_text() == "years of work"
+    (out / "office" / "notes.txt").rename(out / "office" / "mine.jpg")
+    mine = {**records_of(out)[0], "path": "office/mine.jpg"}
+    with (out / "samples.jsonl").open("a") as file:
+        file.write(json.dumps(mine) + "\n")
+    with pytest.raises(DataError, match=r"samples\.jsonl was changed"):
+        make_demo(out, subjects=6, limit=1, seed=9)
+    assert (out / "office" / "mine.jpg").read_text() == "years of work"
+
+
+def test_a_link_to_another_disk_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with pytest.raises(DataError, match=r"symbolic link to .*disk"):
+        make_demo(tmp_path / "link", subjects=6, limit=1)
+    assert (tmp_path / "link").is_symlink()
 
 
 def test_any_domain_can_be_a_source(tmp_path: Path) -> None:
@@ -305,6 +320,9 @@ def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="did not make"):
         make_demo(tmp_path, subjects=6, limit=1)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+    (tmp_path / "mine.txt").rename(tmp_path / "dataset.json").write_text('{"made": "by me"}')
+    with pytest.raises(DataError, match="did not make"):
+        make_demo(tmp_path, subjects=6, limit=1)
 
 
 def test_interrupted_half_way_leaves_nothing(tmp_path: Path) -> None:
