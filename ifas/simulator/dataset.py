@@ -201,8 +201,8 @@ def make_demo(
             subjects only.
 
     Raises:
-        DataError: `out` holds anything that the simulator did not make or that was changed since; `faces` is not a folder or has too few readable
-            portraits.
+        DataError: `out` is a link, or holds anything that the simulator did not make or a list that was changed since;
+            `faces` is not a folder or has too few readable portraits.
         ConfigError: fewer than 6 subjects, or an unknown domain.
     """
     started = time.monotonic()

@@ -10,9 +10,9 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 from ifas.core.config import RunConfig
@@ -58,6 +58,7 @@ def execute(
     """
     step = step_named(name)
     lineage, inputs, outputs, target = _checked(step, run_id, inputs, outputs)
+    failed = _failed(outputs[step.outputs[0]])
     started, begin = datetime.now(UTC), time.monotonic()
     try:
         for path in (*outputs.values(), target):
@@ -68,7 +69,6 @@ def execute(
             with ExitStack() as places:
                 beside_lineage = places.enter_context(producing(target))
                 beside = {output: places.enter_context(producing(path)) for output, path in outputs.items()}
-                failed = outputs[step.outputs[0]].with_name(f"{outputs[step.outputs[0]].name}{FAILED}")
                 context = Context(
                     run_id=run_id, work=cache.work(key), lineage=lineage, lineage_out=target, failed=failed
                 )
@@ -88,7 +88,7 @@ def execute(
                     reused=reused,
                 )
                 write_json(beside_lineage, lineage.append(record).model_dump())
-            if failed.exists():
+            with suppress(DataError):  # what somebody else put there stays
                 discard(failed)
             shutil.rmtree(context.work, ignore_errors=True)
     except Exception as error:
@@ -118,16 +118,22 @@ def _checked(
     target = outputs.get(LINEAGE)
     if target is None:
         raise ConfigError(f"step {step.name} misses output {LINEAGE}", "name a file for it")
-    for (one, first), (other, second) in combinations(outputs.items(), 2):
+    beside = {f"of a failed {step.name}": _failed(outputs[step.outputs[0]])}
+    for (one, first), (other, second) in combinations({**outputs, **beside}.items(), 2):
         if overlap(first, second):
             raise ConfigError(f"outputs {one} and {other} lie in one another: {first}, {second}", "separate them")
-    for (one, first), (other, second) in ((a, b) for a in outputs.items() for b in inputs.items()):
+    for (one, first), (other, second) in product({**outputs, **beside}.items(), inputs.items()):
         # A lineage may be continued in place: it is read before anything is written.
         if overlap(first, second) and not one == other == LINEAGE:
             raise ConfigError(f"output {one} and input {other} lie in one another: {first}, {second}", "separate them")
     # Absolute: some tools that steps start work in folders of their own.
     ours = {n: inputs[n].absolute() for n in step.inputs}, {n: outputs[n].absolute() for n in step.outputs}
     return lineage, *ours, target.absolute()
+
+
+def _failed(output: Path) -> Path:
+    """Where a step that fails leaves what a person should read."""
+    return output.parent / f"{output.name}{FAILED}"
 
 
 def _result(

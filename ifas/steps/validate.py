@@ -10,7 +10,7 @@ from ifas.core.config import RunConfig
 from ifas.core.errors import ValidationFailed
 from ifas.core.files import link_tree, read_json
 from ifas.core.manifest import DATASET_FILE, PREVIOUS_MANIFEST_FILE, read_manifest
-from ifas.core.outputs import producing
+from ifas.core.outputs import producing, require_ours
 from ifas.core.records import UNREADABLE_FILE, WEIGHTS_FILE, StepResult
 from ifas.steps.contract import Context
 
@@ -27,8 +27,9 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
 
     Raises:
         ValidationFailed: a blocking rule is not kept, or an audit blocks.
-        DataError: a manifest or shard is damaged.
+        DataError: a manifest or shard is damaged, or `context.failed` holds something that ifas did not make.
     """
+    require_ours(context.failed)
     from ifas.core.picture_inspection import inspect_rows
     from ifas.data.shards import ShardImages
     from ifas.validation import audits, unreadable

@@ -12,6 +12,7 @@ import pytest
 from ifas.core.config import load
 from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import sha256_tree
+from ifas.core.outputs import producing
 from ifas.core.records import Lineage, StepResult
 from ifas.steps import cache, contract
 from ifas.steps.execute import execute
@@ -115,6 +116,20 @@ def test_a_failing_step_leaves_an_older_output_and_its_lineage_as_they_were(copy
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["copy", "lineage.json"]
 
 
+def test_a_success_removes_what_ifas_left_of_a_failure_and_nothing_else(copy_step, go, tmp_path):
+    left = tmp_path / "a" / "copy.failed"
+    left.mkdir(parents=True)
+    (left / "notes.txt").write_text("mine")
+    go("a")
+    assert (left / "notes.txt").read_text() == "mine"
+    (left / "notes.txt").unlink()
+    with producing(left) as beside:
+        beside.mkdir()
+        (beside / "report.html").write_text("bad")
+    go("a")
+    assert not left.exists()
+
+
 @pytest.mark.parametrize("cached", [False, True])
 def test_what_ifas_did_not_make_is_refused_by_name_before_the_step_runs(copy_step, go, tmp_path, cached):
     if cached:
@@ -178,6 +193,7 @@ def test_outputs_and_inputs_that_lie_in_one_another_are_refused(copy_step, tmp_p
         (text.parent, tmp_path / "l", "output copy and input text"),
         (tmp_path / "link" / "text", tmp_path / "l", "output copy and input text"),
         (tmp_path / "out", tmp_path / "out" / "l", "outputs copy and lineage"),
+        (tmp_path / "out", tmp_path / "out.failed", "outputs lineage and of a failed copy_for_test"),
     ):
         with pytest.raises(ConfigError, match=said):
             execute(
@@ -188,6 +204,17 @@ def test_outputs_and_inputs_that_lie_in_one_another_are_refused(copy_step, tmp_p
                 outputs={"copy": copy, "lineage": lineage},
             )
     assert text.read_text() == "hello"
+    with producing(tmp_path / "b.failed") as beside:
+        beside.write_text("an output that ifas made")
+    with pytest.raises(ConfigError, match="input text"):
+        execute(
+            "copy_for_test",
+            CONFIG,
+            run_id="r",
+            inputs={"text": tmp_path / "b.failed"},
+            outputs={"copy": tmp_path / "b", "lineage": tmp_path / "l"},
+        )
+    assert (tmp_path / "b.failed").is_file()
 
 
 def test_a_full_disk_below_the_cache_costs_no_result(copy_step, go, tmp_path, monkeypatch):
