@@ -16,6 +16,8 @@ from ifas.core.files import read_json, remove, replacing, sha256_json, write_jso
 from ifas.core.home import home
 
 FOLDER = "outputs"
+#: What Python leaves where it runs code, such as that of a served Bento: nobody misses it.
+COMPILED = "__pycache__"
 #: Entries that an error names.
 NAMED = 3
 
@@ -97,6 +99,7 @@ def _contents(path: Path) -> dict[str, str]:
         return {path.name: _entry(path)} if path.exists() else {}
     found = {}
     for folder, folders, files in os.walk(path):
+        folders[:] = [name for name in folders if name != COMPILED]
         for name in (*folders, *files):
             entry = Path(folder, name)
             found[entry.relative_to(path).as_posix()] = _entry(entry)

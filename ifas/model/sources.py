@@ -22,7 +22,7 @@ WEIGHTS_FILE = "model.safetensors"
 #: Environment variables that forbid the hub.
 HUB_OFF = {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}
 _ON = {"1", "ON", "YES", "TRUE", "on", "yes", "true"}
-#: In `weights_home()`: file -> its size, time of change and SHA-256.
+#: In `weights_home()`: file -> its size, times of change (of content, of inode), inode number and SHA-256.
 HASHES_FILE = "hashes.json"
 HUB_TIMEOUT_S = 10
 
@@ -72,7 +72,7 @@ def weights_of(source: str) -> str:
     """What the weights of a source are, so that other weights give another text; empty for no source.
 
     A package is told by its version, a hub id by its commit, a folder by the content of its files, each of which is
-    read once on a machine as long as its size and time stay. What is not there is said so; loading it tells the error.
+    read once on a machine as long as its size, times and inode stay. What is not there is said so; loading it tells the error.
     """
     if not source:
         return ""
@@ -95,11 +95,12 @@ def _folder_hash(folder: Path) -> str:
     hashes, fresh = [], dict(known)
     for file in sorted(path for path in folder.absolute().rglob("*") if path.is_file()):
         seen = file.stat()
-        size_and_time = [seen.st_size, seen.st_mtime_ns]
+        # Unpacked or copied weights of one shape may have size and time of the content in common.
+        told_by = [seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino]
         *before, digest = known.get(str(file), [""])
-        if before != size_and_time:
+        if before != told_by:
             digest = sha256_file(file)
-            fresh[str(file)] = [*size_and_time, digest]
+            fresh[str(file)] = [*told_by, digest]
         hashes.append([file.relative_to(folder.absolute()).as_posix(), digest])
     if fresh != known:
         with suppress(OSError):  # it is only slower without

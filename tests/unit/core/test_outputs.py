@@ -58,6 +58,13 @@ def test_what_a_user_put_or_changed_is_refused_by_name(tmp_path, change, named):
     assert state(tmp_path) == before
 
 
+def test_what_python_compiles_in_an_output_is_no_change_of_the_user_s(tmp_path):
+    out = make(tmp_path / "out")
+    (out / "sub" / "__pycache__").mkdir()
+    (out / "sub" / "__pycache__" / "service.cpython-311.pyc").write_text("compiled")
+    assert state(make(out, "second")) == [("sub", ""), ("sub/file", "second")]
+
+
 def test_a_folder_or_file_that_was_there_first_is_refused(tmp_path):
     (tmp_path / "folder").mkdir()
     for n in range(5):

@@ -1,5 +1,6 @@
 """What decides a step's result changes its key, and what does not leaves it: tried by editing a copy of the package."""
 
+import os
 import shutil
 import time
 from importlib import metadata
@@ -148,6 +149,10 @@ def test_base_weights_of_a_folder_are_told_by_their_content_and_read_once(tmp_pa
     assert seen["train"] == base("train", vision=str(tmp_path / "elsewhere")), "it is the content that counts"
     (folder / "model.safetensors").write_bytes(b"two")
     assert all(base(step, vision=str(folder)) != old for step, old in seen.items())
+    two, times = base("train", vision=str(folder)), (folder / "model.safetensors").stat()
+    (folder / "model.safetensors").write_bytes(b"six")
+    os.utime(folder / "model.safetensors", ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert base("train", vision=str(folder)) != two, "an archive gives all its files one time"
     assert "no folder" in base("train", vision=str(tmp_path / "nowhere"))
 
 
