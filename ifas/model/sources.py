@@ -72,7 +72,8 @@ def weights_of(source: str) -> str:
     """What the weights of a source are, so that other weights give another text; empty for no source.
 
     A package is told by its version, a hub id by its commit, a folder by the content of its files, each of which is
-    read once on a machine as long as its size, times and inode stay. What is not there is said so; loading it tells the error.
+    read once on a machine as long as its size, times and inode stay. What is not there is said so; loading it tells the
+    error.
     """
     if not source:
         return ""

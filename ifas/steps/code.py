@@ -50,7 +50,7 @@ def code_of(module: str, *, without: Iterable[str] = ()) -> Code:
     """What `module` imports from ifas, at its top or within functions, and what that imports in turn.
 
     A string that is the name of a module of ifas counts as an import, and a package that lists its own modules imports
-    all of them. Imports for type checkers don't count.
+    all of them. Imports for type checkers count for libraries only: what is typed so is given in, and used.
 
     Args:
         module: dotted name.
@@ -113,17 +113,12 @@ def _imports(file: Path, name: str, _size: int, _mtime: int) -> tuple[frozenset[
     """Modules of ifas that a source may import, top-level names of other libraries, and whether a package lists its
     own modules."""
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    tree = ast.parse(file.read_bytes())
     named: set[str] = set()
     lists = False
-    for node in _run_code(ast.parse(file.read_bytes())):
-        if isinstance(node, ast.Import):
-            named.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                above = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*above, *([base] if base else [])])
-            named.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
+    for node in _run_code(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            named.update(_named(node, package))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             text = node.value.partition(":")[0]
             if _MODULE_NAME.fullmatch(text):
@@ -132,8 +127,20 @@ def _imports(file: Path, name: str, _size: int, _mtime: int) -> tuple[frozenset[
             called = node.id if isinstance(node, ast.Name) else node.attr
             lists |= called in ("iter_modules", "walk_packages") and file.name == "__init__.py"
     own = frozenset(one for one in named if one.partition(".")[0] == "ifas")
-    foreign = {one.partition(".")[0] for one in named - own}
+    imports = (node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)))
+    foreign = {one.partition(".")[0] for node in imports for one in _named(node, package)} - {"ifas"}
     return own, frozenset(foreign - sys.stdlib_module_names), lists
+
+
+def _named(node: ast.Import | ast.ImportFrom, package: str) -> list[str]:
+    """Dotted names that an import in a module of `package` may be about."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    base = node.module or ""
+    if node.level:
+        above = package.split(".")[: len(package.split(".")) - node.level + 1]
+        base = ".".join([*above, *([base] if base else [])])
+    return [base, *(f"{base}.{alias.name}" for alias in node.names)]
 
 
 def _run_code(tree: ast.AST) -> Iterator[ast.AST]:

@@ -111,6 +111,11 @@ def test_a_library_s_version_is_a_miss_also_where_only_another_library_needs_it(
     code._distribution.cache_clear()
 
 
+def test_a_library_whose_values_a_step_is_given_decides_too():
+    for step in ("caption", "evaluate"):
+        assert {"pandas", "pyarrow"} <= set(code.code_of(f"ifas.steps.{step}").libraries), step
+
+
 def test_every_library_that_a_step_imports_is_found_by_its_distribution():
     for name in STEPS:
         for file in code.code_of(f"ifas.steps.{name}").files:
