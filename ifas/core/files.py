@@ -89,7 +89,12 @@ def replacing(target: Path) -> Iterator[Path]:
     A killed process leaves it behind, and the next call for the same `target` removes it. A file is replaced in one
     step. A folder is moved away first: a kill at that moment leaves no `target`, and the next call brings the old one
     back.
+
+    Raises:
+        MachineError: `target` is a mount point, which can't be replaced: better said now than after the work.
     """
+    if target.is_mount():
+        raise MachineError(f"{target} is a mount point, it can't be replaced", "name a folder in it")
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(target)
     scratch, lock = _scratch(target)

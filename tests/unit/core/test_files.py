@@ -2,12 +2,13 @@ import subprocess
 import sys
 import textwrap
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifas.core.errors import IfasError
+from ifas.core.errors import IfasError, MachineError
 from ifas.core.files import locked, replacing, sha256_json, sha256_tree, write_json
 
 
@@ -173,3 +174,8 @@ def test_a_lock_that_can_not_be_made_is_an_error_to_act_on(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(IfasError, match="can't be locked"), locked(tmp_path / "file" / "lock"):
         pytest.fail("went on without")
+
+
+def test_a_mount_point_is_refused_before_the_work():
+    with pytest.raises(MachineError, match=r"/proc is a mount point"), replacing(Path("/proc")):
+        pytest.fail("the work began")
