@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ifas.core.config import TrafficConfig
-from ifas.core.errors import DataError, GateError, IfasError, NotApproved
+from ifas.core.errors import DataError, GateError, MachineError, NotApproved
 from ifas.core.files import read_json, replacing, sha256_file, sha256_tree, write_json
 from ifas.core.imaging import ImageLimits
 from ifas.core.records import Lineage
@@ -102,7 +102,8 @@ def build_bento(
         NotApproved: the candidate is in any other state than approved.
         GateError: the model or the metrics are not those that were approved.
         DataError: a record that the model card needs is missing.
-        IfasError: no disk space, or BentoML could not build.
+        MachineError: no disk space.
+        IfasError: BentoML could not build.
     """
     digest = check_approval(model, approval, metrics, lineage)
     settings = ServingSettings(
@@ -194,7 +195,7 @@ def _check_space(model: Path, out: Path) -> None:
     existing = next(parent for parent in out.absolute().parents if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise IfasError(
+        raise MachineError(
             f"packaging needs {needed / 2**20:.0f} MiB, {existing} has {free / 2**20:.0f} MiB free",
             "free disk space, then run the step again",
         )

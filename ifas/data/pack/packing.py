@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ifas.core.errors import DataError
+from ifas.core.errors import DataError, MachineError
 from ifas.core.files import replacing, sha256_file, sha256_json, write_json
 from ifas.core.imaging import ImageLimits
 from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, SHARDS_DIR
@@ -106,8 +106,9 @@ def pack(
         frames: of a video: `two` or `every:K`, see `FramePlan`.
 
     Raises:
-        DataError: not this layout, no licence, no image accepted, no disk space, `out` holds anything that is not part
-            of a dataset, or another process packs into it.
+        DataError: not this layout, no licence, no image accepted, `out` holds anything that is not part of a dataset,
+            or another process packs into it.
+        MachineError: no disk space.
         ConfigError: unknown layout or frames.
     """
     check_name(name)
@@ -305,7 +306,7 @@ def _told(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(
+            raise MachineError(
                 f"no disk space left for {out}; the dataset is as it was", "free some and pack again, or pack elsewhere"
             ) from error
         raise

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from ifas.core.errors import ConfigError, DataError
+from ifas.core.errors import ConfigError, DataError, MachineError
 from ifas.core.files import sha256_tree
 from ifas.core.imaging import ImageLimits
 from ifas.core.manifest import COLUMNS, read_manifest
@@ -206,7 +206,7 @@ def test_failing_leaves_the_old_dataset(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("ifas.data.pack.packing.write_manifest", full)
-    with pytest.raises(DataError, match="no disk space"):
+    with pytest.raises(MachineError, match="no disk space"):
         pack("folder", raw, tmp_path / "out", name="tiny", licence=LICENCE)
     assert sha256_tree(tmp_path / "out") == before
     assert sorted(p.name for p in tmp_path.iterdir()) == [".out.packing", "out", "raw"]

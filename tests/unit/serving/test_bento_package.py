@@ -7,7 +7,7 @@ from collections import namedtuple
 
 import pytest
 
-from ifas.core.errors import DataError, GateError, IfasError, NotApproved
+from ifas.core.errors import DataError, GateError, IfasError, MachineError, NotApproved
 from ifas.core.files import sha256_tree
 from ifas.core.imaging import ImageLimits
 from ifas.core.records import Lineage
@@ -88,7 +88,7 @@ def test_records_that_lack(model, tmp_path):
 def test_no_disk_space(model, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(package.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))
-    with pytest.raises(IfasError, match="packaging needs"):
+    with pytest.raises(MachineError, match="packaging needs"):
         build(model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
