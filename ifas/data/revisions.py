@@ -107,13 +107,37 @@ def commit_record(repo: Path, name: str, record: dict[str, Any], message: str) -
 
 
 def undo(repo: Path, name: str) -> None:
-    """Puts a dataset's files back to the last commit: what an unfinished publication left."""
+    """Puts a dataset's files back to the last commit: what an unfinished publication left.
+
+    Raises:
+        RegistryError: a file that git does not know was not made by a publication; nothing was changed.
+    """
+    for path in _paths(name):
+        if (
+            (repo / path).exists()
+            and not _published(repo / path)
+            and not git_ok(repo, "cat-file", "-e", f"HEAD:{path}")
+        ):
+            raise RegistryError(f"{repo / path} was not made by ifas", "move it away: the registry needs its place")
     for path in _paths(name):
         if git_ok(repo, "cat-file", "-e", f"HEAD:{path}"):
             git(repo, "checkout", "-q", "HEAD", "--", path)
         else:
             git(repo, "rm", "-q", "--cached", "--ignore-unmatch", "--", path)
             remove(repo / path)
+
+
+def _published(file: Path) -> bool:
+    """Whether a publication may have left this file: whole records, and the rules by which DVC hides its checkouts."""
+    if file.suffix == ".dvc":
+        return True
+    try:
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".json":
+            return "dataset_sha256" in json.loads(text)
+    except (OSError, ValueError, TypeError):
+        return False
+    return all(line.startswith("/") for line in text.splitlines())
 
 
 def _paths(name: str) -> list[str]:

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -329,3 +330,21 @@ def test_what_a_user_put_into_the_registrys_checkout_is_refused_by_name(
     with pytest.raises(DataError, match=r"notes\.txt, which is not part of a dataset"):
         copy.publish(two[1][0])
     assert (place / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("file", "text"), [("other.json", '{"my": "notes"}'), ("other.json", "[]"), (".gitignore", "*")]
+)
+def test_a_file_of_the_user_s_in_a_repository_that_becomes_a_registry_is_refused_by_name(
+    two: tuple[Path, list[Path], list[str]], tmp_path: Path, file: str, text: str
+) -> None:
+    repo = tmp_path / "project"
+    (repo / "datasets").mkdir(parents=True)
+    git(repo, "init", "-q")
+    (repo / "datasets" / file).write_text(text)
+    dataset = shutil.copytree(two[1][0], tmp_path / "other")
+    index = read_json(dataset / "dataset.json")
+    (dataset / "dataset.json").write_text(json.dumps({**index, "name": "other"}))
+    with pytest.raises(RegistryError, match=f"{file} was not made by ifas"):
+        Registry.init(repo).publish(dataset)
+    assert (repo / "datasets" / file).read_text() == text
