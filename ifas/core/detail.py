@@ -76,9 +76,7 @@ def _cells(image: npt.NDArray[np.uint8], cells: int) -> npt.NDArray[np.float64]:
 
     height, width, _ = image.shape
     side = min(height, width) / min(cells, height, width)
-    rows, columns = (
-        np.linspace(0, n, min(round(n / side), LONGEST * cells) + 1).astype(int) for n in (height, width)
-    )
+    rows, columns = (np.linspace(0, n, min(round(n / side), LONGEST * cells) + 1).astype(int) for n in (height, width))
     bands = (image[top:end].reshape(end - top, -1).sum(axis=0, dtype=np.uint32) for top, end in pairwise(rows))
     sums = np.stack([np.add.reduceat(band.reshape(width, 3), columns[:-1], axis=0) for band in bands])
     grey: npt.NDArray[np.float64] = sums @ np.array([0.299, 0.587, 0.114]) / np.outer(np.diff(rows), np.diff(columns))

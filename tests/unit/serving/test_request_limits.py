@@ -344,7 +344,12 @@ def test_bodies_on_their_way_are_bound_in_memory_and_the_oldest_gives_way():
             clients.append(Client(limits))
             clients[-1].send(clients[-1].body, more=True)  # more than half of what is allowed
             await settle()
+        for client in clients[:3]:
+            client.send(b"", more=True)
+            client.send(b"")
         evicted = [await client.answer() for client in clients[:3]]
+        # A client that still sends when the connection is closed sees a reset, not the answer.
+        assert all(client.messages.empty() for client in clients[:3])
         assert {status for status, _ in evicted} == {503}
         assert all(headers[b"retry-after"] == b"1" for _, headers in evicted)
         for client in clients[3:]:
