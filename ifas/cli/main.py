@@ -16,6 +16,7 @@ from ifas import __version__
 from ifas.cli import candidates, data, demo, inspect, launch, run, serve
 from ifas.core.errors import IfasError
 from ifas.core.home import home
+from ifas.core.urls import clean
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,15 +63,18 @@ def main() -> None:
 
 
 def _bug(error: Exception) -> IfasError:
-    """What is said of an error that nobody foresaw; its traceback is kept in a file."""
-    text = "".join(traceback.format_exception(error))
+    """What is said of an error that nobody foresaw; its traceback is kept in a file for this user's eyes."""
+    text = clean("".join(traceback.format_exception(error)))
     name = f"bug-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     for folder in (home() / "bugs", Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
+            # Whatever lies there already, in a folder that everyone may write to, is not written to.
+            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "w", encoding="utf-8", errors="replace") as log:
+                log.write(text)
         except OSError:
             continue
-        what = f"this is a bug of ifas: {type(error).__name__}: {error}"
+        what = f"this is a bug of ifas: {type(error).__name__}: {clean(str(error))}"
         return IfasError(what, f"report it with {(folder / name).absolute()}, which holds the traceback")
     return IfasError(f"this is a bug of ifas, and there is no place for a log of it:\n{text}", "report it")

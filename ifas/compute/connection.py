@@ -24,6 +24,8 @@ from ifas.core.errors import ConfigError
 
 #: One for the whole life of this process: Ray keeps the first token that it sees in a process.
 _TOKEN = secrets.token_hex(32)
+#: A socket's path has at most 107 bytes (unix(7)), and this is what Ray puts below its folder.
+LONGEST_FOLDER = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 
 
 @contextmanager
@@ -72,13 +74,17 @@ def connected(
         yield
     finally:
         ray.shutdown()
-        os.environ.clear()
+        # Not cleared first: other threads would find no HOME and no IFAS_HOME.
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
         os.environ.update(before)
 
 
 def _own_folder() -> Path:
     """Nobody else may enter it: below, Ray lets everyone write, and whoever puts a socket of his there is believed."""
     folder = Path(tempfile.gettempdir(), f"ifas-ray-{os.getuid()}")
+    if len(os.fsencode(folder)) > LONGEST_FOLDER:
+        folder = Path("/tmp", folder.name)  # noqa: S108 - checked below
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:

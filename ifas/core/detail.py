@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Cells along the shorter side.
 FINE, COARSE = 32, 16
+#: At most so many times as many along the longer side: a picture of 32 x 1,000,000 pixels would have 32 million cells.
+LONGEST = 8
 
 
 class Detail(NamedTuple):
@@ -69,14 +71,14 @@ def check(image: npt.NDArray[np.uint8]) -> None:
 
 
 def _cells(image: npt.NDArray[np.uint8], cells: int) -> npt.NDArray[np.float64]:
-    """Mean luminance (Rec. 601) of cells that are as nearly square as whole pixels allow."""
+    """Mean luminance (Rec. 601) of cells that are as nearly square as whole pixels and LONGEST allow."""
     import numpy as np
 
     height, width, _ = image.shape
     side = min(height, width) / min(cells, height, width)
-    rows, columns = (np.linspace(0, n, round(n / side) + 1).astype(int) for n in (height, width))
-    bands = [image[top:end].reshape(end - top, -1).sum(axis=0, dtype=np.uint32) for top, end in pairwise(rows)]
-    sums = np.add.reduceat(np.stack(bands).reshape(-1, width, 3), columns[:-1], axis=1)
+    rows, columns = (np.linspace(0, n, min(round(n / side), LONGEST * cells) + 1).astype(int) for n in (height, width))
+    bands = (image[top:end].reshape(end - top, -1).sum(axis=0, dtype=np.uint32) for top, end in pairwise(rows))
+    sums = np.stack([np.add.reduceat(band.reshape(width, 3), columns[:-1], axis=0) for band in bands])
     grey: npt.NDArray[np.float64] = sums @ np.array([0.299, 0.587, 0.114]) / np.outer(np.diff(rows), np.diff(columns))
     return grey
 

@@ -1,7 +1,9 @@
-"""Addresses of services, checked before anything is sent."""
+"""Addresses of services: checked before anything is sent, and shown without what is secret in them."""
 
 from __future__ import annotations
 
+import os
+import re
 from urllib.parse import urlsplit
 
 from ifas.core.errors import ConfigError
@@ -17,3 +19,13 @@ def check_http(url: str, what: str) -> None:
         raise ConfigError(f"{url!r} is not a URL: {error}", fix) from error
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError(f"{url!r} is not a URL of a web service", fix)
+
+
+def clean(text: str) -> str:
+    """`text` without user and password in URLs, and without the AWS secrets of the environment."""
+    text = re.sub(r"(\w+://)[^/\s@]+@", r"\1***@", text)
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        secret = os.environ.get(name)
+        if secret:
+            text = text.replace(secret, "***")
+    return text

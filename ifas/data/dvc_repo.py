@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ifas.core.errors import CorruptShardError, DataError, RegistryError
+from ifas.core.urls import clean
 
 CONFIG = ".dvc/config"
 #: Options of .dvc/config that ifas sets: no telemetry; links instead of a second copy beside the cache.
@@ -124,16 +125,6 @@ _GIT_KEPT = (
     *("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_SSL_NO_VERIFY", "GIT_ASKPASS"),
     *(f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL", "DATE")),
 )
-
-
-def clean(text: str) -> str:
-    """`text` without user and password in URLs, and without the AWS secrets of the environment."""
-    text = re.sub(r"(\w+://)[^/\s@]+@", r"\1***@", text)
-    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
-        secret = os.environ.get(name)
-        if secret:
-            text = text.replace(secret, "***")
-    return text
 
 
 def _run(command: list[str], env: dict[str, str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -17,8 +17,9 @@ from ifas.core.errors import CorruptShardError, RegistryError
 from ifas.core.files import locked, remove, replacing, sha256_file
 from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, read_manifest
 from ifas.core.outputs import overlap
+from ifas.core.urls import clean
 from ifas.data.dataset import check_hash, check_name, check_own, check_replaceable, read_index, verify
-from ifas.data.dvc_repo import CONFIG, DvcConfig, DvcFailed, clean, clone, dvc, explain, forget, git, held, is_url
+from ifas.data.dvc_repo import CONFIG, DvcConfig, DvcFailed, clone, dvc, explain, forget, git, held, is_url
 from ifas.data.registry_setup import set_up
 from ifas.data.revisions import (
     FOLDER,

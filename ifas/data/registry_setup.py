@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ifas.core.errors import RegistryError
 from ifas.core.files import replacing
-from ifas.data.dvc_repo import CONFIG, SETTINGS, DvcConfig, DvcFailed, clean, dvc, explain, git, git_ok, is_url
+from ifas.core.urls import clean
+from ifas.data.dvc_repo import CONFIG, SETTINGS, DvcConfig, DvcFailed, dvc, explain, git, git_ok, is_url
 
 REMOTE = "storage"
 

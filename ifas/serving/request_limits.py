@@ -77,7 +77,10 @@ class RequestLimits:
                 raise _Refused(404, "there is no such path", f"POST a picture to {VERIFY}")
             body = await self._read(scope, receive)
             if body is None:  # the client went away
-                return None
+                from starlette.responses import Response
+
+                # Nobody reads it, but BentoML's time-out keeps a request, and delays the end, until one is sent.
+                return await Response(status_code=499)(scope, receive, send)
             if scope["path"] == VERIFY and scope["method"] == "POST":
                 return await self._verify(scope, body, receive, send)
         except _Refused as refused:
@@ -129,6 +132,8 @@ class RequestLimits:
                     self._bound_memory()
         except TimeoutError:
             if upload.evicted:
+                body.clear()
+                await _drain(receive)
                 raise _Refused(503, "too many bodies are on their way", WAIT) from None
             raise _Refused(408, f"the body was not there within {self.body_seconds:g} s", "send it faster") from None
         finally:

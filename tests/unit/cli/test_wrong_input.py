@@ -489,3 +489,15 @@ def test_a_bug_is_called_one_and_its_traceback_is_in_a_file(ifas, monkeypatch: p
     assert str(log) in done.err
     assert "ZeroDivisionError" in log.read_text()
     assert "Traceback" in log.read_text()
+
+
+def test_the_log_of_a_bug_is_for_its_user_alone_and_holds_no_password(ifas, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("no answer from postgresql://me:hunter2@host/ledger")
+
+    monkeypatch.setattr("ifas.core.config.profiles", fail)
+    done = ifas("config", "list")
+    (log,) = (Path(os.environ["IFAS_HOME"]) / "bugs").iterdir()
+    assert "postgresql://***@host/ledger" in log.read_text()
+    assert "hunter2" not in log.read_text() + done.err
+    assert log.stat().st_mode & 0o077 == 0

@@ -5,6 +5,8 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -79,14 +81,37 @@ def test_a_start_that_fails_leaves_the_environment_as_it_was() -> None:
     assert dict(os.environ) == before
 
 
-def test_a_folder_that_others_can_enter_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folder = tmp_path / f"ifas-ray-{os.getuid()}"
+@pytest.fixture
+def short_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of temporary files, short enough for sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="i") as name:
+        monkeypatch.setattr("tempfile.tempdir", name)
+        yield Path(name)
+
+
+def test_sockets_fit_where_the_folder_of_temporary_files_has_a_long_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / "job.1234567.of.a.batch.system"
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    asked: list[str] = []
+    monkeypatch.setattr("ray.init", lambda **_: asked.append(os.environ["RAY_TMPDIR"]))
+    with connected(local=True, cpus=1, object_store=MEMORY):
+        pass
+    assert len(f"{asked[0]}/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store") <= 107
+    assert stat.S_IMODE(Path(asked[0]).stat().st_mode) == 0o700
+    assert not [*long.iterdir()]
+
+
+def test_a_folder_that_others_can_enter_is_refused(short_folder: Path) -> None:
+    folder = short_folder / f"ifas-ray-{os.getuid()}"
     folder.mkdir(mode=0o755)
     with pytest.raises(ConfigError, match="not a folder of yours alone"), connected(local=True, cpus=1, object_store=1):
         pass
     folder.rmdir()
-    folder.symlink_to(tmp_path)
+    folder.symlink_to(short_folder)
     with pytest.raises(ConfigError, match="not a folder of yours alone"), connected(local=True, cpus=1, object_store=1):
         pass
 

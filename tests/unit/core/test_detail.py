@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,17 @@ def test_noise_with_large_grains_is_refused(size: tuple[int, int]) -> None:
         for how in (Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC):
             with pytest.raises(ImageWithoutDetail, match="noise"):
                 check(np.asarray(Image.fromarray(small).resize((width, height), how)))
+
+
+@pytest.mark.parametrize("size", [(32, 50_000), (50_000, 32)], ids=str)
+def test_a_long_picture_takes_little_memory(size: tuple[int, int]) -> None:
+    image = np.full((*size, 3), 200, np.uint8)
+    tracemalloc.start()
+    with pytest.raises(ImageWithoutDetail):
+        check(image)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 * 2**20
 
 
 def worse(pixels: np.ndarray) -> Iterator[np.ndarray]:
