@@ -125,7 +125,7 @@ def packed(root: Path, out: Path) -> dict[str, float]:
 
 
 def scanned(count: str) -> dict[str, float]:
-    """What packing holds of a dataset while it runs, images apart: samples, and the seen of bytes seen."""
+    """What packing holds of a dataset while it runs, images apart: samples, and the hashes of images seen."""
     import hashlib
 
     from ifas.data.pack.duplicates import SeenImages
@@ -254,7 +254,7 @@ def main() -> int:
         few = alone("pack", here / "few", here / "packed-few")
         ok &= figure("pack, peak memory", packing["peak"] / 1e9, "GB", baseline=few["peak"] / 1e9, bar=1.5)
         scan = alone("scan", CELEBA_SPOOF)
-        ok &= figure(f"samples and seen of {CELEBA_SPOOF} images, peak memory", scan["peak"] / 1e9, "GB", bar=1.5)
+        ok &= figure(f"samples and hashes of {CELEBA_SPOOF} images, peak memory", scan["peak"] / 1e9, "GB", bar=1.5)
         for kind, bar in (("s3", 8.0), ("folder", None)):
             shards, loose = dvc_seconds(here, kind)
             called = f"DVC add + push to {kind}, packed against loose"
