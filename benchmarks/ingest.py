@@ -125,14 +125,14 @@ def packed(root: Path, out: Path) -> dict[str, float]:
 
 
 def scanned(count: str) -> dict[str, float]:
-    """What packing holds of a dataset while it runs, images apart: samples, and the ledger of bytes seen."""
+    """What packing holds of a dataset while it runs, images apart: samples, and the hashes of images seen."""
     import hashlib
 
-    from ifas.data.pack.ledger import Ledger
+    from ifas.data.pack.duplicates import SeenImages
     from ifas.data.readers import RawSample
 
     samples = []
-    ledger = Ledger()
+    seen = SeenImages()
     root = "/data/CelebA_Spoof"
     for n in range(int(count)):
         source = f"Data/train/{n // 60}/live/{n:06d}.png"
@@ -150,7 +150,7 @@ def scanned(count: str) -> dict[str, float]:
                 licence="terms",
             )
         )
-        ledger.take(hashlib.sha256(source.encode()).hexdigest(), source, "live")
+        seen.take(hashlib.sha256(source.encode()).hexdigest(), source, "live")
     return {"images": len(samples), "seconds": 0.0}
 
 
@@ -254,7 +254,7 @@ def main() -> int:
         few = alone("pack", here / "few", here / "packed-few")
         ok &= figure("pack, peak memory", packing["peak"] / 1e9, "GB", baseline=few["peak"] / 1e9, bar=1.5)
         scan = alone("scan", CELEBA_SPOOF)
-        ok &= figure(f"samples and ledger of {CELEBA_SPOOF} images, peak memory", scan["peak"] / 1e9, "GB", bar=1.5)
+        ok &= figure(f"samples and hashes of {CELEBA_SPOOF} images, peak memory", scan["peak"] / 1e9, "GB", bar=1.5)
         for kind, bar in (("s3", 8.0), ("folder", None)):
             shards, loose = dvc_seconds(here, kind)
             called = f"DVC add + push to {kind}, packed against loose"

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from kfp import dsl, kubernetes
 
+from ifas.launch.pods import USER
+
 #: Secret with the object store's and the ledger's credentials, and ConfigMap with the settings; see infra/base.
 SECRET = "ifas-credentials"  # noqa: S105 - the name of a Secret, not its value
 CONFIG_MAP = "ifas-settings"
@@ -14,7 +16,6 @@ SECRET_KEYS = {
 }
 CONFIG_KEYS = {"AWS_ENDPOINT_URL": "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION": "AWS_DEFAULT_REGION"}
 GPU = "nvidia.com/gpu"
-USER = 10001
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from ifas.cli.run import Runner, SetOption, refuse, run_pipeline
 from ifas.core.errors import GateError, ImageRefused
 from ifas.core.files import check_writable, locked, read_json, write_json
 from ifas.core.home import home
+from ifas.core.records import LINEAGE_FILE, PREDICTIONS_FILE
 
 if TYPE_CHECKING:
     from ifas.core.config import RunConfig
@@ -39,7 +40,7 @@ def demo(
     publish_demo(settings, faces)
     folder = run_pipeline(settings, runner, runs)
     if not (folder / "bento").exists():
-        entries = read_json(folder / "lineage.json")["entries"]
+        entries = read_json(folder / LINEAGE_FILE)["entries"]
         refuse(entries)
         state = entries[-1]["summary"]
         raise GateError(f"no Bento was built: {state}", f"read {folder / 'report.html'}, then `ifas show CANDIDATE`")
@@ -124,7 +125,7 @@ def _test_pictures(folder: Path) -> list[dict[str, Any]]:
     if dataset is None or captions is None:
         raise GateError("the run left no dataset to ask about", f"look into {root}")
     manifest = read_manifest(captions, captioned=True).set_index("sample_id")
-    predictions = pd.read_parquet(folder / "predictions.parquet")
+    predictions = pd.read_parquet(folder / PREDICTIONS_FILE)
     targets = load_targets(folder)
     tested = predictions[(predictions["split"] == "test") & predictions["domain"].isin(targets)].sort_values(
         "sample_id"

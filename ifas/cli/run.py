@@ -11,6 +11,7 @@ import typer
 
 from ifas.core.errors import ConfigError, IfasError, ModelRefused
 from ifas.core.files import check_writable
+from ifas.core.records import LINEAGE_FILE
 
 if TYPE_CHECKING:
     from ifas.core.config import RunConfig
@@ -44,7 +45,7 @@ def run(
         _plan(settings, as_json)
         return
     folder = run_pipeline(settings, runner, runs, descriptor=2 if as_json else 1)
-    lineage = json.loads((folder / "lineage.json").read_text())
+    lineage = json.loads((folder / LINEAGE_FILE).read_text())
     if as_json:
         typer.echo(json.dumps({"run": str(folder), "steps": lineage["entries"]}, indent=2))
     else:

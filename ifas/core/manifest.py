@@ -73,14 +73,16 @@ CAPTION_COLUMNS: tuple[Column, ...] = (
     _c("label_audit", "string", "JSON list: evidence that contradicts the label", nullable=True),
 )
 
-#: Columns that looking at the pictures adds (`core.look`). No dataset folder holds them; older ones did, unused.
-LOOK_COLUMNS: tuple[Column, ...] = (_c("phash", "string", "64-bit perceptual hash, 16 hex digits"),)
+#: Columns that inspecting the pictures adds (`core.picture_inspection`). Only older dataset folders hold them, unused.
+INSPECTION_COLUMNS: tuple[Column, ...] = (_c("phash", "string", "64-bit perceptual hash, 16 hex digits"),)
 
 MANIFEST_FILE = "manifest.parquet"
 #: Beside a fetched dataset: the manifest of the revision before, where there is one.
 PREVIOUS_MANIFEST_FILE = "previous.parquet"
 SHARDS_DIR = "shards"
+#: What a dataset is, packed or in the `folder` layout; and that layout's list of samples.
 DATASET_FILE = "dataset.json"
+SAMPLES_FILE = "samples.jsonl"
 
 
 def check_columns(present: list[str], captioned: bool = False, where: str = MANIFEST_FILE) -> None:

@@ -9,6 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_json
 
+#: Of evaluation: figures, one row per judged picture, and the page for people.
+METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "predictions.parquet"
+REPORT_FILE = "report.html"
+#: In a run's folder and in a Bento: the lineage.
+LINEAGE_FILE = "lineage.json"
 #: Of validation for training: pictures that can't be decoded, one row each; and how often to draw a sample.
 UNREADABLE_FILE = "unreadable.parquet"
 WEIGHTS_FILE = "sampling_weights.parquet"

@@ -12,6 +12,7 @@ from ifas.core.errors import DataError
 from ifas.core.files import read_json
 from ifas.core.measures import MEASURES
 from ifas.core.records import Lineage, LineageEntry
+from ifas.model.processor import PROCESSOR_FILE
 from ifas.serving.settings import ServingSettings
 
 CARD_FILE = "MODEL_CARD.md"
@@ -167,7 +168,7 @@ def _front_matter(name: str, metrics: Mapping[str, Any], ingest: Mapping[str, An
 
 def _architecture(model: Path) -> list[tuple[str, str]]:
     """What the model directory says of the model's shape."""
-    config, processor = read_json(model / "config.json"), read_json(model / "processor_config.json")
+    config, processor = read_json(model / "config.json"), read_json(model / PROCESSOR_FILE)
     text = config.get("text_config") or {}
     rows = {
         "vision tower": config.get("vision_kind"),

@@ -16,6 +16,7 @@ from ifas.core.errors import DataError, GateError, MachineError, NotApproved
 from ifas.core.files import read_json, replacing, sha256_file, sha256_tree, write_json
 from ifas.core.imaging import ImageLimits
 from ifas.core.records import Lineage
+from ifas.model.processor import PROCESSOR_FILE
 from ifas.serving.card import CARD_FILE, render_card
 from ifas.serving.requirements import ROOTS, TOWER_PACKAGES, pinned
 from ifas.serving.settings import MODEL_DIR, SETTINGS_FILE, ServingSettings
@@ -111,7 +112,7 @@ def build_bento(
         model_version=digest[:12],
         model_sha256=digest,
         threshold=metrics["threshold"]["value"],
-        question=read_json(model / "processor_config.json")["question"],
+        question=read_json(model / PROCESSOR_FILE)["question"],
         limits=limits,
         traffic=traffic,
         publish_card=publish_card,

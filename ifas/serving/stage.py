@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ifas.core.errors import IfasError
 from ifas.core.files import write_json
-from ifas.core.records import Lineage
+from ifas.core.records import LINEAGE_FILE, Lineage
 from ifas.serving.card import CARD_FILE
 from ifas.serving.settings import ServingSettings
 
@@ -53,7 +53,7 @@ def stage(
         shutil.copytree(package / room, context / "ifas" / room, ignore=unwanted)
     settings.write(context)
     (context / CARD_FILE).write_text(card, encoding="utf-8")
-    write_json(context / "lineage.json", lineage.model_dump(mode="json"))
+    write_json(context / LINEAGE_FILE, lineage.model_dump(mode="json"))
     options = {
         "service": SERVICE,
         "name": name,

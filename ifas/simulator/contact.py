@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ifas.core.errors import ConfigError
 from ifas.core.files import replacing
-from ifas.simulator.dataset import SAMPLES_FILE
+from ifas.core.manifest import SAMPLES_FILE
 
 CELL = 256  # pixels
 STRIP = 18  # height of the line that names the species

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ifas.core.errors import DataError, unknown_key
 from ifas.core.files import read_json, replacing, sha256_file, sha256_json, write_json
+from ifas.core.manifest import DATASET_FILE, SAMPLES_FILE
 
 if TYPE_CHECKING:
     from ifas.simulator.cast import Cast
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 #: Raised whenever the same seed would give other pixels.
 RENDERER_VERSION = 2
 MADE_BY = "ifas.simulator"
-SAMPLES_FILE = "samples.jsonl"
-DATASET_FILE = "dataset.json"
 ABOUT_RENDERED = (
     "Synthetic people before a simulated camera: bona fide, print, replay and 3-D mask presentations. Rendered, no "
     "real person. For demonstration and tests; figures measured on it say nothing about real attacks."

@@ -10,7 +10,7 @@ from typing import Any
 from ifas.core.config import RunConfig
 from ifas.core.environment import prepare
 from ifas.core.files import read_json
-from ifas.core.records import StepResult
+from ifas.core.records import METRICS_FILE, REPORT_FILE, StepResult
 from ifas.steps.execute import execute
 
 
@@ -30,11 +30,11 @@ def run_component(
 
 def present(evaluation: str, metrics: Any, report: str) -> None:
     """Shows an evaluation in KFP's user interface: headline metrics and the report page."""
-    found = read_json(Path(evaluation) / "metrics.json")
+    found = read_json(Path(evaluation) / METRICS_FILE)
     for name in ("source_test", "target"):
         for metric in ("auc", "hter", "apcer_max", "bpcer"):
             value = found["slices"].get(name, {}).get(metric)
             value = value.get("value") if isinstance(value, dict) else value
             if value is not None:
                 metrics.log_metric(f"{name}_{metric}", float(value))
-    shutil.copyfile(Path(evaluation) / "report.html", report)
+    shutil.copyfile(Path(evaluation) / REPORT_FILE, report)

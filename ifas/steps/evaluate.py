@@ -8,7 +8,7 @@ from pathlib import Path
 from ifas.core.config import RunConfig
 from ifas.core.files import replacing, sha256_tree, write_json
 from ifas.core.manifest import read_manifest
-from ifas.core.records import StepResult
+from ifas.core.records import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, StepResult
 from ifas.steps.contract import Context
 
 
@@ -27,8 +27,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     metrics = evaluate(predicted.frame, config.protocol, config.evaluate)
     with replacing(outputs["evaluation"]) as beside:
         beside.mkdir(parents=True)
-        predicted.frame.to_parquet(beside / "predictions.parquet", index=False)
-        write_json(beside / "metrics.json", metrics)
+        predicted.frame.to_parquet(beside / PREDICTIONS_FILE, index=False)
+        write_json(beside / METRICS_FILE, metrics)
         render_report(
             metrics,
             predicted.frame,
@@ -38,6 +38,6 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             model_version=sha256_tree(inputs["model"])[:12],
             lineage_facts={entry.step: entry.facts for entry in context.lineage.entries},
             config=config.evaluate,
-            out=beside / "report.html",
+            out=beside / REPORT_FILE,
         )
     return StepResult(summary=metrics["summary"], facts={"metrics": metrics})

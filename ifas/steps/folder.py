@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ifas.core.errors import DataError
 from ifas.core.files import link_tree, read_json, write_json
-from ifas.core.records import Lineage
+from ifas.core.records import LINEAGE_FILE, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, Lineage
 from ifas.steps.contract import STEPS
 from ifas.steps.execute import FAILED, LINEAGE
 
@@ -40,14 +40,14 @@ def last_lineage(root: Path) -> Lineage | None:
 def gather(run: Path, root: Path) -> Lineage:
     """Lays out lineage.json, metrics.json, predictions.parquet, report.html and the Bento in the run's folder."""
     lineage = last_lineage(root) or Lineage(run_id=run.name)
-    write_json(run / "lineage.json", lineage.model_dump())
+    write_json(run / LINEAGE_FILE, lineage.model_dump())
     evaluation = output_of(root, "evaluate", "evaluation")
     if evaluation is not None:
-        for name in ("metrics.json", "predictions.parquet", "report.html"):
+        for name in (METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE):
             shutil.copyfile(evaluation / name, run / name)
     validation = output_of(root, "validate", "validation") or output_of(root, "validate", f"validation{FAILED}")
     if validation is not None:
-        shutil.copyfile(validation / "report.html", run / "validation.html")
+        shutil.copyfile(validation / REPORT_FILE, run / "validation.html")
     bento = output_of(root, "package", "bento")
     if bento is not None and not (run / "bento").exists():
         link_tree(bento, run / "bento")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ifas.core.config import RunConfig
 from ifas.core.files import read_json, sha256_file, sha256_tree, write_json
-from ifas.core.records import StepResult
+from ifas.core.records import METRICS_FILE, PREDICTIONS_FILE, StepResult
 from ifas.steps.contract import Context
 
 
@@ -23,7 +23,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     from ifas.promotion.ledger import Ledger
     from ifas.promotion.policy import load_policy
 
-    metrics = read_json(inputs["evaluation"] / "metrics.json")
+    metrics = read_json(inputs["evaluation"] / METRICS_FILE)
     policy = load_policy(config.gate.policy)
     ledger = Ledger(ledger_url(config))
     model = sha256_tree(inputs["model"])
@@ -39,8 +39,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         "dataset": sha256_tree(inputs["dataset"]),
         "captions": sha256_tree(inputs["captions"]),
         "model": model,
-        "metrics": sha256_file(inputs["evaluation"] / "metrics.json"),
-        "predictions": sha256_file(inputs["evaluation"] / "predictions.parquet"),
+        "metrics": sha256_file(inputs["evaluation"] / METRICS_FILE),
+        "predictions": sha256_file(inputs["evaluation"] / PREDICTIONS_FILE),
         "policy": policy.sha256,
         "champion": rival.id if rival else "",
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from ifas.core.config import RunConfig
 from ifas.core.files import read_json, sha256_json
-from ifas.core.records import StepResult
+from ifas.core.records import METRICS_FILE, StepResult
 from ifas.steps.approve import record_of
 from ifas.steps.code import files_in
 from ifas.steps.contract import Context
@@ -28,7 +28,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     record = build_bento(
         inputs["model"],
         record_of(inputs["approval"], "approval", ("candidate", "state")),
-        read_json(inputs["evaluation"] / "metrics.json"),
+        read_json(inputs["evaluation"] / METRICS_FILE),
         context.lineage,
         name=config.package.name,
         limits=config.package.limits,

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from ifas.core.errors import DataError
-from ifas.core.records import Lineage
+from ifas.core.records import LINEAGE_FILE, Lineage
 
 if TYPE_CHECKING:
     from ifas.data.registry import Published, Registry
-
-LINEAGE_FILE = "lineage.json"
 
 
 def release_batch(registry: Registry, dataset: str, batch: str, *, run: Path, by: str, reason: str) -> Published:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ifas.core.manifest import CAPTION_COLUMNS, COLUMNS, LOOK_COLUMNS
+from ifas.core.manifest import CAPTION_COLUMNS, COLUMNS, INSPECTION_COLUMNS
 from ifas.core.taxonomy import PAI_SPECIES, SPLITS, SPOOF_TYPES, keyword_forms, media_named
 from ifas.validation.section import ID_DIGITS, a_few
 
@@ -228,7 +228,7 @@ def column_table(rows: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     table: list[tuple[str, str | None, str | None, str | None]] = []
-    for column in COLUMNS + CAPTION_COLUMNS + LOOK_COLUMNS:
+    for column in COLUMNS + CAPTION_COLUMNS + INSPECTION_COLUMNS:
         if column.name not in rows:
             table.append((column.name, f"missing ({column.about})", None, None))
             continue

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ifas.core.config import VisionConfig
+from ifas.model.sources import WEIGHTS_FILE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +59,7 @@ def _tower(pictures: Iterable[npt.NDArray[np.uint8]], vision: VisionConfig) -> n
     from ifas.model.towers import new_tower
 
     tower = new_tower(vision.kind, {"image_size": vision.image_size})
-    tower.net.load_state_dict(load_file(Path(resolve(vision.source)) / "model.safetensors"), strict=False)
+    tower.net.load_state_dict(load_file(Path(resolve(vision.source)) / WEIGHTS_FILE), strict=False)
     tower.eval()
     side = (vision.image_size, vision.image_size)
     out = []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ifas.core.config import ValidateConfig
 from ifas.core.files import replacing, write_json
 from ifas.core.manifest import ImageSource
+from ifas.core.records import REPORT_FILE
 from ifas.core.taxonomy import SPLITS, SPOOF_TYPES
 from ifas.validation.findings import Finding, ValidationReport
 from ifas.validation.pictures import Picture, thumbnails
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 TEMPLATE = "report.html.jinja"
 RESULTS_FILE = "results.json"
-REPORT_FILE = "report.html"
 #: Images of a failed rule that are shown.
 PICTURED = 4
 

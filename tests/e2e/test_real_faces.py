@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import SHARED
 
-SUBJECTS = 24
+SUBJECTS = 12
 
 
 @pytest.mark.slow
@@ -26,7 +26,7 @@ def test_chain_on_real_portraits(tmp_path, capsys):
     command = [str(Path(sys.executable).with_name("ifas")), "demo", "--faces", str(faces)]
     for picture in pictures:
         command += ["--ask", str(picture)]
-    for override in ("train.steps=70", "gate.policy=builtin:permissive", "evaluate.explain=gallery"):
+    for override in ("train.steps=30", "gate.policy=builtin:permissive", "evaluate.explain=gallery"):
         command += ["--set", override]
     env = {**os.environ, "IFAS_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
     env.pop("OMP_NUM_THREADS", None)

@@ -18,11 +18,11 @@ from ifas.core.imaging import ImageLimits
 from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, SHARDS_DIR
 from ifas.core.progress import Progress
 from ifas.data.dataset import FORMAT, check_name, check_replaceable, class_counts
-from ifas.data.pack.crew import Crew
+from ifas.data.pack.duplicates import Duplicate, SeenImages
 from ifas.data.pack.journal import journal_beside, missing
-from ifas.data.pack.ledger import Duplicate, Ledger
 from ifas.data.pack.piece import Finished, Options, finished, piece_folder
 from ifas.data.pack.plan import in_order, plan
+from ifas.data.pack.pool import PackingPool
 from ifas.data.readers import Refusal, Scan, reader
 from ifas.data.tables import ShardFile, ShardWriter, shard_name, write_manifest
 from ifas.data.video.audit import selection_audit
@@ -114,8 +114,8 @@ def pack(
     check_name(name)
     chosen = FramePlan.parse(frames)
     _check_out(root, out)
-    with Crew(workers or len(os.sched_getaffinity(0))) as crew:
-        crew.expect(root, shard_bytes)
+    with PackingPool(workers or len(os.sched_getaffinity(0))) as pool:
+        pool.expect(root, shard_bytes)
         scan = reader(layout).scan(root)
         options = Options(
             name=name,
@@ -127,11 +127,11 @@ def pack(
         _check_licences(root, scan, options)
         with _told(out), journal_beside(out) as journal:
             how = [layout, name, options.licence, options.limits.model_dump(), shard_bytes, frames, FORMAT]
-            parts, resumed = _parts(scan, journal, sha256_json(how), crew, options)
-            ledger = Ledger()
-            later = [ledger.take_piece(part) for part in parts]
-            refused = sorted([*scan.refused, *(one for part in parts for one in part.refused), *ledger.contradictions])
-            if len(ledger.first) == len(ledger.contradicting):
+            parts, resumed = _parts(scan, journal, sha256_json(how), pool, options)
+            seen = SeenImages()
+            later = [seen.take_piece(part) for part in parts]
+            refused = sorted([*scan.refused, *(one for part in parts for one in part.refused), *seen.contradictions])
+            if len(seen.first) == len(seen.contradicting):
                 first = f"; first: {refused[0].source}: {refused[0].reason}" if refused else ""
                 raise DataError(
                     f"{root}: all {len(refused)} images were refused{first}", "check the dataset and its labels"
@@ -139,8 +139,8 @@ def pack(
             with replacing(out) as beside:
                 beside.mkdir()
                 counted = _Counts()
-                shards = _assemble(parts, later, {key.hex() for key in ledger.contradicting}, beside, counted)
-                index = _index(name, layout, scan, counted, shards, refused, ledger.duplicates, beside)
+                shards = _assemble(parts, later, {key.hex() for key in seen.contradicting}, beside, counted)
+                index = _index(name, layout, scan, counted, shards, refused, seen.duplicates, beside)
                 index["selection_audit"] = selection_audit(refused, counted.selected)
                 write_json(beside / DATASET_FILE, index)
     return PackReport(
@@ -152,7 +152,7 @@ def pack(
         shards=len(shards),
         bytes=sum(s.bytes for s in shards),
         refused=tuple(refused),
-        duplicates=tuple(ledger.duplicates),
+        duplicates=tuple(seen.duplicates),
         unrecognised=len(scan.unrecognised),
         resumed=resumed,
     )
@@ -175,14 +175,14 @@ def _check_licences(root: Path, scan: Scan, options: Options) -> None:
         )
 
 
-def _parts(scan: Scan, journal: Path, how: str, crew: Crew, options: Options) -> tuple[list[Finished], int]:
+def _parts(scan: Scan, journal: Path, how: str, pool: PackingPool, options: Options) -> tuple[list[Finished], int]:
     """All pieces, packed, and the number of samples that an earlier run had dealt with."""
     samples = in_order(scan.samples)
     pieces, listing = plan(samples, options.shard_bytes)
     left = missing(journal, {"samples": len(samples), "listing": listing, "options": how}, pieces)
     resumed = len(samples) - sum(len(piece.samples) for piece in left)
     progress = Progress("ingest", total=len(samples), done=resumed)
-    crew.pack(left, journal, options, progress.advance)
+    pool.pack(left, journal, options, progress.advance)
     return [finished(piece_folder(journal, piece)) for piece in pieces], resumed
 
 

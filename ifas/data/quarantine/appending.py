@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ifas.core.files import sha256_file, write_json
-from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, SHARDS_DIR
+from ifas.core.manifest import DATASET_FILE, MANIFEST_FILE, SAMPLES_FILE, SHARDS_DIR
 from ifas.data.dataset import class_counts, read_index
 from ifas.data.pack import PackReport, pack
-from ifas.data.readers.folder import SAMPLES_JSONL
 from ifas.data.tables import manifest_schema, shard_name, write_manifest
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def packed(samples: Sequence[RawSample], here: Path, licence: str) -> tuple[Pack
                 "attack": sample.attack,
             }
         )
-    (staged / SAMPLES_JSONL).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    (staged / SAMPLES_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return pack("folder", staged, here / "batch", name="batch", licence=licence), called
 
 

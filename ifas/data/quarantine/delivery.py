@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_file
+from ifas.core.manifest import SAMPLES_FILE
 from ifas.core.taxonomy import spoof_type_of
-from ifas.data.readers.folder import SAMPLES_JSONL
 from ifas.data.readers.sample import IMAGE_SUFFIXES, RawSample, Refusal, split_of
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def check_delivery(
     for source in files:
         row = rows.get(source)
         if row is None:
-            offending.append(Refusal(source, f"not labelled: {SAMPLES_JSONL} does not list it"))
+            offending.append(Refusal(source, f"not labelled: {SAMPLES_FILE} does not list it"))
             continue
         problem = _problem(row, species, domain)
         if not (root / source).is_file():
@@ -114,7 +114,7 @@ def check_delivery(
         else:
             samples.append(_sample(root, source, row, name, species, domain, licence))
     offending += [
-        Refusal(source, f"listed in {SAMPLES_JSONL} but not there") for source in sorted(set(rows) - set(files))
+        Refusal(source, f"listed in {SAMPLES_FILE} but not there") for source in sorted(set(rows) - set(files))
     ]
     if offending:
         raise BatchRefused(root, offending, "correct or remove these rows, then add the batch again; nothing was added")
@@ -160,7 +160,7 @@ def _images(root: Path) -> Iterable[str]:
 
 def _rows(root: Path, files: list[str]) -> dict[str, dict[str, Any]]:
     """What is said of each image: by samples.jsonl where it is there, else by its folder."""
-    listing = root / SAMPLES_JSONL
+    listing = root / SAMPLES_FILE
     if not listing.is_file():
         return {f: {"subject_id": PurePosixPath(f).parts[0]} if len(PurePosixPath(f).parts) == 2 else {} for f in files}
     rows: dict[str, dict[str, Any]] = {}

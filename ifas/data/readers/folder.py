@@ -17,12 +17,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ifas.core.errors import DataError
+from ifas.core.manifest import DATASET_FILE, SAMPLES_FILE
 from ifas.core.taxonomy import PAI_SPECIES, SPLITS, spoof_type_of
 from ifas.data.readers.sample import IMAGE_SUFFIXES, RawSample, Refusal, Scan, split_of
 from ifas.data.readers.tree import NOT_TEXT, below, is_text, printable
-
-DATASET_JSON = "dataset.json"
-SAMPLES_JSONL = "samples.jsonl"
 
 _EXPECTED = "expected <domain>/<live|spoof type|PAI species>/<subject>/<image>"
 _TEXTS = ("path", "domain", "subject_id", "media_id", "split", "pai_species")
@@ -47,7 +45,7 @@ class Folder:
         files = list(_files(root))
         samples: list[RawSample] = []
         refused: list[Refusal] = []
-        if (root / SAMPLES_JSONL).is_file():
+        if (root / SAMPLES_FILE).is_file():
             for found in _listed(root, licence, synthetic):
                 (samples if isinstance(found, RawSample) else refused).append(found)  # type: ignore[arg-type]
         else:
@@ -70,7 +68,7 @@ class Folder:
 
 
 def _about(root: Path) -> dict[str, Any]:
-    file = root / DATASET_JSON
+    file = root / DATASET_FILE
     if not file.is_file():
         return {}
     try:
@@ -89,7 +87,7 @@ def _files(root: Path) -> Iterator[str]:
         above = below(root, folder)
         for name in sorted(n for n in names if not n.startswith(".")):
             source = above + name
-            if source not in (DATASET_JSON, SAMPLES_JSONL):
+            if source not in (DATASET_FILE, SAMPLES_FILE):
                 yield source
 
 
@@ -119,14 +117,14 @@ def _from_path(root: Path, source: str, licence: str, synthetic: bool) -> RawSam
 
 def _listed(root: Path, licence: str, synthetic: bool) -> Iterator[RawSample | Refusal]:
     seen: set[str] = set()
-    with (root / SAMPLES_JSONL).open("rb") as lines:
+    with (root / SAMPLES_FILE).open("rb") as lines:
         for number, raw in enumerate(lines, start=1):
             try:
                 line = raw.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise DataError(f"{root / SAMPLES_JSONL}, line {number} is not UTF-8: {error.reason}") from error
+                raise DataError(f"{root / SAMPLES_FILE}, line {number} is not UTF-8: {error.reason}") from error
             if line.strip():
-                where = f"{root / SAMPLES_JSONL}, line {number}"
+                where = f"{root / SAMPLES_FILE}, line {number}"
                 row = _checked(line, where)
                 if row["path"] in seen:
                     raise DataError(f"{where}: path {row['path']!r} is listed twice", "keep one of the lines")

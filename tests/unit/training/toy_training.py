@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,12 @@ def listening() -> list[tuple[str, str]]:
     import psutil
 
     raylet = next(parent for parent in psutil.Process().parents() if parent.name() == "raylet")
-    return [
-        (process.name(), connection.laddr.ip)
-        for process in raylet.parent().children(recursive=True)  # type: ignore[union-attr]
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
+    found = []
+    for process in raylet.parent().children(recursive=True):  # type: ignore[union-attr]
+        with suppress(psutil.NoSuchProcess):  # spare workers come and go
+            sockets = process.net_connections("inet")
+            found += [(process.name(), one.laddr.ip) for one in sockets if one.status == psutil.CONN_LISTEN]
+    return found
 
 
 def manifest(n: int = 18) -> pd.DataFrame:

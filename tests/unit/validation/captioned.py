@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from ifas.core.manifest import CAPTION_COLUMNS, COLUMNS, LOOK_COLUMNS
+from ifas.core.manifest import CAPTION_COLUMNS, COLUMNS, INSPECTION_COLUMNS
 
 SPECIES = {"live": "live", "print": "print.a4", "replay": "replay.phone"}
 CAPTIONS = {
@@ -64,5 +64,5 @@ def manifest(seed: int = 0) -> pd.DataFrame:
                             "label_audit": None,
                         }
                     )
-    frame = pd.DataFrame(rows)[[column.name for column in COLUMNS + CAPTION_COLUMNS + LOOK_COLUMNS]]
+    frame = pd.DataFrame(rows)[[column.name for column in COLUMNS + CAPTION_COLUMNS + INSPECTION_COLUMNS]]
     return frame.astype({"width": "int32", "height": "int32", "row": "int32"})

@@ -17,7 +17,7 @@ class Duplicate(NamedTuple):
 
 
 @dataclass
-class Ledger:
+class SeenImages:
     """Bytes seen so far, over all pieces: hashes and sources, no images and no rows."""
 
     first: dict[bytes, tuple[str, str]] = field(default_factory=dict)

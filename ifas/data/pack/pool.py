@@ -27,14 +27,14 @@ ENOUGH = 2
 SLOTS = 4096
 
 
-class Crew:
+class PackingPool:
     """Up to `workers` processes, started where there is work for them. They end when this one does, however it does."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._pool: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> PackingPool:
         return self
 
     def __exit__(
