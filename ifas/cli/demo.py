@@ -26,7 +26,7 @@ def demo(
     faces: Annotated[Path | None, typer.Option(help="Real portraits to stage instead of synthetic people.")] = None,
     runs: Annotated[Path, typer.Option()] = Path("runs"),
     runner: Annotated[Runner, typer.Option()] = Runner.kfp,
-    ask: Annotated[list[Path] | None, typer.Option(help="More pictures to show the served model.")] = None,
+    ask: Annotated[list[Path] | None, typer.Option(help="More images to send to the served model.")] = None,
 ) -> None:
     """Make demo data, run `retrain`, serve the Bento and ask it about a bona fide and an attack picture."""
     from ifas.core.config import load
@@ -51,7 +51,7 @@ def demo(
 
 
 def _check(config: RunConfig, faces: Path | None, runs: Path, ask: list[Path]) -> None:
-    """What would else be found out after minutes of rendering and training."""
+    """Checks that would otherwise fail after minutes of rendering and training."""
     from ifas.simulator import check_faces
     from ifas.steps import preflight
 

@@ -1,7 +1,7 @@
-"""What a text claims to see, and what is known of the picture: the label, and what visual specialists measured.
+"""What a text claims about an image, and what is known about the image: its label and the specialists' measurements.
 
-Knowledge has three values. A fact is True or False only where label and evidence decide it; else it is None, and
-nothing may be asked or taught about it.
+A fact is True or False only if label and evidence decide it. Otherwise it is None (unknown), and the model must not be
+asked or taught about it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from ifas.core.taxonomy import media_named
 
-#: Key of a manifest's `evidence` under which the specialists' confidences stand.
+#: Key of the specialists' confidences in a manifest's `evidence`.
 SPECIALISTS = "specialists"
 #: Confidence from which a specialist supports its clause (as captioning says it), and below which it does not at all.
 SUPPORTED_FROM, UNSUPPORTED_BELOW = 0.5, 0.2

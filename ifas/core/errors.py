@@ -21,7 +21,7 @@ class IfasError(Exception):
 
     Args:
         what: one sentence naming the thing that is wrong and where it is.
-        fix: one sentence, imperative, that tells how to go on.
+        fix: one imperative sentence: how to go on.
     """
 
     exit_code = 1
@@ -52,7 +52,7 @@ class RegistryError(DataError):
 
 
 class DamagedFile(DataError, ValueError):
-    """A file whose text is not what ifas writes there, such as JSON that was cut."""
+    """A file that does not hold what ifas writes there, such as truncated JSON."""
 
 
 class CorruptShardError(DataError):
@@ -62,7 +62,7 @@ class CorruptShardError(DataError):
 class ImageRefused(DataError):
     """One image that is not decoded: truncated, too large, or of a format that is not accepted.
 
-    `reason` names the kind of refusal for programs; it stays the same when the words change.
+    `reason` is a stable name of the kind of refusal, for programs; the words of the message may change.
     """
 
     reason = "unreadable"

@@ -73,7 +73,7 @@ CAPTION_COLUMNS: tuple[Column, ...] = (
     _c("label_audit", "string", "JSON list: evidence that contradicts the label", nullable=True),
 )
 
-#: Columns that looking at the pictures adds (`core.look`). No dataset folder holds them; older ones did, unused.
+#: Columns that inspecting the images adds (`core.picture_inspection`). A dataset folder does not hold them.
 LOOK_COLUMNS: tuple[Column, ...] = (_c("phash", "string", "64-bit perceptual hash, 16 hex digits"),)
 
 MANIFEST_FILE = "manifest.parquet"
@@ -105,7 +105,7 @@ def read_manifest(
 
     Args:
         domains, splits: only these rows; row groups of other domains are not read. Empty: all.
-        incomplete: a missing column is the caller's to report.
+        incomplete: accept a manifest with missing columns; the caller reports them.
 
     Raises:
         DataError: no such file, not Parquet, text that is not UTF-8, or a column is missing.
@@ -118,7 +118,7 @@ def read_manifest(
     try:
         wanted = [(column, "in", list(values)) for column, values in (("domain", domains), ("split", splits)) if values]
         table = pq.read_table(file, filters=wanted or None)
-        # Without this, damaged text is an error only where someone looks at it.
+        # Without this, damaged text raises an error only when it is read.
         table.validate(full=True)
         frame: pd.DataFrame = table.to_pandas()
     except (OSError, ValueError) as error:
@@ -129,7 +129,7 @@ def read_manifest(
 
 
 class ImageSource(Protocol):
-    """Where the encoded bytes of a sample come from. Picklable, so that workers can take it along."""
+    """Where the encoded bytes of a sample come from. Picklable, so that it can be sent to workers."""
 
     def read(self, shard: str, row: int) -> bytes:
         """Encoded image bytes at a row of a shard. Raises CorruptShardError or DataError."""

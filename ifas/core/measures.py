@@ -31,7 +31,7 @@ MEASURES: dict[str, Measure] = {
     "eer": Measure(
         title="EER",
         better="lower",
-        about="error rate at the threshold of this very data where both kinds of error are equally frequent",
+        about="error rate at the threshold, chosen on the same data, where both kinds of error are equally frequent",
     ),
     "hter": Measure(
         title="HTER at the frozen threshold",

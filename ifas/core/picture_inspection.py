@@ -36,7 +36,7 @@ def inspect_pictures(
     Threads, since decoding releases the interpreter lock.
 
     Raises:
-        CorruptShardError: not one bad picture: the shard that it lies in is damaged.
+        CorruptShardError: a whole shard is damaged, not just one image in it.
     """
     pending: deque[Future[Inspection]] = deque()
     with ThreadPoolExecutor(max_workers=workers) as pool:
@@ -56,7 +56,7 @@ def inspect_rows(rows: pd.DataFrame, images: ImageSource, *, workers: int = 2, s
 
     Args:
         rows: columns sample_id, shard, row.
-        step: whose progress this is; empty: none is shown.
+        step: name under which progress is shown; empty: no progress.
 
     Raises:
         CorruptShardError: as `inspect_pictures`.

@@ -1,4 +1,4 @@
-"""From the bytes of a picture to an answer: the part of the service that knows nothing of HTTP."""
+"""From the bytes of an image to an answer: the part of the service that does not depend on HTTP."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class JudgedLike(Protocol):
 
 
 class Judging(Protocol):
-    """What is needed of a model; `ifas.model.judge.Judge` is one."""
+    """The interface of a model that the verifier needs, such as `ifas.model.judge.Judge`."""
 
     def judge(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float64]:
         """Probability of bona fide per picture."""

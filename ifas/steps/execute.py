@@ -46,7 +46,7 @@ def execute(
     lineage last. When it fails, or is killed while it works, what was at their paths before is untouched. A kill
     between two of them leaves a new output without its lineage; the step run again adds it.
 
-    Another process that runs the same step with the same key is waited for, and its result is taken.
+    If another process runs the same step with the same key, this call waits for it and takes its result.
 
     Args:
         inputs: path of every input the step names, and `lineage` of the step before (none for the first).
@@ -64,7 +64,7 @@ def execute(
             require_ours(path)
         key = cache.key_of(step, config, inputs)
         with cache.alone(key):
-            # Left last in, first out: the lineage takes its place after the outputs.
+            # Contexts end in reverse order: the lineage is put in place after the outputs.
             with ExitStack() as places:
                 beside_lineage = places.enter_context(producing(target))
                 beside = {output: places.enter_context(producing(path)) for output, path in outputs.items()}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What a rank puts through the model at once, B samples.
+    """The B samples that a rank passes through the model at once.
 
     Attributes:
         inputs: of `IfasModel.forward`: pixel_values (uint8 until they are on the device), input_ids, parts.
@@ -43,11 +43,10 @@ class Batches:
     """Micro-batches of one rank.
 
     Args:
-        job, processor: see there.
-        rank, world_size: whose share, of how many.
+        rank, world_size: this rank, and the number of ranks.
 
     Attributes:
-        seconds: spent on making batches so far, by one thread that does nothing else.
+        seconds: spent on making batches so far, in the thread that makes them.
         waited: seconds that the model waited for a batch.
     """
 

@@ -1,4 +1,4 @@
-"""What rank 0 leaves of a run for people: its starts, the loss curve, an MLflow server's copy, the progress bar."""
+"""What rank 0 records of a run for people: its starts, the loss curve (also to MLflow), the progress bar."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ifas.training.tracking import sink
 
 
 class RunLog:
-    """Of one start, on rank 0.
+    """The records of one start, on rank 0.
 
     Args:
         job: of the training.
@@ -41,7 +41,7 @@ class RunLog:
         self._progress.advance(**losses.shown, eta=round(left, 1))
 
     def put(self) -> None:
-        """Puts the records up beside the run's checkpoints, where there is a store."""
+        """Uploads the records beside the run's checkpoints, if they are in a store."""
         self._starts.put()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Pictures that can't be decoded: listed, left out of training, and blocking only when there are too many of them."""
+"""Images that can't be decoded: listed, left out of training, and blocking only if there are too many."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def with_hashes(rows: pd.DataFrame, looked: pd.DataFrame) -> pd.DataFrame:
 
 
 def section(listed: pd.DataFrame, images: int, most: float) -> Section:
-    """The report of these pictures, of a dataset of so many images; `most` is the share from which they block."""
+    """The report of these images. Args: `images`: size of the dataset; `most`: share above which they block."""
     share = len(listed) / images if images else 0.0
     count = f"{len(listed)} of {images} pictures can't be decoded"
     columns = listed[["source", "reason", "domain", "split"]].to_numpy()

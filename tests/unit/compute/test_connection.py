@@ -83,11 +83,17 @@ def test_a_folder_that_others_can_enter_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     folder = tmp_path / f"ifas-ray-{os.getuid()}"
     folder.mkdir(mode=0o755)
-    with pytest.raises(ConfigError, match="not a folder of yours alone"), connected(local=True, cpus=1, object_store=1):
+    with (
+        pytest.raises(ConfigError, match="not a folder that only you can enter"),
+        connected(local=True, cpus=1, object_store=1),
+    ):
         pass
     folder.rmdir()
     folder.symlink_to(tmp_path)
-    with pytest.raises(ConfigError, match="not a folder of yours alone"), connected(local=True, cpus=1, object_store=1):
+    with (
+        pytest.raises(ConfigError, match="not a folder that only you can enter"),
+        connected(local=True, cpus=1, object_store=1),
+    ):
         pass
 
 
