@@ -248,7 +248,7 @@ def _hash(job: Mapping[str, Any]) -> str:
 
 
 def _failed(status: Mapping[str, Any]) -> bool:
-    # `jobStatus` FAILED with deployment status Retrying is no end: the operator makes a new cluster.
+    # `jobStatus` FAILED with deployment status Retrying is not final: the operator makes a new cluster.
     ended = status.get("jobDeploymentStatus") in ENDED
     return ended and status.get("jobStatus") != "SUCCEEDED"
 

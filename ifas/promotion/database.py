@@ -113,7 +113,7 @@ def _parsed(url: str) -> tuple[URL, str]:
     except (ArgumentError, ValueError):
         # Without the URL itself: it may hold a password.
         raise ConfigError("gate.ledger (or IFAS_LEDGER) is not a database URL", "e.g. sqlite:///ledger.db") from None
-    # `postgres` is what many services still print.
+    # Many services still print `postgres`.
     backend = {"postgres": "postgresql"}.get(backend, backend)
     if backend not in BACKENDS:
         raise ConfigError(f"a ledger can't be kept in {backend!r}", f"use one of: {', '.join(BACKENDS)}")

@@ -30,7 +30,7 @@ class Picture:
 
 
 def thumbnails(ids: Sequence[str], manifest: pd.DataFrame, images: ImageSource) -> dict[str, Picture]:
-    """Thumbnails by sample id, in the given order, until BUDGET bytes are used; without unreadable or missing images."""
+    """Thumbnails by sample id, in the given order, until BUDGET bytes are used. Skips unreadable or missing images."""
     if not {"sample_id", "shard", "row"} <= set(manifest.columns):
         return {}
     wanted = manifest[manifest["sample_id"].isin(set(ids))].drop_duplicates("sample_id").set_index("sample_id")
