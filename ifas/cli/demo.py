@@ -28,7 +28,7 @@ def demo(
     runner: Annotated[Runner, typer.Option()] = Runner.kfp,
     ask: Annotated[list[Path] | None, typer.Option(help="More images to send to the served model.")] = None,
 ) -> None:
-    """Make demo data, run `retrain`, serve the Bento and ask it about a bona fide and an attack picture."""
+    """Make demo data, run `retrain`, serve the Bento and ask it about a bona fide and an attack image."""
     from ifas.core.config import load
     from ifas.core.environment import prepare
 

@@ -20,7 +20,7 @@ MAX_PROFILE_BYTES = 4 * 2**20
 SAME = 2
 
 _SPACES = {"L": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}
-#: Input, display, output and colour space profiles; the other classes do not describe a picture.
+#: Input, display, output and colour space profiles; the other classes do not describe an image.
 _CLASSES = (b"scnr", b"mntr", b"prtr", b"spac")
 
 

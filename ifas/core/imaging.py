@@ -315,7 +315,7 @@ def _open(data: bytes | memoryview, formats: tuple[str, ...]) -> Image.Image:
     if "JPEG" in formats and data[:3] == b"\xff\xd8\xff":
         from PIL.JpegImagePlugin import JpegImageFile
 
-        # `Image.open` would follow the list of further pictures (MPF) that phones write, and fail where it is broken.
+        # `Image.open` would follow the list of further images (MPF) that phones write, and fail where it is broken.
         return JpegImageFile(io.BytesIO(data))
     return Image.open(io.BytesIO(data), formats=formats)
 

@@ -1,6 +1,6 @@
-"""Inspects every picture of a dataset once: its perceptual hash, or why it can't be decoded.
+"""Inspects every image of a dataset once: its perceptual hash, or why it can't be decoded.
 
-Packing reads headers only, so damage inside a file is found here. One bad picture is a finding, never an error.
+Packing reads headers only, so damage inside a file is found here. One bad image is a finding, never an error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Inspection(NamedTuple):
-    """What one picture gave: its perceptual hash (see `core.phash`), or null and a reason."""
+    """What one image gave: its perceptual hash (see `core.phash`), or null and a reason."""
 
     phash: str | None
     reason: str | None = None
@@ -52,7 +52,7 @@ def inspect_pictures(
 
 
 def inspect_rows(rows: pd.DataFrame, images: ImageSource, *, workers: int = 2, step: str = "") -> pd.DataFrame:
-    """Inspects the pictures of a manifest: columns sample_id, phash and reason, one row each, in the same order.
+    """Inspects the images of a manifest: columns sample_id, phash and reason, one row each, in the same order.
 
     Args:
         rows: columns sample_id, shard, row.

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ifas.promotion.policy import Limit, Policy, Rule
 
-#: Rounding of decimal limits; far below one picture in a million.
+#: Rounding of decimal limits; far below one image in a million.
 TOLERANCE = 1e-9
 
 Metrics = Mapping[str, Any]

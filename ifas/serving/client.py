@@ -84,7 +84,7 @@ def ask(url: str, image: Path | bytes, *, explain: bool = True, timeout: float =
 
     Args:
         url: where it is served, without a path.
-        image: encoded picture, or the file that holds it.
+        image: encoded image, or the file that holds it.
         timeout: seconds for the answer. A busy service is asked again after the time that it names, within this limit.
 
     Raises:

@@ -93,7 +93,7 @@ def build_bento(
         metrics: `metrics.json` of the evaluation.
         lineage: of the run, up to the evaluation at least.
         name: of the Bento.
-        limits: of the pictures that the service accepts.
+        limits: of the images that the service accepts.
         traffic: what the service takes in at once, and how long it waits for a client.
         publish_card: the service shows the model card to every client.
         out: folder to make.

@@ -20,7 +20,7 @@ log = logging.getLogger("bentoml.ifas")
 _YES, _NO = ("true", "1", "yes"), ("false", "0", "no")
 #: Bytes that are read and dropped before a refused client is disconnected: otherwise it sees a reset, not the answer.
 _DRAIN_BYTES, _DRAIN_SECONDS = 32 * 2**20, 5.0
-#: A slot is free again once one more picture is judged.
+#: A slot is free again once one more image is judged.
 RETRY_AFTER_S = 1
 WAIT = "wait as long as Retry-After says, then try again"
 

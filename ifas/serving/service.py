@@ -46,7 +46,7 @@ os.environ["FORWARDED_ALLOW_IPS"] = ""
     logging={"access": {"enabled": False}},
 )
 class AntiSpoofing:
-    """Is this photo of a real person? Verdict, score and explanation for one picture."""
+    """Is this photo of a real person? Verdict, score and explanation for one image."""
 
     def __init__(self) -> None:
         # Before the first request: /readyz does not answer until the model is loaded and has the hash in serving.json.
@@ -54,7 +54,7 @@ class AntiSpoofing:
 
     @bentoml.api(route=VERIFY)
     def verify(self, image: Path, explain: bool = True) -> Answer:
-        """Judges a picture (JPEG, PNG or WebP)."""
+        """Judges an image (JPEG, PNG or WebP)."""
         try:
             return self.verifier.verify(image.read_bytes(), explain=explain)
         except ImageRefused as error:

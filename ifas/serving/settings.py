@@ -18,7 +18,7 @@ MODEL_DIR = "model"
 TIMEOUT_S = 60
 #: Further seconds in which the client may read the answer.
 READ_SECONDS = 10
-#: Room for the multipart frame around the picture.
+#: Room for the multipart frame around the image.
 FRAME_BYTES = 64 * 1024
 
 

@@ -1,6 +1,6 @@
 """Checks before training: a run that can't succeed is refused in seconds, not after hours.
 
-Reads the policy, the registry's manifest of the revision (no pictures) and the ledger; makes nothing, uses no GPU.
+Reads the policy, the registry's manifest of the revision (no images) and the ledger; makes nothing, uses no GPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""validate: captioned manifest and pictures -> pass or fail per rule, audits, sampling weights, a readable report."""
+"""validate: captioned manifest and images -> pass or fail per rule, audits, sampling weights, a readable report."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Augmentation:
         return x, y, x + max(1, round(self.side * width)), y + max(1, round(self.side * height))
 
     def recolour(self, picture: Pixels) -> Pixels:
-        """Mirrors and changes the colours of an already cropped and resized picture (H, W, 3)."""
+        """Mirrors and changes the colours of an already cropped and resized image (H, W, 3)."""
         if self.mirror:
             picture = picture[:, ::-1]
         values = picture.astype(np.float32)

@@ -78,7 +78,7 @@ class Batches:
         """The micro-batches of each step; the next step's are made in a thread while this step's are used.
 
         Raises:
-            DataError: a picture can't be read or decoded.
+            DataError: an image can't be read or decoded.
         """
         with ThreadPoolExecutor(1) as maker, ThreadPoolExecutor(self.job.train.loaders) as decoders:
             ahead = maker.submit(self._timed, start, decoders)
@@ -97,7 +97,7 @@ class Batches:
         return made
 
     def micro(self, step: int, micro: int, decoders: Executor | None = None) -> MicroBatch:
-        """A rank's `micro`-th micro-batch of a step; pictures are decoded by `decoders` where there are any."""
+        """A rank's `micro`-th micro-batch of a step; images are decoded by `decoders` where there are any."""
         share = slice(*self._share(micro))
         positions, indices = self.draws.step(step)
         pictures = (decoders.map if decoders else map)(self._picture, positions[share], indices[share])

@@ -64,7 +64,7 @@ def train(
         base: model directory to go on from; None begins with the model's sources.
 
     Raises:
-        DataError: no rows, a class or a caption is missing, a picture can't be read, or the store of checkpoints fails.
+        DataError: no rows, a class or a caption is missing, an image can't be read, or the store of checkpoints fails.
         ConfigError: the model's sources are not there.
         TrainingError: no disk space, no memory, workers failed too often, or the loss is not finite.
     """

@@ -57,7 +57,7 @@ def run(
 
     Raises:
         TrainingError: no disk space, no memory, or the loss is no longer finite.
-        DataError: a picture can't be read, or the store of checkpoints can't be reached.
+        DataError: an image can't be read, or the store of checkpoints can't be reached.
         ConfigError: the model can't be built.
     """
     clock = clock or StartupTimer()

@@ -42,7 +42,7 @@ def audit_columns(
 def audit_pictures(
     rows: pd.DataFrame, source_domains: Sequence[str], images: ImageSource, vision: VisionConfig
 ) -> tuple[list[Section], pd.DataFrame]:
-    """Domain leakage and triggers of released training pictures, and a weight per row: sample_id, weight.
+    """Domain leakage and triggers of released training images, and a weight per row: sample_id, weight.
 
     At most MOST_PICTURES images are opened, taken evenly from the rows in order. The weight of a row that was not
     opened depends only on the number of images of its domain. An image that can't be read is left out.

@@ -138,7 +138,7 @@ def with_media(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def live_caption(rows: pd.DataFrame) -> pd.Series:
-    """Captions of bona fide pictures that name an attack medium."""
+    """Captions of bona fide images that name an attack medium."""
     rows = rows if MEDIA in rows else with_media(rows)
     bad = (rows["label"] == "live") & (rows[MEDIA] > 0)
     return problems(

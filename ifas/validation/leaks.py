@@ -42,7 +42,7 @@ def in_several_splits(rows: pd.DataFrame, column: str) -> pd.Series:
 
 
 def near_duplicates(rows: pd.DataFrame, max_hamming: int) -> pd.Series:
-    """Problem text of each row whose picture has a near-duplicate in another split, else null.
+    """Problem text of each row whose image has a near-duplicate in another split, else null.
 
     Rows whose `phash` is not 16 hex digits are left out; another rule reports them.
     """

@@ -15,7 +15,7 @@ from ifas.core.manifest import ImageSource
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Longer side in pixels, and bytes of all pictures of a page.
+#: Longer side in pixels, and bytes of all images of a page.
 SIDE = 160
 BUDGET = 2_000_000
 

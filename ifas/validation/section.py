@@ -1,4 +1,4 @@
-"""What one audit found, in the form that the report shows: a table, notes, and pictures."""
+"""What one audit found, in the form that the report shows: a table, notes, and images."""
 
 from __future__ import annotations
 

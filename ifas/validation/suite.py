@@ -43,7 +43,7 @@ def validate(
         manifest: a captioned manifest; a column that is missing is a finding.
         source_domains: domains that are trained on; empty: all.
         sections: results of the audits.
-        images: where the report's pictures are read from; None: it has none.
+        images: where the report's images are read from; None: it has none.
 
     Raises:
         ConfigError: `config.advisory` names a rule that does not exist.

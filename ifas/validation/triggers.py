@@ -1,4 +1,4 @@
-"""Planted triggers: the same small patch in several pictures of one class and in none of the others.
+"""Planted triggers: the same small patch in several images of one class and in none of the others.
 
 A sticker pasted into a few training images of one class is the classic backdoor (BadNets, arXiv 1708.06733). Patches
 are searched at every pixel position of the image as stored. Images are not scaled, so that a pasted patch is the same
@@ -43,7 +43,7 @@ class Trigger:
 
 
 def patch_keys(grey_HW: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """Hash of each distinct textured PATCH x PATCH patch of a picture, and its place y * W + x."""
+    """Hash of each distinct textured PATCH x PATCH patch of an image, and its place y * W + x."""
     import numpy as np
     from numpy.lib.stride_tricks import sliding_window_view
 
@@ -72,9 +72,9 @@ def patch_keys(grey_HW: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint64], 
 
 
 def find(pictures: Sequence[npt.NDArray[np.uint8]], kinds: Sequence[str], subjects: Sequence[str]) -> list[Trigger]:
-    """Patches that pictures of LEAST_SUBJECTS or more subjects of one class share, and hardly any other class has.
+    """Patches that images of LEAST_SUBJECTS or more subjects of one class share, and hardly any other class has.
 
-    Patches of overlapping places that the same pictures share are one trigger.
+    Patches of overlapping places that the same images share are one trigger.
 
     Args:
         pictures: uint8 (H, W) grey, as stored.
@@ -171,7 +171,7 @@ def _moments(grey: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], np
 
 
 def section(found: Sequence[Trigger], ids: Sequence[str], images: int) -> Section:
-    """The report of these triggers; `ids` are the sample ids of the pictures searched."""
+    """The report of these triggers; `ids` are the sample ids of the images searched."""
     shown = [
         Shown(id=ids[row], value=f"{one.kind}: shared patch at {x}, {y}")
         for one in found[:3]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 #: Columns of the dataset's manifest that UNREADABLE_FILE repeats.
 COLUMNS = ("sample_id", "source", "domain", "split", "pai_species", "status")
-#: Pictures that the report names; the file has all.
+#: Images that the report names; the file has all.
 SHOWN = 50
 
 
@@ -29,7 +29,7 @@ def unreadable(rows: pd.DataFrame, looked: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_hashes(rows: pd.DataFrame, looked: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a captioned manifest with the column `phash`, without those whose picture can't be decoded."""
+    """Rows of a captioned manifest with the column `phash`, without those whose image can't be decoded."""
     if "sample_id" not in rows:
         return rows
     seen = looked.drop_duplicates("sample_id").set_index("sample_id")
