@@ -29,7 +29,7 @@ def serve(
 
 
 def ask(
-    image: Annotated[Path, typer.Argument(help="Picture to judge.")],
+    image: Annotated[Path, typer.Argument(help="Image to judge.")],
     url: Annotated[str, typer.Option(help="Where the Bento is served.")] = "http://127.0.0.1:3000",
 ) -> None:
     """Send an image to a served Bento and print the answer as JSON."""

@@ -57,7 +57,7 @@ class CaptionConfig(Section):
         "Do not say who the person is, nor age, gender or ethnicity.",
         description="for transformers; not used by models without a chat template",
     )
-    images_at_once: Size = Field(default=8, description="for transformers: pictures in a batch")
+    images_at_once: Size = Field(default=8, description="for transformers: images in a batch")
     max_new_tokens: Size = Field(default=48, description="for transformers")
     device: str = Field(default="auto", description="for transformers: auto, cpu, cuda")
     specialists: bool = Field(default=True, description="captions say what visual specialists measure")
@@ -251,10 +251,10 @@ class AlignConfig(Section):
     """Second stage: negative supervision from the model's own rejected answers (nSFT, arXiv 2411.14797)."""
 
     enabled: bool = False
-    images: Count = Field(default=512, description="training pictures whose answers are mined, at most")
-    samples: Size = Field(default=4, description="answers sampled per picture")
+    images: Count = Field(default=512, description="training images whose answers are mined, at most")
+    samples: Size = Field(default=4, description="answers sampled per image")
     temperature: float = Field(default=1.0, gt=0, le=10, description="of the sampling (paper: not stated)")
-    turns: int = Field(default=4, ge=2, le=1000, description="corrective turns per picture, at most (paper: 5)")
+    turns: int = Field(default=4, ge=2, le=1000, description="corrective turns per image, at most (paper: 5)")
     steps: Count = Field(default=40, description="of the second stage; batch, workers and alpha are those of train")
     lr_factor: Factor = Field(
         default=0.2, description="learning rates of the second stage, as a factor of those of model"
@@ -289,7 +289,7 @@ class EvaluateConfig(Section):
     )
     batch: Size = 16
     explain: Literal["all", "gallery", "none"] = "all"
-    gallery: CountOrNone = Field(default=24, description="pictures that the report shows, at most")
+    gallery: CountOrNone = Field(default=24, description="images that the report shows, at most")
     seed: Seed = 0
 
 

@@ -324,7 +324,7 @@ def _check_kind(image: Image.Image, data: bytes | memoryview) -> None:
     if image.format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
         raise _truncated()
     if getattr(image, "n_frames", 1) != 1:
-        raise ImageRefused("image has more than one frame", "send one still picture")
+        raise ImageRefused("image has more than one frame", "send one still image")
     if image.mode in _NOT_SHOWN:
         raise ImageRefused(f"image has pixels of {_NOT_SHOWN[image.mode]} (mode {image.mode})", "save it as 8-bit RGB")
     if image.format == "PNG" and image.mode == "RGB" and data[24] == 16 and "transparency" in image.info:

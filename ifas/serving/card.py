@@ -171,7 +171,7 @@ def _architecture(model: Path) -> list[tuple[str, str]]:
     text = config.get("text_config") or {}
     rows = {
         "vision tower": config.get("vision_kind"),
-        "input": f"{processor['image_size']} x {processor['image_size']} pixels, whole picture",
+        "input": f"{processor['image_size']} x {processor['image_size']} pixels, whole image",
         "image tokens": processor["image_tokens"],
         "language model": text.get("model_type"),
         "language layers": text.get("num_hidden_layers"),

@@ -125,7 +125,7 @@ def _read(image: Path) -> bytes:
     try:
         return image.read_bytes()
     except OSError as error:
-        raise ImageRefused(f"{image} can't be read: {error.strerror}", "name an existing picture") from error
+        raise ImageRefused(f"{image} can't be read: {error.strerror}", "name an existing image") from error
 
 
 def _refusal(url: str, status: int, said: str) -> Exception:
@@ -136,7 +136,7 @@ def _refusal(url: str, status: int, said: str) -> Exception:
         what, fix, reason = said.strip() or "no reason given", "", None
     if status in (400, 413, 415):
         kind = ImageWithoutDetail if reason == ImageWithoutDetail.reason else ImageRefused
-        return kind(f"the service refused the picture ({status}): {what}", fix)
+        return kind(f"the service refused the image ({status}): {what}", fix)
     return LaunchError(f"{url} answered {status}: {what}", fix or "see the server's log")
 
 

@@ -75,7 +75,7 @@ class RequestLimits:
             return await self.app(scope, receive, send)
         try:
             if scope["path"] not in PATHS:
-                raise _Refused(404, "there is no such path", f"POST a picture to {VERIFY}")
+                raise _Refused(404, "there is no such path", f"POST an image to {VERIFY}")
             body = await self._read(scope, receive)
             if body is None:  # the client went away
                 return None
@@ -87,7 +87,7 @@ class RequestLimits:
 
     async def _verify(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         if len(self._taken) >= self.max_concurrency:
-            raise _Refused(429, f"{self.max_concurrency} pictures are being judged already", WAIT)
+            raise _Refused(429, f"{self.max_concurrency} images are being judged already", WAIT)
         slot = object()
         self._taken.add(slot)
 
@@ -104,7 +104,7 @@ class RequestLimits:
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         too_large = _Refused(
-            413, f"request body is larger than {self.max_body_bytes} bytes", "send a smaller picture, one per request"
+            413, f"request body is larger than {self.max_body_bytes} bytes", "send a smaller image, one per request"
         )
         declared = _header(scope, b"content-length")
         if declared.isdigit() and int(declared) > self.max_body_bytes:
@@ -208,9 +208,9 @@ async def _fields(scope: Scope, body: bytes) -> tuple[bytes, bool]:
     try:
         given = form.getlist("image")
         if not given:
-            raise _Refused(400, "field image is missing", "send the picture as a file: curl -F image=@face.jpg")
+            raise _Refused(400, "field image is missing", "send the image as a file: curl -F image=@face.jpg")
         if len(given) != 1 or not isinstance(given[0], UploadFile):
-            raise _Refused(400, "field image must be one file", "send the picture itself: curl -F image=@face.jpg")
+            raise _Refused(400, "field image must be one file", "send the image itself: curl -F image=@face.jpg")
         explain = form.get("explain", "true")
         if not isinstance(explain, str) or explain.strip('"').lower() not in (*_YES, *_NO):
             raise _Refused(400, "field explain must be true or false", "leave it out to get an explanation")

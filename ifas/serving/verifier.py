@@ -42,7 +42,7 @@ class Answer(BaseModel):
     explanation: str = Field(description="empty when it was not asked for")
     model_version: str
     candidate: str
-    image_sha256: str = Field(description="id of the picture in logs; the picture itself is not kept")
+    image_sha256: str = Field(description="id of the image in logs; the image itself is not kept")
 
 
 class JudgedLike(Protocol):

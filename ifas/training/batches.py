@@ -127,7 +127,7 @@ class Batches:
         except ImageRefused as error:
             raise DataError(
                 f"training sample {row.sample_id} ({row.shard}, row {row.row}): {error.what}",
-                "run `ifas step validate` again: it lists pictures that can't be decoded, and training leaves them out",
+                "run `ifas step validate` again: it lists images that can't be decoded, and training leaves them out",
             ) from error
         if not self.job.train.augment:
             return self.processor.image(picture)

@@ -68,7 +68,7 @@ def face_box(rows: pd.DataFrame) -> pd.Series:
         if len(box) != 4:
             return f"{len(box)} numbers instead of x, y, w, h"
         x, y, w, h = (float(v) for v in box)
-        return f"box {x:g}, {y:g}, {w:g}, {h:g} in a picture of {width:g} x {height:g}"
+        return f"box {x:g}, {y:g}, {w:g}, {h:g} in an image of {width:g} x {height:g}"
 
     import pandas as pd
 

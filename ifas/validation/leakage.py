@@ -139,18 +139,18 @@ def out_of_fold(
 def section(leaks: list[Leak], embedding: str, images: int) -> Section:
     """The report of these leaks; `embedding` says in words what the probe saw."""
     flags = [
-        f"{one.label}: the domain is read from the picture with {one.before:.0%} balanced accuracy (chance "
+        f"{one.label}: the domain is read from the image with {one.before:.0%} balanced accuracy (chance "
         f"{one.chance:.0%}); {one.after:.0%} with the sampling weights"
         for one in leaks
         if one.before - one.chance > NOTED * (1 - one.chance)
     ]
     return Section(
         id="domain-leakage",
-        title="Can the domain be read from the picture?",
+        title="Can the domain be read from the image?",
         about=f"Balanced accuracy with which a linear probe names the domain of images of one label, on subjects it "
         f"did not see, in {embedding}; {images} training images. With weights: the probe is fitted and judged with "
         "the weights of sampling_weights.parquet, which training uses where train.domain_balance is set. Where "
-        "pictures of two domains have nothing in common, weights change little.",
+        "images of two domains have nothing in common, weights change little.",
         head=("label", "images", "domains", "chance", "accuracy", "with weights", "effective images"),
         rows=table((o.label, o.images, o.domains, o.chance, o.before, o.after, round(o.effective)) for o in leaks),
         flags=tuple(flags),

@@ -31,7 +31,7 @@ def label_audit(rows: pd.DataFrame) -> Section:
     noted = len(cases) > MOST_CONTRADICTED * len(rows)
     return Section(
         id="label-audit",
-        title="Labels that the picture contradicts",
+        title="Labels that the image contradicts",
         about=f"{len(cases)} of {len(rows)} images have evidence against their label. A person should look at each; "
         f"more than {MOST_CONTRADICTED:.0%} is noted.",
         head=("species", "contradicted", "images"),

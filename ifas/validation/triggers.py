@@ -180,7 +180,7 @@ def section(found: Sequence[Trigger], ids: Sequence[str], images: int) -> Sectio
     return Section(
         id="triggers",
         title="Patches that only one class shares",
-        about=f"Textured patches of {PATCH} x {PATCH} pixels that pictures of {LEAST_SUBJECTS} or more people of one "
+        about=f"Textured patches of {PATCH} x {PATCH} pixels that images of {LEAST_SUBJECTS} or more people of one "
         f"class share and hardly any other class has, at any position, in {images} training images. A planted trigger "
         "looks like this; so does a watermark or a logo of one capture set-up. This is a heuristic: a trigger that is "
         "blended, scaled or recompressed hard is not found.",

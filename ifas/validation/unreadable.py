@@ -40,12 +40,12 @@ def with_hashes(rows: pd.DataFrame, looked: pd.DataFrame) -> pd.DataFrame:
 def section(listed: pd.DataFrame, images: int, most: float) -> Section:
     """The report of these images. Args: `images`: size of the dataset; `most`: share above which they block."""
     share = len(listed) / images if images else 0.0
-    count = f"{len(listed)} of {images} pictures can't be decoded"
+    count = f"{len(listed)} of {images} images can't be decoded"
     columns = listed[["source", "reason", "domain", "split"]].to_numpy()
     named = ": " + a_few([f"{file}: {why} (domain {d}, split {s})" for file, why, d, s in columns])
     return Section(
         id="unreadable",
-        title="Pictures that can't be decoded",
+        title="Images that can't be decoded",
         about=f"{count}. Training leaves them out; {UNREADABLE_FILE} beside this page lists all. More than "
         f"{most:.1%} stops the run (validation.max_unreadable).",
         head=("source", "sample id", "species", "why"),

@@ -111,7 +111,7 @@ SAID = {
     "values-present": r"column (source|split) has no value in 1 of 42 rows: sample [0-9a-f]{12}\.",
     "column-types": r"column caption_source holds mixed-integer instead of string\.",
     "image-size": rf"0 x 80 pixels \({SAMPLE}\)",
-    "face-box-inside": rf"(in a picture of 64 x 80|3 numbers instead of x, y, w, h) \({SAMPLE}\)",
+    "face-box-inside": rf"(in an image of 64 x 80|3 numbers instead of x, y, w, h) \({SAMPLE}\)",
     "frame-index": rf"frame_index is -1 \({SAMPLE}\)",
     "row-index": rf"row is -1 \({SAMPLE}\)",
     "place-unique": rf"several samples point to row 7 of shard-00000.parquet \({SAMPLE}; {SAMPLE}\)",
