@@ -1,4 +1,4 @@
-"""`python -m benchmarks.edges [--fit]`: how well straight lines are told from the rims of sheets and devices.
+"""`python -m benchmarks.edges [--fit]`: how well edges of sheets and devices are separated from other straight lines.
 
 Images of seeds that nothing else uses; the simulator knows the edges of every medium. `--fit` makes the table
 `ifas/captioning/edge_odds.json` anew: a logistic regression on piecewise linear functions of every feature, on the

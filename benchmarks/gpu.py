@@ -138,7 +138,7 @@ class Trainer:
 
 
 def peak_bytes(device: str, run: Callable[[], Any], resident: int) -> int:
-    """Most bytes held by tensors during `run`; of a CPU, whose allocator keeps no record, the profiler tells."""
+    """Peak bytes held by tensors during `run`; on a CPU, whose allocator keeps no record, from the profiler."""
     import torch
 
     if device == "cuda":
