@@ -1,4 +1,4 @@
-"""The validation report in a real browser: one file, no network, pictures where people would rather look."""
+"""The validation report in a real browser: one file, no network, with pictures."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A Ray of this machine alone: really started, really looked at."""
+"""A local Ray: started for real, its sockets and files inspected."""
 
 import ipaddress
 import os
@@ -98,7 +98,7 @@ def test_a_folder_that_others_can_enter_is_refused(tmp_path: Path, monkeypatch: 
 
 
 def test_a_ray_that_others_would_reach_is_not_started() -> None:
-    """Where Ray was imported before it could be told to stay on the loopback address."""
+    """Ray was imported before the setting that keeps it on the loopback address."""
     code = (
         "import ray\n"
         "from ifas.compute.connection import connected\n"

@@ -1,4 +1,4 @@
-"""What `execute` does around every step, shown on a real step function that only copies and counts."""
+"""What `execute` does around every step, tested with a step function that only copies and counts."""
 
 import errno
 import json

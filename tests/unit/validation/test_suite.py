@@ -367,7 +367,7 @@ def test_different_faults_of_one_rule_are_each_named() -> None:
 
 
 def test_no_module_of_validation_imports_another_in_a_circle() -> None:
-    """Neither at import, nor for types only, nor inside a function: the modules can be read in an order."""
+    """No circular imports, also not for types only or inside a function."""
     import ast
     from graphlib import TopologicalSorter
 

@@ -10,7 +10,7 @@ from ifas.validation.unreadable import section, unreadable, with_hashes
 
 
 def looked(rows: pd.DataFrame, *bad: int) -> pd.DataFrame:
-    """What looking at these rows gives, those numbered in `bad` damaged."""
+    """The result of inspecting these rows, with those in `bad` damaged."""
     reason = pd.Series([f"cut {i}" if i in bad else None for i in range(len(rows))], dtype=object)
     hashes = rows["phash"].astype(object).where(reason.isna(), None)
     return pd.DataFrame({"sample_id": rows["sample_id"], "phash": hashes, "reason": reason})
