@@ -1,4 +1,4 @@
-"""Clips are packed as a player shows them: turned, mirrored, square pixels, right colours; else refused with the reason."""
+"""Clips are packed as a player shows them: turned, mirrored, square pixels, right colours; or refused with a reason."""
 
 from __future__ import annotations
 
