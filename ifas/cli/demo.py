@@ -59,7 +59,7 @@ def _check(config: RunConfig, faces: Path | None, runs: Path, ask: list[Path]) -
         check_faces(faces)
     for picture in ask:
         if not picture.is_file():
-            raise ImageRefused(f"{picture} is no file", "name existing images with --ask")
+            raise ImageRefused(f"{picture} is not a file", "name existing images with --ask")
     check_writable(runs)
     preflight.check(config, data=False)
 

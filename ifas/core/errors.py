@@ -3,7 +3,7 @@
 #: Exit code of the `ifas` command -> what it means. docs/cli.md shows this table.
 EXIT_CODES: dict[int, str] = {
     0: "done; also where a candidate waits for a person's decision",
-    1: "a bug of ifas, or a process that died without a word; the message names a file with the details",
+    1: "a bug of ifas, or a process that ended without an error message; the message names a file with the details",
     2: "wrong use: an option, the configuration, a policy, or a ledger that can't be used",
     3: "data that can't be used: a dataset, a registry, a file that is damaged or missing",
     4: "a blocking rule of data validation failed",

@@ -90,7 +90,7 @@ def check_columns(present: list[str], captioned: bool = False, where: str = MANI
     if missing:
         listed = "; ".join(f"{c.name} ({c.about})" for c in missing)
         step = "caption" if any(c in CAPTION_COLUMNS for c in missing) else "ingest"
-        raise DataError(f"{where} misses the column(s) {listed}", f"run `ifas step {step}` again to rebuild it")
+        raise DataError(f"{where} has no column(s) {listed}", f"run `ifas step {step}` again to rebuild it")
 
 
 def read_manifest(

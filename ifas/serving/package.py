@@ -161,7 +161,7 @@ def check_approval(model: Path, approval: Mapping[str, Any], metrics: Mapping[st
         key for key in ("candidate", "state", "product", "model_sha256", "evidence_sha256") if key not in approval
     ]
     if missing:
-        raise DataError(f"the approval record misses {', '.join(missing)}", "run `ifas step approve` again")
+        raise DataError(f"the approval record lacks {', '.join(missing)}", "run `ifas step approve` again")
     candidate, state = approval["candidate"], approval["state"]
     if state != "approved":
         how = f'approve it first: ifas approve {candidate} --reason "..."'

@@ -106,7 +106,7 @@ def _checked(
         missing = [n for n in wanted if n not in given]
         unknown = [n for n in given if n not in (*wanted, LINEAGE)]
         if missing or unknown:
-            said = f"misses {', '.join(missing)}" if missing else f"has no {kind} {', '.join(unknown)}"
+            said = f"lacks {', '.join(missing)}" if missing else f"has no {kind} {', '.join(unknown)}"
             raise ConfigError(f"step {step.name} {said}", f"its {kind}s are: {', '.join(wanted) or 'none'}")
     for name in step.inputs:
         if not inputs[name].exists():
@@ -117,7 +117,7 @@ def _checked(
         lineage.verify()
     target = outputs.get(LINEAGE)
     if target is None:
-        raise ConfigError(f"step {step.name} misses output {LINEAGE}", "name a file for it")
+        raise ConfigError(f"step {step.name} lacks output {LINEAGE}", "name a file for it")
     for (one, first), (other, second) in combinations(outputs.items(), 2):
         if overlap(first, second):
             raise ConfigError(f"outputs {one} and {other} lie in one another: {first}, {second}", "separate them")

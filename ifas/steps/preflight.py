@@ -101,7 +101,7 @@ def _weights_of_species(config: RunConfig) -> None:
     unknown = sorted(set(config.train.species_weights) - set(SPOOF_TYPES))
     if unknown:
         raise ConfigError(
-            f"train.species_weights names {', '.join(unknown)}, which is no spoof type",
+            f"train.species_weights names {', '.join(unknown)}, which is not a spoof type",
             f"use some of: {', '.join(SPOOF_TYPES)}",
         )
 

@@ -26,7 +26,7 @@ class RunLog:
         self._starts = StartLog(job)
         self._starts.begin(start, dist.get_world_size())  # reads the curve, from which `Curve` drops what is lost
         if start:
-            emit("note", "train", text=f"goes on after step {start} of {job.train.steps}")
+            emit("note", "train", text=f"continues after step {start} of {job.train.steps}")
         self._curve = Curve(job.run / CURVE_FILE, start)
         self._sink = sink(job)
         self._progress = Progress("train", total=job.train.steps, unit="steps", done=start)

@@ -103,7 +103,7 @@ def selection_audit(dataset: Mapping[str, Any]) -> Section | None:
     flags = tuple(_said(flag) for flag in audit.get("flags") or ())
     return Section(
         id="selection-audit",
-        title="What the filters threw away",
+        title="Rejected frames and refused files",
         about="Rejections by filter stage, class, species and domain, and files that could not be read.",
         head=("what", "value"),
         rows=tuple(flat[:200]),

@@ -232,7 +232,7 @@ def test_lineage_is_chained_and_checked(copy_step, go, tmp_path):
 
 
 def test_wrong_names_are_refused_before_anything_runs(copy_step, tmp_path):
-    with pytest.raises(ConfigError, match="misses text"):
+    with pytest.raises(ConfigError, match="lacks text"):
         execute("copy_for_test", CONFIG, run_id="r", inputs={}, outputs={})
     with pytest.raises(ConfigError, match="has no output other"):
         execute(
