@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _bug(error: Exception) -> IfasError:
-    """The message for an unforeseen error; its traceback is written to a file."""
+    """What is said of an error that nobody foresaw; its traceback is kept in a file."""
     text = "".join(traceback.format_exception(error))
     name = f"bug-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     for folder in (home() / "bugs", Path(tempfile.gettempdir())):

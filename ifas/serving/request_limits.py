@@ -130,7 +130,7 @@ class RequestLimits:
                     self._bound_memory()
         except TimeoutError:
             if upload.evicted:
-                raise _Refused(503, "too many bodies are being received", WAIT) from None
+                raise _Refused(503, "too many bodies are on their way", WAIT) from None
             raise _Refused(408, f"the body was not complete within {self.body_seconds:g} s", "send it faster") from None
         finally:
             del self._uploads[upload]
