@@ -65,7 +65,7 @@ def _check(config: RunConfig, faces: Path | None, runs: Path, ask: list[Path]) -
 
 
 def publish_demo(config: RunConfig, faces: Path | None) -> None:
-    """Renders, packs and publishes the demo data set; each part that is already there is reused."""
+    """Renders, packs and publishes the demo dataset; each part that is already there is reused."""
     from ifas.cli.data import progress_of
     from ifas.cli.show import following
     from ifas.core.progress import emit
@@ -99,7 +99,7 @@ def publish_demo(config: RunConfig, faces: Path | None) -> None:
 
 
 def _wait(since: str) -> None:
-    typer.echo(f"another demo makes the data set{f' since {since}' if since else ''}: waiting for it", err=True)
+    typer.echo(f"another demo makes the dataset{f' since {since}' if since else ''}: waiting for it", err=True)
 
 
 def _ask(folder: Path, more: list[Path]) -> list[dict[str, Any]]:
