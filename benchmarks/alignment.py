@@ -1,10 +1,10 @@
-"""`python -m benchmarks.alignment [SEEDS]`: negative supervision against its controls, on drawn pictures.
+"""`python -m benchmarks.alignment [SEEDS]`: negative supervision against its controls, on drawn images.
 
 The tiny model first learns captions that are noisy as those of Algorithm 1 are: they leave cues out, one in eight names
 another attack, one in eight claims a cue that is not there. Then it goes on, from the same weights, for the same steps:
 
 - *continual*: on the same captions (chosen answers only);
-- *generic*: captions and, in equal share, whether a living person is there, of every picture with a rejected answer
+- *generic*: captions and, in equal share, whether a living person is there, of every image with a rejected answer
   (nSFT without its codebook);
 - *nSFT*: captions and, in equal share, the codebook's corrective turns.
 
@@ -70,7 +70,7 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures by row; an ImageSource. The shard names the seed."""
+    """Images by row; an ImageSource. The shard names the seed."""
 
     def read(self, shard: str, row: int) -> bytes:
         return encoded(shard, row)
@@ -91,7 +91,7 @@ def scene(seed: int, row: int) -> tuple[str, tuple[str, ...]]:
 
 
 def draw(rng: np.random.Generator, kind: str, cues: Sequence[str], size: int = 64) -> Any:
-    """One picture, uint8 RGB. Kinds differ in faint tones, cues are drawn plainly."""
+    """One image, uint8 RGB. Kinds differ in faint tones, cues are drawn plainly."""
     image = cv2.resize(rng.uniform(60, 150, (7, 7, 3)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     image += rng.normal(0, 2 if "depth" in cues else 22, image.shape).astype(np.float32)
     centre = (int(rng.uniform(28, 36)), int(rng.uniform(28, 34)))
@@ -120,7 +120,7 @@ def draw(rng: np.random.Generator, kind: str, cues: Sequence[str], size: int = 6
 
 
 def example(seed: int, row: int, rng: np.random.Generator | None) -> Example:
-    """A picture with what is known of it, and its caption; with `rng`, a noisy one."""
+    """An image with what is known of it, and its caption; with `rng`, a noisy one."""
     kind, cues = scene(seed, row)
     sure = {
         name: 0.9 if name in cues or (name == "medium border" and {"bezel", "paper margin"} & set(cues)) else 0.0
@@ -151,7 +151,7 @@ def job(work: Path, rows: tuple[Row, ...], seed: int, base: Path | None = None) 
 
 
 def generic(mined: Sequence[tuple[Example, Sequence[Answer]]]) -> list[Row]:
-    """Turns without the codebook: of every picture with a rejected answer, only whether a living person is there."""
+    """Turns without the codebook: of every image with a rejected answer, only whether a living person is there."""
     facts = (Fact("live"), Fact("attack"))
     wrong = [one for one, answers in mined if any(corrections(answer, one.known, CUES) for answer in answers)]
     return [Corrective(one, turn(fact, one.known, CUES), "").row() for one in wrong for fact in facts]

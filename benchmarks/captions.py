@@ -1,16 +1,16 @@
 """`python -m benchmarks.captions [SUBJECTS]`: what captions say, against the ground truth of the simulator.
 
-Pictures of three seeds on which nothing was set by hand. For every specialist:
+Images of three seeds on which nothing was set by hand. For every specialist:
 
 - *precision*: of the clauses said, the share that is true of what stands before the camera;
-- *recall*: of the pictures in which it can plainly be seen, the share that says it. Seen plainly are: an edge of the
-  medium that runs through a fifth of the picture's side (a bezel: a dark one; an enclosure: two edges); a pixel pattern
+- *recall*: of the images in which it can plainly be seen, the share that says it. Seen plainly are: an edge of the
+  medium that runs through a fifth of the image's side (a bezel: a dark one; an enclosure: two edges); a pixel pattern
   of 2 % contrast; half a line of text; a hand; gloss on 2 % of a mask; a blur of 0.9 pixels. Planarity is true of every
   print and replay, layering of every mask;
 
 then the label audit: a tenth of the labels is changed, live against attack or to another attack; of those listed,
 the share whose label was changed, and of the changed ones the share listed; and *wrong medium*: clauses that belong to
-another spoof type than the picture's, with and without the conditional rule.
+another spoof type than the image's, with and without the conditional rule.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SEEDS = (41, 42, 43)
 
 
 def truth(row: dict[str, Any]) -> dict[str, tuple[bool, bool]]:
-    """By specialist: whether its clause is true of a picture, and whether that can plainly be seen."""
+    """By specialist: whether its clause is true of an image, and whether that can plainly be seen."""
     attack, kind = row["attack"] or {}, row["spoof_type"]
     seen = attack.get("visible", {})
     edges = shows(attack.get("edges", []))

@@ -32,7 +32,7 @@ class Clip:
 
 
 def portraits(folder: Path, count: int = 3) -> list[tuple[np.ndarray, tuple[float, float, float, float]]]:
-    """Rendered bona fide pictures and their face boxes."""
+    """Rendered bona fide images and their face boxes."""
     from ifas.simulator import make_demo
 
     make_demo(folder, seed=11, subjects=6, workers=2, limit=4 * count)

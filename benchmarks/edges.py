@@ -1,6 +1,6 @@
-"""`python -m benchmarks.edges [--fit]`: how well straight lines are told from the rims of sheets and devices.
+"""`python -m benchmarks.edges [--fit]`: how well edges of sheets and devices are separated from other straight lines.
 
-Pictures of seeds that nothing else uses; the simulator knows the edges of every medium. `--fit` makes the table
+Images of seeds that nothing else uses; the simulator knows the edges of every medium. `--fit` makes the table
 `ifas/captioning/edge_odds.json` anew: a logistic regression on piecewise linear functions of every feature, on the
 first seeds. The figures are always those of the last seed, which is never fitted on.
 """
@@ -43,7 +43,7 @@ def of_medium(ends: tuple[float, float, float, float], known: list[list[float]])
 
 
 def shows(known: list[list[float]]) -> int:
-    """How many of the medium's edges lie in the picture for a fifth of its side or more."""
+    """How many of the medium's edges lie in the image for a fifth of its side or more."""
     count = 0
     for x0, y0, x1, y1 in known:
         t = np.linspace(0, 1, 200)
@@ -54,7 +54,7 @@ def shows(known: list[list[float]]) -> int:
 
 
 def lines(seed: int) -> list[tuple[dict[str, Any], list[Edge]]]:
-    """Every picture of a demo data set with its lines."""
+    """Every image of a demo data set with its lines."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "demo"
         make_demo(folder, seed=seed, workers=2)

@@ -1,4 +1,4 @@
-"""One figure: a value, the baseline taken in the same run, their ratio, and the bar it is held to."""
+"""One figure: a value, the baseline measured in the same run, their ratio, and the bar that it must reach."""
 
 import json
 

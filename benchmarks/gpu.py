@@ -29,7 +29,7 @@ STATED = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "
 
 MFU_BAR, JUDGE_BAR, MEMORY_BAR = 0.45, 0.55, 0.10
 
-#: Pictures at once where answers are decoded.
+#: Images at once where answers are decoded.
 DECODED = 16
 
 
@@ -138,7 +138,7 @@ class Trainer:
 
 
 def peak_bytes(device: str, run: Callable[[], Any], resident: int) -> int:
-    """Most bytes held by tensors during `run`; of a CPU, whose allocator keeps no record, the profiler tells."""
+    """Peak bytes held by tensors during `run`; on a CPU, whose allocator keeps no record, from the profiler."""
     import torch
 
     if device == "cuda":
@@ -158,7 +158,7 @@ def peak_bytes(device: str, run: Callable[[], Any], resident: int) -> int:
 
 
 def inputs(config: Any, sizes: dict[str, Any], device: str) -> dict[str, Any]:
-    """Random pictures and ids, every sample as long as it can get; `image_token_id` is 0 in a model built like this."""
+    """Random images and ids, every sample as long as it can get; `image_token_id` is 0 in a model built like this."""
     import torch
 
     from ifas.model.loss import INTERPRETATION, JUDGMENT, PROMPT

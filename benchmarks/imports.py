@@ -1,4 +1,4 @@
-"""How long a user waits before anything happens. Best of several: start-up of a process has only upward noise."""
+"""Start-up time of `import ifas` and the command line. The best of several runs: other load only makes them slower."""
 
 import subprocess
 import sys

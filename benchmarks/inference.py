@@ -1,6 +1,6 @@
 """`python -m benchmarks.inference [--profile NAME] [--batch N] [--repeats N] [--compile]`: the inference engine.
 
-- *judge against a bare forward*: images/s of `Judge.judge` on decoded pictures, against the same modules (vision tower,
+- *judge against a bare forward*: images/s of `Judge.judge` on decoded images, against the same modules (vision tower,
   connector, language backbone, head on the last position) on ready tensors. Two baselines: the modules of the engine
   itself, whose BatchNorms are folded (the bar), and the modules as they are saved.
 - *judge against generate*: transformers' `generate` (greedy, KV cache, image embedded in the same call) of the saved
@@ -36,13 +36,13 @@ from ifas.model.judge import DTYPES, Judge
 
 
 def photos(count: int) -> list[np.ndarray]:
-    """Decoded pictures of a phone camera's preview size."""
+    """Decoded images of a phone camera's preview size."""
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (640, 480, 3), dtype=np.uint8) for _ in range(count)]
 
 
 def inputs(judge: Judge, images: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ready tensors: pictures and prompts."""
+    """Ready tensors: images and prompts."""
     processor = judge.processor
     pixels = processor.pixel_values([processor.image(image) for image in images])
     ids = torch.tensor([processor.prompt_ids]).expand(len(images), -1)

@@ -49,7 +49,7 @@ def generate(root: Path, count: int) -> None:
 
 
 def generate_large(root: Path, count: int) -> None:
-    """As `generate`, 640 x 640 pixels and about 118 KB: 100 pictures, each file with a comment segment of its own."""
+    """As `generate`, 640 x 640 pixels and about 118 KB: 100 images, each file with a comment segment of its own."""
     import numpy as np
     from PIL import Image
 

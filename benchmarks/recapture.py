@@ -1,4 +1,4 @@
-"""`python -m benchmarks.recapture [--fit]`: how well pixel grids and halftones are told from other fine detail.
+"""`python -m benchmarks.recapture [--fit]`: how well pixel grids and halftones are separated from other fine detail.
 
 Prints and replays of seeds that nothing else uses; the simulator knows the contrast of every pattern. `--fit` makes the
 table `ifas/captioning/specialists/recapture_odds.json` anew: a logistic regression on named measurements, on the first

@@ -1,16 +1,16 @@
-"""Speed of the capture simulator: CPU seconds per picture on one core, per kind, and the start-up."""
+"""Speed of the capture simulator: CPU seconds per image on one core, per kind, and the start-up."""
 
 import sys
 import time
 
 from benchmarks.figure import figure
 
-BAR = 0.4  # seconds a picture
+BAR = 0.4  # seconds an image
 PER_KIND = 12
 
 
 def main() -> int:
-    """Times import and compilation, then pictures of each kind of the default plan; 1 when a bar is missed."""
+    """Times import and compilation, then images of each kind of the default plan; 1 when a bar is missed."""
     started = time.monotonic()
     from ifas.simulator.cast import RenderedCast
     from ifas.simulator.domains import DOMAINS, SOURCE_DOMAINS

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.tracking`: tracked faces against boxes that are known, and how often the detector looked.
+"""`python -m benchmarks.tracking`: tracked faces against boxes that are known, and how often the detector ran.
 
 The true box of a frame is the detector's box on the still portrait, moved as the portrait was moved: the bias of the
 detector against another definition of a face box is no error of the tracking. Success AUC is the mean over thresholds

@@ -41,7 +41,7 @@ CAPTION = (
 
 @dataclass(frozen=True)
 class Generated:
-    """Pictures of 224 x 224 pixels and about 20 KB as JPEG."""
+    """Images of 224 x 224 pixels and about 20 KB as JPEG."""
 
     def read(self, shard: str, row: int) -> bytes:
         import numpy as np

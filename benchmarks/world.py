@@ -1,4 +1,4 @@
-"""Is the demo world honest? AUC of a linear probe on trivial cues, each PAI species against bona fide."""
+"""Trivial cues in the demo data: AUC of a linear probe on them, each PAI species against bona fide."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ from benchmarks.figure import figure
 
 
 def main() -> int:
-    """Renders demo data sets and probes them; 1 when a species is told apart better than the bar."""
+    """Renders demo datasets and probes them; returns 1 if the probe separates a species better than the bar."""
     from ifas.simulator import make_demo
     from ifas.simulator.leak_probe import BAR, cues, leaks
 

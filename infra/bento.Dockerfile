@@ -1,4 +1,4 @@
-# A Bento in the environment it was evaluated in. Build context: the folder that `ifas package` made (it holds bento/).
+# A Bento in the environment in which it was evaluated. Build context: the folder that `ifas package` made (with bento/).
 #   docker build -f infra/bento.Dockerfile --build-arg IFAS_IMAGE=REGISTRY/ifas@sha256:... runs/latest/bento
 ARG IFAS_IMAGE=ifas:dev
 FROM ${IFAS_IMAGE}

@@ -1,4 +1,4 @@
-"""What a task asks of the cluster: resources, placement, secrets, limits. kfp.local ignores all of it."""
+"""What a task requests of the cluster: resources, placement, secrets, limits. kfp.local ignores all of it."""
 
 from dataclasses import dataclass
 
@@ -35,10 +35,10 @@ TRAIN = Placement(cpu="8", memory="64G", timeout_seconds=24 * 3600, gpus=1, shm=
 
 
 def place(task: dsl.PipelineTask, placement: Placement) -> None:
-    """Puts `placement` and the house rules (non-root, secrets by reference, a deadline) on a task."""
+    """Sets `placement` and the rules for every task: non-root, secrets by reference, a deadline."""
     task.set_cpu_request(placement.cpu).set_cpu_limit(placement.cpu)
     task.set_memory_request(placement.memory).set_memory_limit(placement.memory)
-    # Infrastructure trouble only: a step's own error is the same on every try, and its retry is cheap by then.
+    # For failures of the infrastructure. A step's own error comes again, but then soon: earlier work is reused.
     task.set_retry(num_retries=2, backoff_duration="30s", backoff_factor=2, backoff_max_duration="300s")
     kubernetes.set_timeout(task, placement.timeout_seconds)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)

@@ -31,7 +31,7 @@ def run_local(config_json: str, run_id: str, root: Path, log: Path) -> None:
 
 
 def _without_retries(ir: Path) -> str:
-    """The compiled pipeline. Its retries are for a cluster's troubles; here they would repeat a user's own mistake."""
+    """The compiled pipeline without retries, which are for a cluster's failures: here a user's error would repeat."""
     compile_to(ir)
     spec = next(yaml.safe_load_all(ir.read_text()))
     dags = [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]

@@ -15,7 +15,7 @@ def compile_to(out: Path) -> None:
     """Writes the IR of `retrain` (and its platform document) to a YAML file, whole or not at all.
 
     Raises:
-        ConfigError: `out` is a folder, or no .yaml file, which KFP asks for.
+        ConfigError: `out` is a folder, or not named *.yaml, as KFP requires.
         DataError: there is a file that ifas did not make, or the place can't be written.
     """
     if out.suffix not in (".yaml", ".yml") or out.is_dir():

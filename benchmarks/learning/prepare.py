@@ -1,4 +1,4 @@
-"""Pictures and captions of a world, made once and kept.
+"""Images and captions of a world, made once and kept.
 
 A world is rendered per seed, with train, dev and test people in every domain. General captions are made once per world;
 Algorithm 1 runs once per world and target, since only source domains may shape a caption.
@@ -73,8 +73,8 @@ def make_captions(work: Path, study: Study, seed: int, target: str) -> None:
 
 
 def judged_rows(folder: Path, target: str) -> pd.DataFrame:
-    """What is judged: source dev rows (threshold), source test rows, and, as test rows, all pictures of the target by
-    people whom no training picture shows.
+    """What is judged: source dev rows (threshold), source test rows, and, as test rows, all images of the target by
+    people whom no training image shows.
 
     The target's dev people are among the sources' dev people, so they had a part in the threshold, a single number.
     """

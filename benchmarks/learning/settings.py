@@ -32,7 +32,7 @@ class Arm(Section):
 
 
 class Study(Section):
-    """The whole study. A seed is that of a world of its own (people, places, pictures) and of the training on it."""
+    """The whole study. A seed is that of a world of its own (people, places, images) and of the training on it."""
 
     subjects: int
     seeds: tuple[int, ...]

@@ -119,7 +119,7 @@ class Probe:
         return scores
 
     def explain(self, images: Sequence[Pixels], verdicts: Sequence[bool]) -> list[str]:
-        """It has no words."""
+        """No explanations."""
         raise NotImplementedError("a logistic regression explains nothing")
 
 

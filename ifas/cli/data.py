@@ -36,7 +36,7 @@ def demo_data(
     workers: Annotated[int, typer.Option(min=1, max=4096)] = 2,
     sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet, .jpg or .png.")] = None,
 ) -> None:
-    """Make the synthetic demo data set: people, prints, replays and masks before simulated cameras."""
+    """Make the synthetic demo dataset: people, prints, replays and masks in front of simulated cameras."""
     prepare()
     from ifas.cli.show import following
     from ifas.simulator import check_sheet, contact_sheet, make_demo

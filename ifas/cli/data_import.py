@@ -83,7 +83,7 @@ def import_data(
         typer.echo(json.dumps(facts, indent=2))
         return
     typer.echo(done.packed.summary)
-    typer.echo("checked        headers and ends of files; a run decodes all pictures and lists those damaged inside")
+    typer.echo("checked        headers and ends of files; a run decodes all images and lists those damaged inside")
     for refusal in done.packed.refused:
         typer.echo(f"refused {refusal.source}: {refusal.reason}", err=True)
     for note in done.advisory:

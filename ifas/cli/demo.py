@@ -27,9 +27,9 @@ def demo(
     faces: Annotated[Path | None, typer.Option(help="Real portraits to stage instead of synthetic people.")] = None,
     runs: Annotated[Path, typer.Option()] = Path("runs"),
     runner: Annotated[Runner, typer.Option()] = Runner.kfp,
-    ask: Annotated[list[Path] | None, typer.Option(help="More pictures to show the served model.")] = None,
+    ask: Annotated[list[Path] | None, typer.Option(help="More images to send to the served model.")] = None,
 ) -> None:
-    """Make demo data, run `retrain`, serve the Bento and ask it about a bona fide and an attack picture."""
+    """Make demo data, run `retrain`, serve the Bento and ask it about a bona fide and an attack image."""
     from ifas.core.config import load
     from ifas.core.environment import prepare
 
@@ -52,7 +52,7 @@ def demo(
 
 
 def _check(config: RunConfig, faces: Path | None, runs: Path, ask: list[Path]) -> None:
-    """What would else be found out after minutes of rendering and training."""
+    """Checks that would otherwise fail after minutes of rendering and training."""
     from ifas.simulator import check_faces
     from ifas.steps import preflight
 
@@ -60,13 +60,13 @@ def _check(config: RunConfig, faces: Path | None, runs: Path, ask: list[Path]) -
         check_faces(faces)
     for picture in ask:
         if not picture.is_file():
-            raise ImageRefused(f"{picture} is no file", "name pictures that are there with --ask")
+            raise ImageRefused(f"{picture} is not a file", "name existing images with --ask")
     check_writable(runs)
     preflight.check(config, data=False)
 
 
 def publish_demo(config: RunConfig, faces: Path | None) -> None:
-    """Renders, packs and publishes the demo data set; each part that is already there is reused."""
+    """Renders, packs and publishes the demo dataset; each part that is already there is reused."""
     from ifas.cli.data import progress_of
     from ifas.cli.show import following
     from ifas.core.progress import emit
@@ -100,7 +100,7 @@ def publish_demo(config: RunConfig, faces: Path | None) -> None:
 
 
 def _wait(since: str) -> None:
-    typer.echo(f"another demo makes the data set{f' since {since}' if since else ''}: waiting for it", err=True)
+    typer.echo(f"another demo makes the dataset{f' since {since}' if since else ''}: waiting for it", err=True)
 
 
 def _ask(folder: Path, more: list[Path]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`ifas config` and `ifas model`: look before you run."""
+"""`ifas config` and `ifas model`: show a configuration and the size of its model before a run."""
 
 from __future__ import annotations
 

@@ -77,4 +77,4 @@ def _bug(error: Exception) -> IfasError:
             continue
         what = f"this is a bug of ifas: {type(error).__name__}: {clean(str(error))}"
         return IfasError(what, f"report it with {(folder / name).absolute()}, which holds the traceback")
-    return IfasError(f"this is a bug of ifas, and there is no place for a log of it:\n{text}", "report it")
+    return IfasError(f"this is a bug of ifas, and its log could not be written:\n{text}", "report it")

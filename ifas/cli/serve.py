@@ -29,10 +29,10 @@ def serve(
 
 
 def ask(
-    image: Annotated[Path, typer.Argument(help="Picture to judge.")],
+    image: Annotated[Path, typer.Argument(help="Image to judge.")],
     url: Annotated[str, typer.Option(help="Where the Bento is served.")] = "http://127.0.0.1:3000",
 ) -> None:
-    """Send a picture to a served Bento and print the answer as JSON."""
+    """Send an image to a served Bento and print the answer as JSON."""
     from ifas.serving.client import ask as ask_bento
 
     typer.echo(json.dumps(ask_bento(url, image), indent=2))

@@ -1,4 +1,4 @@
-"""Shows a run's events on the terminal while they are written: bars where something takes long, one line per step."""
+"""Shows a run's events on the terminal while they are written: progress bars for long work, one line per step."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ifas.core.progress import EVENTS_ENV, render
 
 
 class _Follower(threading.Thread):
-    """Tails the events file and draws it on `out` until told to stop."""
+    """Follows the events file and shows it on `out` until it is stopped."""
 
     def __init__(self, path: Path, out: IO[str]) -> None:
         super().__init__(daemon=True)
         self.path, self.out = path, out
-        # What an earlier command left in the file is not news.
+        # Skip events of an earlier command.
         self.start_at = path.stat().st_size
         self.finished = threading.Event()
         self.failure: dict[str, Any] | None = None

@@ -20,9 +20,9 @@ def size_table(sizes: dict[str, Any], train: TrainConfig, device: Device) -> Ite
     prompt = f"{tokens['prompt']} prompt ({sizes['image_tokens']} of them image)"
     yield f"tokens of a sample: {prompt}, up to {tokens['answer']} answer{told}"
     forward, backward = training["forward_flops_per_sample"], training["backward_flops_per_sample"]
-    yield f"FLOPs a training sample: {_flops(forward)} forward, {_flops(backward)} backward"
-    yield f"FLOPs a judged picture:  {_flops(judge['flops_per_picture'])}"
-    yield f"memory of the judge:     {gib(judge['peak'])} at {judge['batch']} pictures at once"
+    yield f"FLOPs per training sample: {_flops(forward)} forward, {_flops(backward)} backward"
+    yield f"FLOPs per judged image:  {_flops(judge['flops_per_picture'])}"
+    yield f"memory of the judge:     {gib(judge['peak'])} at {judge['batch']} images at once"
     yield ""
     yield f"training, per worker: {train.workers} workers, batch {train.batch}, {train.precision}"
     yield f"memory of a worker: {gib(device.bytes)} ({device.where})"

@@ -1,1 +1,1 @@
-"""Where Ray is: a Ray of this machine alone, or the cluster that this process is a job of. `connection` is the door."""
+"""The connection to Ray: one started on this machine, or the cluster that this process is a job of."""

@@ -1,9 +1,10 @@
 """The one place that connects this process to Ray.
 
-A Ray of this machine alone is reached by nobody else: its servers listen on the loopback address, and they answer only
-to who has the token that this process made (Ray's own token authentication): other users of this machine are refused.
-`RAY_AUTH_TOKEN` names another token; `RAY_AUTH_MODE=disabled` turns the check off. One page, of the autoscaler's
-counters, asks for no token. Sockets and logs lie in a folder that only this user can enter (`RAY_TMPDIR`).
+A local Ray is one that this process starts on this machine. Its servers listen on the loopback address, so other
+machines can't reach it. They ask for a token that this process makes (Ray's own token authentication), so other users
+of this machine can't use it; only the page with the autoscaler's counters asks for none. `RAY_AUTH_TOKEN` sets another
+token, and `RAY_AUTH_MODE=disabled` turns the check off. Sockets and logs lie in a folder that only this user can enter
+(`RAY_TMPDIR`).
 """
 
 from __future__ import annotations
@@ -37,25 +38,25 @@ def connected(
     settings: Mapping[str, str] | None = None,
     worker_env: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
-    """Within, this process is connected to Ray; the environment is afterwards what it was.
+    """Inside the block, this process is connected to Ray. Afterwards the environment is as it was.
 
     Args:
-        local: start a Ray of this machine alone, which ends with this process at the latest. Otherwise join the cluster
-            that this process is a job of.
-        cpus: of a local Ray: so many tasks and actors that need one run at once.
-        object_store: of a local Ray: bytes of shared memory.
-        settings: of Ray, for this process; environment variables that the user has set stay.
-        worker_env: environment of tasks and actors.
+        local: start a local Ray, which ends with this process at the latest. Otherwise join the cluster that this
+            process is a job of.
+        cpus: CPUs of a local Ray: the number of tasks and actors, with one CPU each, that run at once.
+        object_store: shared memory of a local Ray, in bytes.
+        settings: Ray's settings for this process. Environment variables that the user has set win.
+        worker_env: environment variables of tasks and actors.
 
     Raises:
-        ConfigError: a local Ray would be reached by other machines or users.
+        ConfigError: other machines or users could reach the local Ray.
     """
     prepare()
     before = dict(os.environ)
     os.environ.update({**(settings or {}), **before})
     options: dict[str, Any] = {"address": "auto"}
     if local:
-        # "local": not one that someone else has started here.
+        # "local": never one that another user has started here.
         options = {"address": "local", "num_cpus": cpus, "object_store_memory": object_store}
     import ray
 
@@ -81,7 +82,7 @@ def connected(
 
 
 def _own_folder() -> Path:
-    """Nobody else may enter it: below, Ray lets everyone write, and whoever puts a socket of his there is believed."""
+    """A folder that only this user may enter. Ray lets every user write below it and trusts every socket there."""
     folder = Path(tempfile.gettempdir(), f"ifas-ray-{os.getuid()}")
     if len(os.fsencode(folder)) > LONGEST_FOLDER:
         folder = Path("/tmp", folder.name)  # noqa: S108 - checked below
@@ -89,17 +90,17 @@ def _own_folder() -> Path:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise ConfigError(
-            f"{folder} is not a folder of yours alone, and whoever can write there can run code in a Ray below it",
+            f"{folder} is not a folder that only you can enter: others could run code in a Ray with its files there",
             f"remove it, or `chmod 700 {folder}`, or name a folder of your own in RAY_TMPDIR",
         )
     return folder
 
 
 def _require_loopback(address: str) -> None:
-    """Ray decides on this when it is imported, see `ifas.core.environment`."""
+    """Ray reads this setting when it is imported, see `ifas.core.environment`."""
     if not ipaddress.ip_address(address).is_loopback:
         raise ConfigError(
-            f"a Ray of this machine alone would be reached by other machines, at {address}",
+            f"the local Ray could be reached by other machines, at {address}",
             "set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 before Ray is imported: in the shell, or by "
             "ifas.core.environment.prepare()",
         )

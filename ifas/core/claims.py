@@ -1,7 +1,7 @@
-"""What a text claims to see, and what is known of the picture: the label, and what visual specialists measured.
+"""What a text claims about an image, and what is known about the image: its label and the specialists' measurements.
 
-Knowledge has three values. A fact is True or False only where label and evidence decide it; else it is None, and
-nothing may be asked or taught about it.
+A fact is True or False only if label and evidence decide it. Otherwise it is None (unknown), and the model must not be
+asked or taught about it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from ifas.core.taxonomy import media_named
 
-#: Key of a manifest's `evidence` under which the specialists' confidences stand.
+#: Key of the specialists' confidences in a manifest's `evidence`.
 SPECIALISTS = "specialists"
 #: Confidence from which a specialist supports its clause (as captioning says it), and below which it does not at all.
 SUPPORTED_FROM, UNSUPPORTED_BELOW = 0.5, 0.2
@@ -60,7 +60,7 @@ class Fact(NamedTuple):
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a picture. `sure`: confidence of every specialist, 0 to 1; empty where none was asked."""
+    """What is known of an image. `sure`: confidence of every specialist, 0 to 1; empty where none was asked."""
 
     sample_id: str
     spoof_type: str
@@ -91,7 +91,7 @@ def holds(fact: Fact, known: Known, cues: Cues) -> bool | None:
 
     A cue is there when its specialist is sure and it fits the label (the conditional rule of DCE, arXiv 2412.14233). It
     is not there when neither its specialist nor one that shares words with it saw anything: the bezel's is silent
-    beside a brighter edge, which does not mean that no dark frame is in the picture.
+    beside a brighter edge, which does not mean that no dark frame is in the image.
     """
     if fact.about == "live":
         return known.live
@@ -121,7 +121,7 @@ def invented_cues(text: str, known: Known, cues: Cues) -> list[str]:
 
 
 def invented_media(text: str, known: Known) -> list[str]:
-    """Media that a text names and the picture does not show."""
+    """Media that a text names and the image does not show."""
     return [kind for kind in media_named(text) if known.medium(kind) is False]
 
 

@@ -1,7 +1,7 @@
 """Embedded ICC profiles: which colours the numbers in a file stand for.
 
-littlecms does the work, through Pillow. A profile comes from outside like the picture: one that is broken, or made for
-another kind of pixel, is left out, and the picture is taken as sRGB.
+littlecms does the work, through Pillow. A profile is untrusted input, as the image is. If it is broken, or made for
+another kind of pixel, it is ignored, and the image is taken as sRGB.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from PIL import Image
     from PIL.ImageCms import ImageCmsTransform
 
-#: Larger profiles are left out. Profiles of printing presses, the largest in use, have some 3 MiB.
+#: Larger profiles are ignored. The largest profiles in use, those of printing presses, have about 3 MiB.
 MAX_PROFILE_BYTES = 4 * 2**20
-#: A profile that moves no colour by more than this (of 255) is sRGB by another name: the pixels stay as they are.
+#: A profile that moves no colour by more than this (of 255) counts as sRGB: the pixels stay as they are.
 SAME = 2
 
 _SPACES = {"L": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}
-#: Input, display, output and colour space profiles; the other classes do not describe a picture.
+#: Input, display, output and colour space profiles; the other classes do not describe an image.
 _CLASSES = (b"scnr", b"mntr", b"prtr", b"spac")
 
 
 @lru_cache(maxsize=8)
 def srgb_transform(profile: bytes, mode: str) -> ImageCmsTransform | None:
-    """What brings pixels of `mode` (L, RGB or CMYK) to sRGB, perceptual intent; None where they stay as they are.
+    """The transform of `mode` (L, RGB or CMYK) to sRGB, perceptual intent; None if the pixels stay as they are.
 
     The transform gives mode RGB and may be used by several threads.
     """
@@ -69,9 +69,10 @@ def _signed(image: Image.Image) -> Any:
 
 
 def _without_float_tags(profile: bytes) -> bytes:
-    """The profile without its D2B tags (ICC.1:2010, 9.2.28), a second description that may chain elements without end.
+    """The profile without its D2B tags (ICC.1:2010, 9.2.28).
 
-    32 KiB of them keep littlecms busy for seconds; every profile must have the first description as well.
+    They describe the colours a second time, as a chain of elements of any length: 32 KiB of them keep littlecms busy
+    for seconds. The first description is mandatory, so nothing is lost.
     """
     kept = bytearray(profile)
     for n in range(min(int.from_bytes(profile[128:132], "big"), (len(profile) - 132) // 12)):

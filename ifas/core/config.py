@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ifas.core.errors import ConfigError, unknown_key
 from ifas.core.imaging import ImageLimits
 
-# Every number has a lower and an upper limit, so that a slip is named when the file is read, not hours later.
+# Every number has a lower and an upper limit, so that a typing error is reported when the file is read.
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 CountOrNone = Annotated[int, Field(ge=0, le=10_000_000)]
 Size = Annotated[int, Field(ge=1, le=65_536)]
@@ -57,7 +57,7 @@ class CaptionConfig(Section):
         "Do not say who the person is, nor age, gender or ethnicity.",
         description="for transformers; not used by models without a chat template",
     )
-    images_at_once: Size = Field(default=8, description="for transformers: pictures in a batch")
+    images_at_once: Size = Field(default=8, description="for transformers: images in a batch")
     max_new_tokens: Size = Field(default=48, description="for transformers")
     device: str = Field(default="auto", description="for transformers: auto, cpu, cuda")
     specialists: bool = Field(default=True, description="captions say what visual specialists measure")
@@ -68,7 +68,7 @@ class CaptionConfig(Section):
     actors: Processes = Field(default=1, description="for ray")
     gpus_per_actor: Gpus = Field(default=0, description="for ray")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    lora_rank: Size = Field(default=8, description="for transformers: of the adapter that becomes C_S")
+    lora_rank: Size = Field(default=8, description="for transformers: rank of the adapter that is fine-tuned")
     lora_lr: LearningRate = 2e-4
     source_domains: tuple[str, ...] = Field(
         default=(),
@@ -87,18 +87,21 @@ class ValidateConfig(Section):
     """Rules on the captioned manifest."""
 
     max_hamming: int = Field(
-        default=2, ge=0, le=63, description="bits of 64 up to which two perceptual hashes are those of the same picture"
+        default=2,
+        ge=0,
+        le=63,
+        description="two images count as the same if their perceptual hashes differ in at most this many of 64 bits",
     )
-    min_per_class: Count = Field(default=2, description="images a class of a split must have")
+    min_per_class: Count = Field(default=2, description="least number of images of each class in each split")
     max_unreadable: Share = Field(
-        default=0.01, description="share of pictures that can't be decoded above which the run stops"
+        default=0.01, description="the run stops if more than this share of images can't be decoded"
     )
     workers: Processes = Field(default=2, description="threads that decode")
     advisory: tuple[str, ...] = Field(default=(), description="blocking rules that this run only reports")
 
 
 class TunedSection(Section):
-    """What of a part of the model is trained, and how fast. Merged before a model is saved: none of it is served."""
+    """How a part of the model is trained, and its learning rate. Adapters are merged before the model is saved."""
 
     tune: Literal["frozen", "lora", "alore", "full"] = "full"
     lr: LearningRate = 1e-3
@@ -126,7 +129,7 @@ class VisionConfig(TunedSection):
 class ConnectorConfig(TunedSection):
     """Globally aware connector. Sizes are not stated in the paper.
 
-    It starts from random weights, so what is not `full` leaves most of it untrained.
+    It starts from random weights. With any `tune` but `full`, most of them stay random.
     """
 
     kind: Literal["gac", "last_token"] = Field(
@@ -203,13 +206,14 @@ class TrainConfig(Section):
     clip: Weight = Field(default=1.0, description="largest norm of the gradient; 0: no limit")
     balance: bool = Field(default=True, description="draw live and each spoof type equally often")
     domain_balance: bool = Field(
-        default=False, description="draw by the weights of validation, which lower what the domain betrays of the label"
+        default=False,
+        description="draw by the weights of validation, which lower how well the domain predicts the label",
     )
     max_source_share: PositiveShare = Field(
-        default=0.2, description="largest share of the training rows that one source of added batches has"
+        default=0.2, description="largest share of the training rows that one source of added batches may have"
     )
     length_window: Size = Field(
-        default=1, description="steps whose samples are put together by length of their answers: less padding"
+        default=1, description="number of steps whose samples are grouped by answer length: less padding"
     )
     augment: bool = True
     loaders: Processes = Field(default=1, description="threads per worker that read, decode and resize")
@@ -221,12 +225,13 @@ class TrainConfig(Section):
     max_failures: SizeOrNone = Field(default=2, description="restarts after a worker died")
     max_preemptions: int = Field(default=-1, ge=-1, le=65_536, description="restarts after a preemption; -1: no limit")
     skip_batches: CountOrNone = Field(
-        default=0, description="batches with a loss that is not finite that are left out before training stops"
+        default=0, description="training skips this many batches whose loss is not finite, then stops"
     )
     mlflow: str = Field(default="", description="URL of an MLflow server that gets the losses, too; empty: none")
     gpus_per_worker: Gpus = 0
     where: Literal["local", "rayjob"] = Field(
-        default="local", description="local: a Ray of this machine; rayjob: the Ray cluster this process is a job of"
+        default="local",
+        description="local: start Ray on this machine; rayjob: use the Ray cluster that this process is a job of",
     )
     seed: Seed = 0
 
@@ -246,14 +251,20 @@ class AlignConfig(Section):
     """Second stage: negative supervision from the model's own rejected answers (nSFT, arXiv 2411.14797)."""
 
     enabled: bool = False
-    images: Count = Field(default=512, description="training pictures whose answers are mined, at most")
-    samples: Size = Field(default=4, description="answers sampled per picture")
+    images: Count = Field(default=512, description="training images whose answers are mined, at most")
+    samples: Size = Field(default=4, description="answers sampled per image")
     temperature: float = Field(default=1.0, gt=0, le=10, description="of the sampling (paper: not stated)")
-    turns: int = Field(default=4, ge=2, le=1000, description="corrective turns per picture, at most (paper: 5)")
+    turns: int = Field(default=4, ge=2, le=1000, description="corrective turns per image, at most (paper: 5)")
     steps: Count = Field(default=40, description="of the second stage; batch, workers and alpha are those of train")
-    lr_factor: Factor = Field(default=0.2, description="of the second stage's learning rates, to those of model")
-    dev_images: Count = Field(default=1024, description="development pictures that before and after are compared on")
-    margin: Share = Field(default=0.02, description="loss of verdict accuracy that must be ruled out to keep it")
+    lr_factor: Factor = Field(
+        default=0.2, description="learning rates of the second stage, as a factor of those of model"
+    )
+    dev_images: Count = Field(
+        default=1024, description="development images on which the model is compared before and after"
+    )
+    margin: Share = Field(
+        default=0.02, description="keep the second stage only if its interval rules out a larger loss of accuracy"
+    )
     bootstrap: int = Field(default=1000, ge=1, le=1_000_000, description="resamples of the paired interval, by subject")
     seed: Seed = 0
 
@@ -269,7 +280,7 @@ class EvaluateConfig(Section):
     """Scores, threshold, intervals."""
 
     unit: Literal["image", "track"] = Field(
-        default="image", description="what has one vote: each image, or all frames of a face track by their mean score"
+        default="image", description="what counts once: each image, or each face track by the mean score of its frames"
     )
     threshold: Literal["eer", "apcer"] = Field(default="eer", description="operating point on source development data")
     max_apcer: Share = Field(default=0.1, description="for threshold `apcer`: largest APCER per species allowed")
@@ -278,7 +289,7 @@ class EvaluateConfig(Section):
     )
     batch: Size = 16
     explain: Literal["all", "gallery", "none"] = "all"
-    gallery: CountOrNone = Field(default=24, description="pictures that the report shows, at most")
+    gallery: CountOrNone = Field(default=24, description="images that the report shows, at most")
     seed: Seed = 0
 
 
@@ -286,7 +297,9 @@ class GateConfig(Section):
     """Where the policy and the ledger are."""
 
     policy: str = Field(default="builtin:demo", description="policy file, or `builtin:NAME`")
-    ledger: str = Field(default="sqlite:///.ifas/ledger.db", description="SQLAlchemy URL; secrets come by environment")
+    ledger: str = Field(
+        default="sqlite:///.ifas/ledger.db", description="SQLAlchemy URL; pass secrets by environment variables"
+    )
     product: str = Field(default="ifas", min_length=1, description="champions are kept per product")
 
 
@@ -300,16 +313,16 @@ class TrafficConfig(Section):
     """What the served Bento takes in at once, and how long it waits for a client."""
 
     max_concurrency: Size = Field(
-        default=32, description="pictures received whole and not judged yet; further ones are answered 429"
+        default=32, description="images received and not judged yet; further ones are answered with 429"
     )
     header_seconds: float = Field(
-        default=10, gt=0, lt=60, description="a connection that has not sent a whole request header by then is closed"
+        default=10, gt=0, lt=60, description="a connection without a complete request header by then is closed"
     )
     body_seconds: float = Field(
-        default=20, gt=0, lt=60, description="a request whose body is not there by then is answered 408"
+        default=20, gt=0, lt=60, description="a request whose body is not complete by then is answered with 408"
     )
     max_connections: Count = Field(
-        default=1000, description="of further ones, those that wait longest for their client are closed"
+        default=1000, description="above this number, the connections that have waited longest for data are closed"
     )
 
 
@@ -320,7 +333,7 @@ class PackageConfig(Section):
     name: str = Field(default="ifas", max_length=63, pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")
     limits: ImageLimits = ImageLimits()
     traffic: TrafficConfig = TrafficConfig()
-    publish_card: bool = Field(default=False, description="whoever reaches the service may read its model card")
+    publish_card: bool = Field(default=False, description="the service shows its model card to every client")
 
 
 class RunConfig(Section):

@@ -1,7 +1,7 @@
-"""Is there anything to see in a picture? A model scores a flat colour, a gradient or noise like any picture.
+"""Is there anything to see in an image? A model gives a score to a flat colour, a gradient or noise, too.
 
-Four figures tell, taken on the luminance of a coarse grid of cells, so that compression and a camera's own noise hardly
-count. What they are for real pictures is in docs/pictures.md.
+Four figures decide. They are measured on the luminance of a coarse grid of cells, so that compression and sensor noise
+hardly count. docs/pictures.md has their values for real images.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ LONGEST = 8
 
 
 class Detail(NamedTuple):
-    """How much there is to see in a picture. A gradient is a polynomial of degree 4 in x and y, fitted to the cells.
+    """How much there is to see in an image. A gradient is a polynomial of degree 4 in x and y, fitted to the cells.
 
-    contrast: standard deviation from that gradient, in levels of 0 to 255; a flat colour has none.
-    structure: what of it neighbouring cells have in common, as a part of the cells' whole standard deviation; a
-        picture that is a gradient has none.
-    fine: correlation of neighbouring cells' deviations from the gradient; noise has none.
-    coarse: correlation of neighbouring cells of twice the size; noise whose grains compression made larger has none.
+    contrast: standard deviation from that gradient, in levels of 0 to 255; near 0 for a flat colour.
+    structure: the part of `contrast` that neighbouring cells share, divided by the standard deviation of all cells;
+        near 0 for a gradient.
+    fine: correlation of neighbouring cells' deviations from the gradient; near 0 for noise.
+    coarse: correlation of neighbouring cells of twice the size; near 0 also for noise that compression made coarser.
     """
 
     contrast: float
@@ -38,7 +38,7 @@ class Detail(NamedTuple):
     coarse: float
 
 
-#: A picture with a smaller figure is refused; docs/pictures.md says how far away real pictures are.
+#: An image with a smaller figure is refused; docs/pictures.md says how far away real images are.
 LOWEST = Detail(contrast=1.0, structure=0.17, fine=0.1, coarse=0.22)
 
 
@@ -56,7 +56,7 @@ def check(image: npt.NDArray[np.uint8]) -> None:
     """Refuses an RGB image (H, W, 3) that shows a flat colour, a gradient or noise.
 
     Raises:
-        ImageWithoutDetail: it says what is seen.
+        ImageWithoutDetail: the message says which of the three it is.
     """
     found = measure(image)
     if found.contrast < LOWEST.contrast:

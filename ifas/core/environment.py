@@ -1,4 +1,4 @@
-"""Process-wide settings that must stand before a heavy library is imported."""
+"""Process-wide settings that must be made before a heavy library is imported."""
 
 import gc
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _SETTINGS = {
-    # Two processes on two cores otherwise spin each other to death: measured 10x slower.
+    # Otherwise the idle threads of two processes on two cores spin and block each other: measured 10x slower.
     "OMP_WAIT_POLICY": "PASSIVE",
     "TOKENIZERS_PARALLELISM": "false",
     # A Ray that this process starts is reached by this machine alone (the name is Ray's; it reads it when imported).
@@ -30,13 +30,13 @@ def prepare() -> None:
     if not os.path.exists("/dev/nvidiactl"):
         # DeepSpeed probes for an accelerator at import and warns.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    # Importing torch and transformers makes a million objects and no garbage: looking for it took a fifth of the time.
+    # Importing torch and transformers makes a million objects and no garbage; garbage collection took a fifth of it.
     gc.set_threshold(50_000, 20, 20)
 
 
 @contextmanager
 def hidden(package: str) -> Iterator[None]:
-    """Within, `package` can't be imported: for a library that imports it only because it is installed."""
+    """Inside the block, importing `package` fails: for a library that imports it only because it is installed."""
     there = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == package}
     sys.modules[package] = None  # type: ignore[assignment]
     try:
@@ -48,7 +48,7 @@ def hidden(package: str) -> Iterator[None]:
 
 @contextmanager
 def setting(name: str, value: str) -> Iterator[None]:
-    """Within, the environment variable `name` is `value`."""
+    """Inside the block, the environment variable `name` is `value`."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:

@@ -3,7 +3,7 @@
 #: Exit code of the `ifas` command -> what it means. docs/cli.md shows this table.
 EXIT_CODES: dict[int, str] = {
     0: "done; also where a candidate waits for a person's decision",
-    1: "a bug of ifas, or a process that died without a word; the message names a file with the details",
+    1: "a bug of ifas, or a process that ended without an error message; the message names a file with the details",
     2: "wrong use: an option, the configuration, a policy, or a ledger that can't be used",
     3: "data that can't be used: a dataset, a registry, a file that is damaged or missing",
     4: "a blocking rule of data validation failed",
@@ -21,7 +21,7 @@ class IfasError(Exception):
 
     Args:
         what: one sentence naming the thing that is wrong and where it is.
-        fix: one sentence, imperative, that tells how to go on.
+        fix: one imperative sentence: how to go on.
     """
 
     exit_code = 1
@@ -52,7 +52,7 @@ class RegistryError(DataError):
 
 
 class DamagedFile(DataError, ValueError):
-    """A file whose text is not what ifas writes there, such as JSON that was cut."""
+    """A file that does not hold what ifas writes there, such as truncated JSON."""
 
 
 class CorruptShardError(DataError):
@@ -62,7 +62,7 @@ class CorruptShardError(DataError):
 class ImageRefused(DataError):
     """One image that is not decoded: truncated, too large, or of a format that is not accepted.
 
-    `reason` names the kind of refusal for programs; it stays the same when the words change.
+    `reason` is a stable name of the kind of refusal, for programs; the words of the message may change.
     """
 
     reason = "unreadable"

@@ -19,7 +19,7 @@ from typing import Any
 
 from ifas.core.errors import DamagedFile, MachineError
 
-#: What a rename says when the target is there and can't be replaced in one step.
+#: Error numbers of a rename when the target exists and can't be replaced in one step.
 _IN_THE_WAY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -46,9 +46,9 @@ def sha256_json(value: Any) -> str:
 
 @contextmanager
 def locked(file: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Holds an exclusive lock on `file` (made where there is none); waits for whoever has it.
+    """Holds an exclusive lock on `file` (created if missing); waits while another process holds it.
 
-    The kernel frees it when the process ends, however it ends. The file stays.
+    The kernel releases the lock when the process ends, however it ends. The file stays.
 
     Args:
         waiting: called once before a wait, with the local time since when the lock is held ("" where it is not known).
@@ -70,7 +70,7 @@ def locked(file: Path, waiting: Callable[[str], None] | None = None) -> Iterator
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
             raise _no_lock(file, error) from error
-        with suppress(OSError):  # a full disk: only the time is missing
+        with suppress(OSError):  # on a full disk, only the time of the lock is missing
             os.pwrite(descriptor, f"{datetime.now():%Y-%m-%d %H:%M:%S}\n".encode(), 0)
         yield
     finally:
@@ -107,14 +107,14 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def _scratch(target: Path) -> tuple[Path, int]:
-    """A new folder beside `target`, and its lock, which says that its maker is alive."""
+    """A new folder beside `target`, and its lock, which says that the process that made it is alive."""
     while True:
         scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
         scratch.mkdir()
-        # Somebody's sweep may take the folder before it is locked.
+        # Another process's `_sweep` may remove the folder before it is locked.
         with suppress(FileNotFoundError):
             lock = os.open(scratch, os.O_RDONLY)
-            with suppress(OSError):  # a file system without locks: then nothing is swept
+            with suppress(OSError):  # on a file system without locks, nothing is swept
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if scratch.exists():
                 return scratch, lock
@@ -135,7 +135,7 @@ def _swap(beside: Path, target: Path, old: Path) -> None:
                 if error.errno not in _IN_THE_WAY:
                     raise
             remove(old)
-            with suppress(FileNotFoundError):  # somebody else is replacing it, too: the last one wins
+            with suppress(FileNotFoundError):  # another process is replacing it, too: the last one wins
                 os.rename(target, old)
     except BaseException:
         _bring_back(old, target)
@@ -150,7 +150,7 @@ def _bring_back(old: Path, target: Path) -> None:
 def _sweep(target: Path) -> None:
     """Removes what killed processes left beside `target`."""
     name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.part")
-    with suppress(OSError):  # it is no business of this call
+    with suppress(OSError):  # leftovers must not fail this call
         for entry in [e for e in os.scandir(target.parent) if name.fullmatch(e.name) and e.is_dir()]:
             scratch = target.with_name(entry.name)
             lock = os.open(scratch, os.O_RDONLY | os.O_NOFOLLOW)
@@ -159,7 +159,7 @@ def _sweep(target: Path) -> None:
                 _bring_back(_old(scratch, target), target)
                 shutil.rmtree(scratch)
             except OSError:
-                continue  # its maker is alive
+                continue  # the process that made it is alive
             finally:
                 os.close(lock)
 
@@ -202,7 +202,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in `path`. Raises DamagedFile where it is none, and OSError where it can't be read."""
+    """The JSON in `path`. Raises DamagedFile if it is not JSON, and OSError if it can't be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Where ifas keeps what it can make again: cache, weights, the local registry and ledger."""
+"""Where ifas keeps its own files: cache, converted weights, the local registry and ledger."""
 
 import os
 from pathlib import Path

@@ -1,7 +1,7 @@
 """The one place where image bytes from outside become pixels.
 
 Training, evaluation and the served model decode here, so they see the same pixels and refuse the same files.
-docs/pictures.md has the table of what becomes of each kind of file.
+docs/pictures.md says for each kind of file how it is decoded, or that it is refused.
 Pillow and numpy are imported on first use: `ifas.core` itself stays light.
 """
 
@@ -76,8 +76,8 @@ def glance(data: bytes, limits: ImageLimits | None = None, side: int = 64) -> tu
 def header(data: bytes | memoryview, limits: ImageLimits | None = None) -> tuple[int, int]:
     """Width and height that `decode` will give, read without decoding: a file passes whose pixels may still be damaged.
 
-    Checked are what `decode` checks before it decodes, and that the file is whole: a JPEG has its end marker (what
-    follows it is not looked at), a PNG its last chunk, a WebP as many bytes as it says.
+    This checks what `decode` checks before it decodes, and that the file is complete: a JPEG has its end marker (what
+    follows it is ignored), a PNG its last chunk, a WebP as many bytes as its header says.
 
     Raises:
         ImageRefused: as `decode`, but for damage inside the file.
@@ -98,7 +98,7 @@ def _loaded(data: bytes, limits: ImageLimits) -> Image.Image:
         return image
 
 
-#: Pixel modes of Pillow that have no one way to be shown in 8 bits. None of the three formats above comes in them.
+#: Pixel modes of Pillow that can be shown in 8 bits in several ways. None of the three formats above uses them.
 _NOT_SHOWN = {"I": "32-bit integers", "F": "floating-point numbers", "LAB": "CIELAB"}
 
 
@@ -128,7 +128,7 @@ def _channels(image: Image.Image, data: bytes | memoryview) -> tuple[Image.Image
     mode, alpha = image.mode, None
     if mode == "P" and isinstance(image.info.get("transparency"), int | bytes):
         image = image.convert("RGBA")
-    # Else it is gone before Pillow converts: it may be text of that name.
+    # Otherwise remove it before Pillow converts: it may be text of that name.
     clear = image.info.pop("transparency", None)
     if mode in ("La", "RGBa", "PA"):
         image = image.convert("LA" if mode == "La" else "RGBA")
@@ -187,7 +187,7 @@ def _seen_size(image: Image.Image, width: int, height: int) -> tuple[int, int]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8. Browsers do not ask XMP, which Pillow's `getexif` does, and show a broken EXIF as 1."""
+    """EXIF orientation, 1 to 8. As in browsers, XMP is ignored and a broken EXIF gives 1; `getexif` would read XMP."""
     from PIL import Image
 
     block = image.info.get("exif")
@@ -303,7 +303,7 @@ def _opened(data: bytes | memoryview, limits: ImageLimits) -> Iterator[Image.Ima
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Pillow warns of a broken EXIF, which does not matter, and of many pixels, of which our limit allows less."""
+    """Pillow warns of a broken EXIF, which does not matter, and of many pixels, which our own limit already bounds."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
@@ -315,7 +315,7 @@ def _open(data: bytes | memoryview, formats: tuple[str, ...]) -> Image.Image:
     if "JPEG" in formats and data[:3] == b"\xff\xd8\xff":
         from PIL.JpegImagePlugin import JpegImageFile
 
-        # `Image.open` would follow the list of further pictures (MPF) that phones write, and fail where it is broken.
+        # `Image.open` would follow the list of further images (MPF) that phones write, and fail where it is broken.
         return JpegImageFile(io.BytesIO(data))
     return Image.open(io.BytesIO(data), formats=formats)
 
@@ -324,7 +324,7 @@ def _check_kind(image: Image.Image, data: bytes | memoryview) -> None:
     if image.format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
         raise _truncated()
     if getattr(image, "n_frames", 1) != 1:
-        raise ImageRefused("image has more than one frame", "send one still picture")
+        raise ImageRefused("image has more than one frame", "send one still image")
     if image.mode in _NOT_SHOWN:
         raise ImageRefused(f"image has pixels of {_NOT_SHOWN[image.mode]} (mode {image.mode})", "save it as 8-bit RGB")
     if image.format == "PNG" and image.mode == "RGB" and data[24] == 16 and "transparency" in image.info:

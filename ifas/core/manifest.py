@@ -73,7 +73,7 @@ CAPTION_COLUMNS: tuple[Column, ...] = (
     _c("label_audit", "string", "JSON list: evidence that contradicts the label", nullable=True),
 )
 
-#: Columns that inspecting the pictures adds (`core.picture_inspection`). Only older dataset folders hold them, unused.
+#: Columns that inspecting the images adds (`core.picture_inspection`). A dataset folder does not hold them.
 INSPECTION_COLUMNS: tuple[Column, ...] = (_c("phash", "string", "64-bit perceptual hash, 16 hex digits"),)
 
 MANIFEST_FILE = "manifest.parquet"
@@ -92,7 +92,7 @@ def check_columns(present: list[str], captioned: bool = False, where: str = MANI
     if missing:
         listed = "; ".join(f"{c.name} ({c.about})" for c in missing)
         step = "caption" if any(c in CAPTION_COLUMNS for c in missing) else "ingest"
-        raise DataError(f"{where} misses the column(s) {listed}", f"run `ifas step {step}` again to rebuild it")
+        raise DataError(f"{where} has no column(s) {listed}", f"run `ifas step {step}` again to rebuild it")
 
 
 def read_manifest(
@@ -107,7 +107,7 @@ def read_manifest(
 
     Args:
         domains, splits: only these rows; row groups of other domains are not read. Empty: all.
-        incomplete: a missing column is the caller's to report.
+        incomplete: accept a manifest with missing columns; the caller reports them.
 
     Raises:
         DataError: no such file, not Parquet, text that is not UTF-8, or a column is missing.
@@ -120,7 +120,7 @@ def read_manifest(
     try:
         wanted = [(column, "in", list(values)) for column, values in (("domain", domains), ("split", splits)) if values]
         table = pq.read_table(file, filters=wanted or None)
-        # Without this, damaged text is an error only where someone looks at it.
+        # Without this, damaged text raises an error only when it is read.
         table.validate(full=True)
         frame: pd.DataFrame = table.to_pandas()
     except (OSError, ValueError) as error:
@@ -131,7 +131,7 @@ def read_manifest(
 
 
 class ImageSource(Protocol):
-    """Where the encoded bytes of a sample come from. Picklable, so that workers can take it along."""
+    """Where the encoded bytes of a sample come from. Picklable, so that it can be sent to workers."""
 
     def read(self, shard: str, row: int) -> bytes:
         """Encoded image bytes at a row of a shard. Raises CorruptShardError or DataError."""

@@ -26,12 +26,12 @@ MEASURES: dict[str, Measure] = {
     "auc": Measure(
         title="AUC",
         better="higher",
-        about="chance that a bona fide picture scores above an attack; 0.5 is guessing, 1 is perfect",
+        about="chance that a bona fide image scores above an attack; 0.5 is guessing, 1 is perfect",
     ),
     "eer": Measure(
         title="EER",
         better="lower",
-        about="error rate at the threshold of this very data where both kinds of error are equally frequent",
+        about="error rate at the threshold, chosen on the same data, where both kinds of error are equally frequent",
     ),
     "hter": Measure(
         title="HTER at the frozen threshold",
@@ -86,7 +86,7 @@ MEASURES: dict[str, Measure] = {
     "explanation_agreement": Measure(
         title="Explanation agrees with the verdict",
         better="higher",
-        about="share of explanations that name an attack medium exactly when the picture was rejected",
+        about="share of explanations that name an attack medium exactly when the image was rejected",
     ),
     "explanation_medium": Measure(
         title="Explanation names the right medium",

@@ -24,9 +24,9 @@ NAMED = 3
 
 @contextmanager
 def producing(target: Path) -> Iterator[Path]:
-    """`replacing` for a path that the user named: what is there must be made by ifas, before and after the work.
+    """`replacing` for a path that the user named: checks, before and after the work, that ifas made what is there.
 
-    An empty file or folder is taken as a place for the output. On an error `target` is as it was.
+    An empty file or folder may be replaced, too. On an error `target` is as it was.
 
     Raises:
         DataError: `target` holds something that ifas did not make or that was changed since, is a symbolic link, the
@@ -124,7 +124,7 @@ def _made(place: Path) -> list[dict[str, str]]:
 
 
 def _record(place: Path, contents: dict[str, str]) -> None:
-    # A kill before the rename leaves the output before this one: that stays known, too.
+    # A kill before the rename leaves the previous output in place, so its record is kept as well.
     write_json(_file(place), {"path": str(place), "made": [contents, _contents(place)]})
 
 

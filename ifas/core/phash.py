@@ -1,4 +1,4 @@
-"""A 64-bit perceptual hash: pictures that look the same get hashes that differ in few bits."""
+"""A 64-bit perceptual hash: images that look the same get hashes that differ in few bits."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Inspects every picture of a dataset once: its perceptual hash, or why it can't be decoded.
+"""Inspects every image of a dataset once: its perceptual hash, or why it can't be decoded.
 
-Packing reads headers only, so damage inside a file is found here. One bad picture is a finding, never an error.
+Packing reads headers only, so damage inside a file is found here. One bad image is a finding, never an error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Inspection(NamedTuple):
-    """What one picture gave: its perceptual hash (see `core.phash`), or null and a reason."""
+    """What one image gave: its perceptual hash (see `core.phash`), or null and a reason."""
 
     phash: str | None
     reason: str | None = None
@@ -36,7 +36,7 @@ def inspect_pictures(
     Threads, since decoding releases the interpreter lock.
 
     Raises:
-        CorruptShardError: not one bad picture: the shard that it lies in is damaged.
+        CorruptShardError: a whole shard is damaged, not just one image in it.
     """
     pending: deque[Future[Inspection]] = deque()
     with ThreadPoolExecutor(max_workers=workers) as pool:
@@ -52,11 +52,11 @@ def inspect_pictures(
 
 
 def inspect_rows(rows: pd.DataFrame, images: ImageSource, *, workers: int = 2, step: str = "") -> pd.DataFrame:
-    """Inspects the pictures of a manifest: columns sample_id, phash and reason, one row each, in the same order.
+    """Inspects the images of a manifest: columns sample_id, phash and reason, one row each, in the same order.
 
     Args:
         rows: columns sample_id, shard, row.
-        step: whose progress this is; empty: none is shown.
+        step: name under which progress is shown; empty: no progress.
 
     Raises:
         CorruptShardError: as `inspect_pictures`.

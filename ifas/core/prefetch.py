@@ -12,9 +12,9 @@ Item = TypeVar("Item")
 def prefetch(items: Iterable[Item]) -> Iterator[Item]:
     """The same items in the same order, each made one ahead of its use.
 
-    Worth it where making an item leaves the interpreter free (reading, decoding). What making one raises comes out in
-    its place. One thread makes all of them, so `items` needs no lock; it must not share state with the caller that the
-    caller reads before the end.
+    Useful where making an item releases the interpreter lock (reading, decoding). An exception is raised in place of
+    the item that caused it. One thread makes all items, so `items` needs no lock; the caller must not read state that
+    `items` changes before the last item is out.
     """
     source = iter(items)
     end = object()

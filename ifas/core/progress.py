@@ -1,4 +1,4 @@
-"""How long work says what it is doing, without knowing who listens.
+"""How a long-running step reports what it is doing, without knowing who listens.
 
 A step emits events; the listener is a terminal, a log, or the run driver, which tails the JSON lines in the
 file that `IFAS_EVENTS` names (this is how a step inside a kfp.local subprocess reaches the user's terminal).

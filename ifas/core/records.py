@@ -1,4 +1,4 @@
-"""What a step hands on: its result, and the hash-chained lineage of a run."""
+"""The result of a step, and the hash-chained lineage of a run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_json
 
-#: Of evaluation: figures, one row per judged picture, and the page for people.
+#: Files that evaluation writes: figures, one row per judged image, and the page for people.
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "report.html"
-#: In a run's folder and in a Bento: the lineage.
+#: The lineage, in a run's folder and in a Bento.
 LINEAGE_FILE = "lineage.json"
-#: Of validation for training: pictures that can't be decoded, one row each; and how often to draw a sample.
+#: Files that validation writes for training: images that can't be decoded, one row each; and sampling weights.
 UNREADABLE_FILE = "unreadable.parquet"
 WEIGHTS_FILE = "sampling_weights.parquet"
 
@@ -63,14 +63,14 @@ class Lineage(BaseModel):
     entries: list[LineageEntry] = Field(default_factory=list)
 
     def append(self, entry: LineageEntry) -> Lineage:
-        """A new lineage with `entry` sealed onto the end."""
+        """A new lineage with `entry` appended and chained to the last one."""
         previous = self.entries[-1].hash if self.entries else ""
         return Lineage(run_id=self.run_id, entries=[*self.entries, entry.sealed(previous)])
 
     def verify(self) -> None:
         """Raises DataError at the first entry whose hash does not fit.
 
-        The hashes hold no secret: who computes all of them anew is not found out.
+        The hashes hold no secret: if somebody recomputes all of them, the change is not detected.
         """
         previous = ""
         for entry in self.entries:

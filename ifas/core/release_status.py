@@ -1,8 +1,8 @@
-"""Which rows of a manifest may be trained on: new spoof data is guilty until it was checked and released.
+"""Which rows of a manifest may be trained on: new spoof data is not used until it was checked and released.
 
 A row's `status` is `released`, `quarantined` (a person must release its batch first) or `canary` (never). Evaluation
-sees every row. The name of a batch begins with the source that delivered it, so that no source, released or not, can
-take over the training set.
+sees every row. The name of a batch begins with the source that delivered it, so that the share of each source in the
+training set can be capped.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def released(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def capped(rows: pd.DataFrame, share: float) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Rows of which no source of added batches makes up more than `share`, and how many of each source were left out.
+    """Rows in which each source of added batches has at most `share`, and how many rows of each source were left out.
 
-    The base data set, which came by no batch, is not capped. What stays of a source is chosen by `sample_id`, a hash,
-    so the choice is the same everywhere and no one can aim at it. The limit is a share of the base rows and of those
-    that stay together: n <= share * (base + n) for each source alone.
+    The base dataset, which was not added in a batch, is not capped. Which rows of a source stay is decided by
+    `sample_id`, a hash, so the choice is the same everywhere. For each source alone, its n remaining rows satisfy
+    n <= share * (base + n).
 
     Args:
         share: in [0, 1]; 1 caps nothing.

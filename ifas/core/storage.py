@@ -1,7 +1,7 @@
-"""Storage URIs: a step reads and writes local paths; this brings them from and to another file system.
+"""Storage URIs. A step reads and writes local paths; this module copies them from and to another file system.
 
-`s3://bucket/key` goes through s3fs (endpoint and credentials from AWS_* environment variables); any other `scheme://`
-through fsspec, which has to know it; anything else is a local path and is used in place.
+`s3://bucket/key` is opened by s3fs (endpoint and credentials from AWS_* environment variables), any other `scheme://`
+by the file system that fsspec has for it. Anything else is a local path and is used in place.
 """
 
 from __future__ import annotations
@@ -111,14 +111,14 @@ def delete(uri: str) -> None:
 
 
 def _put(fs: Any, file: Path, uri: str) -> None:
-    if not uri.startswith("s3://"):  # there, it would make a missing bucket
+    if not uri.startswith("s3://"):  # on S3, this would create a missing bucket
         fs.makedirs(fs._parent(uri), exist_ok=True)
     fs.put_file(str(file), uri)
 
 
 @contextmanager
 def _reached(uri: str) -> Iterator[Any]:
-    """The file system of `uri`; what goes wrong with it becomes DataError."""
+    """The file system of `uri`; its errors are raised as DataError."""
     from botocore.exceptions import BotoCoreError
 
     try:

@@ -67,8 +67,8 @@ PAI_SPECIES: dict[str, SpoofType] = {
     "mannequin.fake_head": "mannequin",
 }
 
-#: Keyword -> spoof type: K of Algorithm 1. `paper` and `screen` are printed there; the rest is our choice, since
-#: the paper does not print the whole dictionary. Matched on word boundaries, plural allowed.
+#: Keyword -> spoof type: K of Algorithm 1. The article names only `paper` and `screen`; the other keywords are our
+#: choice. Matched on word boundaries, plural allowed.
 KEYWORDS: dict[str, SpoofType] = {
     "paper": "print",
     "printed": "print",

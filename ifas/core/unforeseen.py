@@ -1,4 +1,4 @@
-"""Errors of the machine and of libraries as errors of ifas: for what no better place has named."""
+"""Turns errors of the machine and of libraries that no other code has handled into errors of ifas."""
 
 from __future__ import annotations
 

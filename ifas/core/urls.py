@@ -10,7 +10,7 @@ from ifas.core.errors import ConfigError
 
 
 def check_http(url: str, what: str) -> None:
-    """Raises ConfigError unless `url` is http(s) with a host, and with a port that exists where it names one."""
+    """Raises ConfigError unless `url` is http(s) with a host; a port, if given, must be valid."""
     fix = f"{what} is like http://127.0.0.1:3000"
     try:
         parts = urlsplit(url)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def spoof_type_named(explanation: str, accepted: bool) -> str:
-    """The first attack medium the text names; else "live" for an accepted picture and "" for a rejected one."""
+    """The first attack medium the text names; else "live" for an accepted image and "" for a rejected one."""
     named = media_named(explanation)
     if named:
         return named[0]
@@ -24,7 +24,7 @@ def spoof_type_named(explanation: str, accepted: bool) -> str:
 
 
 def agreement(rows: pd.DataFrame) -> Rate:
-    """Explanations that name an attack medium exactly when the picture was rejected: (agreeing, all explained)."""
+    """Explanations that name an attack medium exactly when the image was rejected: (agreeing, all explained)."""
     explained = rows[rows["explanation"].notna()]
     fits = [
         bool(media_named(text)) != bool(accepted)

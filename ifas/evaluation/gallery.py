@@ -1,4 +1,4 @@
-"""Which pictures a reviewer sees: the worst mistakes first, then typical right ones of every kind."""
+"""Which images a reviewer sees: the worst mistakes first, then typical right ones of every kind."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """95 % intervals: Wilson's for rates, a bootstrap over subjects for everything that is not a simple share.
 
 Wilson's interval is right even at zero errors (0 of 30 gives 0 to 11 %, near the rule of three), but it assumes that
-pictures are independent. Pictures of one person are not, so the bootstrap draws whole subjects.
+images are independent. Images of one person are not, so the bootstrap draws whole subjects.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from ifas.evaluation.metrics import Bools, Floats, Rate, Sweep
 
 Z_95 = 1.959963984540054
-#: Weights held at a time; bounds the memory of a bootstrap to a few hundred MB at any number of pictures.
+#: Weights held at a time; bounds the memory of a bootstrap to a few hundred MB at any number of images.
 CHUNK = 4_000_000
 
 Statistic = Callable[[Sweep, Bools], Floats]
@@ -33,7 +33,7 @@ def wilson(errors: int, n: int, z: float = Z_95) -> tuple[float, float]:
 def rate_entry(rate: Rate) -> dict[str, Any]:
     """A rate as it stands in metrics.json: value, errors, n and Wilson's interval."""
     if rate.n == 0:
-        return {"value": None, "reason": "no such pictures in this slice", "n": 0}
+        return {"value": None, "reason": "no such images in this slice", "n": 0}
     return {"value": rate.value, "interval": list(wilson(rate.errors, rate.n)), "errors": rate.errors, "n": rate.n}
 
 

@@ -2,12 +2,12 @@
 
 Conventions, everywhere in ifas:
 
-- A score is p(bona fide). A picture is accepted as live when `score >= threshold`.
+- A score is p(bona fide). An image is accepted as live when `score >= threshold`.
 - FAR is the share of attacks accepted (APCER with all species pooled), FRR the share of bona fide rejected (BPCER).
 - Rates change only at scores that occur, so a threshold that is *chosen* is put half-way between the two scores around
   it; "accept nobody" is the point just above the highest score.
 
-Shapes: N pictures, B weightings of them (1, or the resamples of a bootstrap), K distinct scores. A resample is a row of
+Shapes: N images, B weightings of them (1, or the resamples of a bootstrap), K distinct scores. A resample is a row of
 weights; each metric is computed for all B rows at once, from integer counts, so ties are exact.
 """
 
@@ -30,13 +30,13 @@ PUBLIC_GRID = np.arange(10_001) / 10_000
 
 
 class Sweep:
-    """Counts of accepted pictures at every threshold that makes a difference.
+    """Counts of accepted images at every threshold that makes a difference.
 
     Point k < K accepts scores >= `scores_K[k]` (ascending); point K accepts nothing.
 
     Args:
         scores_N: p(bona fide), finite.
-        weights_BN: how often each picture counts; ones when left out.
+        weights_BN: how often each image counts; ones when left out.
     """
 
     def __init__(self, scores_N: npt.ArrayLike, weights_BN: Ints | None = None) -> None:
@@ -49,7 +49,7 @@ class Sweep:
         self.scores_K, self._starts = np.unique(scores[self._order], return_index=True)
 
     def accepted(self, mask_N: Bools) -> Ints:
-        """Weighted number of pictures of `mask_N` accepted at each point: (B, K + 1)."""
+        """Weighted number of images of `mask_N` accepted at each point: (B, K + 1)."""
         weights = (self.weights_BN * mask_N)[:, self._order]
         groups = np.add.reduceat(weights, self._starts, axis=1)
         counts = np.zeros((groups.shape[0], groups.shape[1] + 1), dtype=np.int64)
@@ -57,7 +57,7 @@ class Sweep:
         return counts
 
     def total(self, mask_N: Bools) -> Ints:
-        """Weighted number of pictures of `mask_N`: (B,)."""
+        """Weighted number of images of `mask_N`: (B,)."""
         return self.weights_BN @ mask_N.astype(np.int64)
 
     def threshold(self, k: int) -> float:

@@ -1,4 +1,4 @@
-"""Curves as inline SVG, drawn by hand: no script, no font, no picture is loaded from anywhere.
+"""Curves as inline SVG, drawn by hand: no script, no font, no image is loaded from anywhere.
 
 Source and target are told apart by line style and marker as well as by colour (Okabe-Ito blue and vermillion).
 """

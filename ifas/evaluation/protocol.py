@@ -97,7 +97,7 @@ def _data(predictions: pd.DataFrame) -> dict[str, Any]:
         "n_dev": int((predictions["split"] == "dev").sum()),
         "n_test": len(test),
         "synthetic": bool(predictions["synthetic"].any()),
-        # Two evaluations with the same hash judged the same pictures, so their figures can be compared.
+        # Two evaluations with the same hash judged the same images, so their figures can be compared.
         "test_samples_sha256": sha256_json(sorted(test["sample_id"])),
         "explained": int(predictions["explanation"].notna().sum()),
         "non_response": {
@@ -113,11 +113,11 @@ def _data(predictions: pd.DataFrame) -> dict[str, Any]:
 
 
 def _unreleased(predictions: pd.DataFrame) -> dict[str, Any]:
-    """Pictures in quarantine and canaries."""
+    """Images in quarantine and canaries."""
     return {f"n_{status}": int((predictions["status"] == status).sum()) for status in (QUARANTINED, CANARY)}
 
 
 def _share(rows: pd.DataFrame) -> dict[str, Any]:
-    """Non-response rate (ISO/IEC 30107-3): pictures that gave no score."""
+    """Non-response rate (ISO/IEC 30107-3): images that gave no score."""
     n = len(rows)
     return {"value": float(rows["score"].isna().mean()) if n else None, "n": n}

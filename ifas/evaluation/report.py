@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 TEMPLATE = "report.html.jinja"
 THUMBNAIL = 200
-#: Bytes of pictures on the page; with curves and tables it stays below 4 MB.
+#: Bytes of images on the page; with curves and tables it stays below 4 MB.
 PICTURE_BUDGET = 3_000_000
 LONGEST_FACT = 1_500
 
 
 @dataclass(frozen=True)
 class Card:
-    """One picture of the gallery."""
+    """One image of the gallery."""
 
     sample_id: str
     picture: str
@@ -68,7 +68,7 @@ def render_report(
     Args:
         metrics: what `evaluate` returned for `predictions`.
         predictions: the table that `predict` returned.
-        images: where the gallery's pictures are read from.
+        images: where the gallery's images are read from.
         manifest: shard and row of each sample, and whether the data are synthetic.
         lineage_facts: how the model came about, shown as a table; nested values are shown as JSON.
     """
@@ -160,7 +160,7 @@ def _cards(
     threshold: float,
     size: int,
 ) -> tuple[dict[str, list[Card]], int]:
-    """Cards by group, and how many pictures did not fit on the page."""
+    """Cards by group, and how many images did not fit on the page."""
     domains = [*metrics["protocol"]["source_domains"], *metrics["protocol"]["target_domains"]]
     rows = predictions[(predictions["split"] == "test") & predictions["domain"].isin(domains)]
     chosen = gallery.choose(rows, threshold, size)
@@ -192,7 +192,7 @@ def _card(row: pd.Series, jpeg: str, threshold: float) -> Card:
     return Card(
         sample_id=str(row["sample_id"])[:12],
         picture=jpeg,
-        alt=f"Test picture, {truth}, domain {row['domain']}",
+        alt=f"Test image, {truth}, domain {row['domain']}",
         truth=truth,
         domain=str(row["domain"]),
         score=float(row["score"]),

@@ -91,7 +91,7 @@ def _rates(
         "bpcer": rate_entry(bpcer),
     }
     missing = {"value": None, "reason": "no attack image in this slice", "n": 0}
-    # Of two species with the same rate, the one with fewer pictures: its wider interval claims less.
+    # Of two species with the same rate, the one with fewer images: its wider interval claims less.
     worst = max(by_species, key=lambda name: (by_species[name].value, -by_species[name].n), default=None)
     entries["apcer_max"] = {**entries["apcer"][worst], "species": worst} if worst else missing
     if worst and bpcer.n:

@@ -36,7 +36,7 @@ RULE_TEXTS: dict[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """A frozen threshold and where it comes from. A picture is accepted when `score >= value`."""
+    """A frozen threshold and where it comes from. An image is accepted when `score >= value`."""
 
     value: float
     rule: str
@@ -82,7 +82,7 @@ def check_protocol(predictions: pd.DataFrame, protocol: ProtocolConfig) -> None:
 
 
 def freeze(predictions: pd.DataFrame, protocol: ProtocolConfig, config: EvaluateConfig) -> Threshold:
-    """The threshold on the released dev rows of the source domains, each picture or track with one vote.
+    """The threshold on the released dev rows of the source domains, each image or track with one vote.
 
     `predict` needs it for the verdicts and `evaluate` for the figures. Both hand the whole table to this function, so
     the same table always has the same threshold.

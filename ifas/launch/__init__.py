@@ -1,1 +1,1 @@
-"""Where a step runs when it does not run here: a RayJob on Kubernetes."""
+"""Runs a step as a RayJob on Kubernetes."""

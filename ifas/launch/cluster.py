@@ -1,6 +1,6 @@
 """Applies a RayJob, watches it to its end, deletes it. The only module that talks to a Kubernetes API server.
 
-Safe to call again: a job of the same run and step that is still going is watched on, one that failed is replaced.
+Safe to call again: it continues to watch a job of the same run and step that still runs, and replaces one that failed.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class RayJobs:
 
     Args:
         api: a `kubernetes.client.ApiClient`.
-        poll_s: seconds between two looks at a job.
-        outage_s: how long the API server may be away while a job is watched before that is an error.
+        poll_s: seconds between two requests for a job's state.
+        outage_s: seconds for which the API server may be unreachable while a job is watched.
     """
 
     def __init__(self, api: Any, namespace: str, *, poll_s: float = 5, outage_s: float = 120) -> None:
@@ -78,7 +78,8 @@ class RayJobs:
             timeout_s: by default the job's own deadlines for every attempt, and ten minutes.
 
         Raises:
-            LaunchError: the job failed or took too long (it is deleted then), or the API server refused or is away.
+            LaunchError: the job failed or took too long (it is then deleted), or the API server refused or can't be
+            reached.
         """
         name, step = job["metadata"]["name"], job["metadata"]["labels"]["ifas.dev/step"]
         begin = time.monotonic()
@@ -130,7 +131,7 @@ class RayJobs:
         self._call("DELETE", name, [("propagationPolicy", "Foreground")], missing_ok=True)
 
     def wait(self, name: str, step: str, *, timeout_s: float) -> None:
-        """Returns when the job has succeeded; says on the way what it waits for.
+        """Returns when the job has succeeded; reports meanwhile what it waits for.
 
         Raises:
             LaunchError: it failed, was deleted, or `timeout_s` passed (the job is deleted then).
@@ -141,7 +142,7 @@ class RayJobs:
             try:
                 job = self.get(name)
             except LaunchError as error:
-                # The job goes on without us: a restart of the API server must not cost hours of training.
+                # The job goes on by itself: a restart of the API server must not end hours of training.
                 if time.monotonic() - last_answer > self.outage_s:
                     fix = f"the job may still run: repeat this command to watch RayJob {name} on"
                     raise LaunchError(error.what, fix) from error
@@ -247,7 +248,7 @@ def _hash(job: Mapping[str, Any]) -> str:
 
 
 def _failed(status: Mapping[str, Any]) -> bool:
-    # `jobStatus` FAILED with deployment status Retrying is no end: the operator makes a new cluster.
+    # `jobStatus` FAILED with deployment status Retrying is not final: the operator makes a new cluster.
     ended = status.get("jobDeploymentStatus") in ENDED
     return ended and status.get("jobStatus") != "SUCCEEDED"
 

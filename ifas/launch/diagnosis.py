@@ -1,4 +1,4 @@
-"""What a RayJob waits for and why it failed, in words: read from its pods, their conditions and their logs."""
+"""Explains what a RayJob waits for and why it failed, from its pods, their conditions and their logs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LOG_LINES = 20
 
 
 def waiting_for(api: Any, namespace: str, status: Mapping[str, Any]) -> str:
-    """What the scheduler says of the first pod that has no node, e.g. "GPUs: 0/3 nodes are available"; else empty."""
+    """The scheduler's message about the first pod without a node, e.g. "GPUs: 0/3 nodes are available"; else empty."""
     if status.get("jobDeploymentStatus") == "Suspended":
         return "quota (the job is suspended by its queue)"
     cluster = status.get("rayClusterName")
@@ -104,7 +104,7 @@ def _log(api: Any, namespace: str, name: str, cluster: str) -> str:
 
 
 def _read(api: Any, path: str, query: list[tuple[str, str]], kind: str) -> Any:
-    """A GET that explains but decides nothing: None where it is refused or fails."""
+    """A GET for an explanation only: None if it is refused or fails."""
     from kubernetes.client import ApiException
     from urllib3.exceptions import HTTPError
 

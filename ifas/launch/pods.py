@@ -1,4 +1,4 @@
-"""Pod templates for Ray pods that a namespace enforcing Pod Security *restricted* admits.
+"""Templates of Ray pods that are admitted by a namespace with Pod Security *restricted*.
 
 KubeRay adds no security context of its own, so every container gets one here.
 """
@@ -47,7 +47,7 @@ def env(fixed: Mapping[str, str], secret: str, secret_keys: Sequence[str]) -> li
 
 
 def resources(*, cpus: int, memory_gib: int, gpus: int = 0, gpu_resource: str = "nvidia.com/gpu") -> dict[str, Any]:
-    """Requests equal to limits, so that the pod is the last to be evicted."""
+    """Requests equal to limits, so that the pod is among the last to be evicted."""
     amount = {"cpu": str(cpus), "memory": f"{memory_gib}Gi"}
     if gpus:
         amount[gpu_resource] = str(gpus)

@@ -1,4 +1,4 @@
-"""The RayJob of a captioning or training step, as a pure function of its description.
+"""Builds the RayJob of a captioning or training step, as a pure function of its description.
 
 KubeRay's operator checks more than its CRD's schema does (it accepts `submissionMode: Foo` and lets the job hang), so
 those checks are made here, before anything is sent.
@@ -19,7 +19,7 @@ from ifas.launch import pods
 
 STEPS = ("caption", "train")
 
-#: How the entrypoint reaches the cluster -> why one would choose it.
+#: How the entrypoint reaches the cluster -> what this means.
 SUBMISSION_MODES: dict[str, str] = {
     "K8sJobMode": "a submitter pod of its own, whose security context is set here",
     "SidecarMode": "a container that the operator adds to the head pod; it has no security context, so a namespace "
@@ -85,16 +85,16 @@ def job_name(step: str, run_id: str) -> str:
     name = f"ifas-{step}-{_slug(run_id)}"
     if _slug(run_id) == run_id and len(name) <= MAX_NAME:
         return name
-    # Shortened or altered run ids must not meet: what was lost is kept as a hash.
+    # Shortened or changed run ids must not collide, so a hash of the whole id is appended.
     digest = hashlib.sha256(run_id.encode()).hexdigest()[:8]
     return f"{name[: MAX_NAME - 9].rstrip('-')}-{digest}"
 
 
 def entrypoint(spec: RayJobSpec) -> str:
-    """The command that runs on the cluster, quoted for the one shell that KubeRay and Ray leave to read it.
+    """The command that runs on the cluster, quoted for the one shell that parses it there.
 
     Raises:
-        LaunchError: an argument holds what Kubernetes would replace, or a control character.
+        LaunchError: an argument holds `$(`, which Kubernetes would expand, or a control character.
     """
     words = ["ifas", "step", spec.step, "--config", spec.config, "--run-id", spec.run_id]
     for item in spec.overrides:
@@ -116,7 +116,7 @@ def build_rayjob(spec: RayJobSpec) -> dict[str, Any]:
     """The `ray.io/v1` RayJob for a step.
 
     Raises:
-        LaunchError: something the operator would refuse, or let hang.
+        LaunchError: a value that the operator would refuse, or with which the job would hang.
         ConfigError: unknown step or submission mode.
     """
     _check(spec)

@@ -1,4 +1,4 @@
-"""Was the ledger altered: every link of the chain, every transition, and every candidate against its decisions."""
+"""Checks whether the ledger was altered: each link of the chain, each transition, each candidate's state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ifas.promotion.tables import TRANSITIONS, CandidateRow, DecisionRow
 
 
 def audit(session: Session) -> tuple[str, str]:
-    """(hash of the last decision, where the ledger was altered first; empty where it was not)."""
+    """(hash of the last decision, first place where the ledger was altered; empty if it was not)."""
     candidates = {row.id: Candidate.of(row) for row in session.scalars(select(CandidateRow))}
     states = dict.fromkeys(candidates, "")
     head = ""
@@ -30,7 +30,7 @@ def audit(session: Session) -> tuple[str, str]:
 
 
 def _broken(entry: Entry, position: int, head: str, candidate: Candidate | None, state: str) -> str:
-    """What is wrong with a decision, given the one before and the candidate's state so far; empty if nothing is."""
+    """What is wrong with a decision, given the decision before it and the candidate's state; empty if nothing is."""
     if entry.seq != position or entry.previous != head:
         return "the decision before it is gone"
     if chain.link(entry.as_dict()) != entry.hash:

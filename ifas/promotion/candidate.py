@@ -1,4 +1,4 @@
-"""What the ledger gives out: plain records, detached from the database."""
+"""The records that the ledger returns: plain values, detached from the database."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The hash chain of the ledger: each decision seals the one before, so an edit of history shows in the hashes after it.
+"""The hash chain of the ledger. The hash of a decision covers the hash of the one before, so that edits are detected.
 
-The hashes hold no secret. Who may write to the whole database can cut off the newest decisions together with all they
-decided, or compute every hash anew, and the chain looks right. It shows when the head hash that `Ledger.verify()` gave
-earlier was kept elsewhere; ifas does not keep it.
+The hashes hold no secret. Somebody who may write to the whole database can remove the newest decisions with all that
+they changed, or recompute every hash, and the chain is valid again. To detect this, keep the hash that
+`Ledger.verify()` returns in another place and compare; ifas does not do that.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def _sqlite(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
-        # The driver's own transaction handling would begin too late to hold the lock while we read.
+        # The driver's own transaction handling would begin only at the first write, after the read that needs the lock.
         connection.isolation_level = None
         connection.execute("PRAGMA foreign_keys = ON")
 
@@ -113,7 +113,7 @@ def _parsed(url: str) -> tuple[URL, str]:
     except (ArgumentError, ValueError):
         # Without the URL itself: it may hold a password.
         raise ConfigError("gate.ledger (or IFAS_LEDGER) is not a database URL", "e.g. sqlite:///ledger.db") from None
-    # `postgres` is what many services still print.
+    # Many services still print `postgres`.
     backend = {"postgres": "postgresql"}.get(backend, backend)
     if backend not in BACKENDS:
         raise ConfigError(f"a ledger can't be kept in {backend!r}", f"use one of: {', '.join(BACKENDS)}")
@@ -136,7 +136,7 @@ class Database:
         self._secrets = _secrets(parsed)
         self.shown = self._masked(parsed.render_as_string(hide_password=True))
         self._engine = BACKENDS[backend](parsed)
-        # Looked for first: a reader needs no right to write.
+        # Only if they are missing: a reader needs no right to write.
         with self.reading() as session:
             there = {table for table in Base.metadata.tables if inspect(session.connection()).has_table(table)}
         if make and there != set(Base.metadata.tables):

@@ -1,11 +1,12 @@
-"""The gate: figures against a policy. Denies by default: a rule fails where a figure that it binds is missing.
+"""The gate: compares figures with a policy. It denies by default: a rule fails if a figure that it needs is missing.
 
-A rule whose slice ends in `*` binds the slices that were measured, and where it compares with the champion those of the
-champion, too. A slice that nobody measured does not fail a `max` or `min` rule: name the slices that must be there.
+A rule whose slice ends in `*` applies to every measured slice of that kind; a rule that compares with the champion also
+to the champion's slices. A slice that nobody measured does not fail a `max` or `min` rule with `*`: name each slice
+that must be there.
 
-Monotone in the number that a rule binds: a better one never turns a pass into a fail, a tighter limit never a fail into
-a pass. With `bound: interval` that number is the end of the interval, not the value: a better value with a wider
-interval can fail.
+The gate is monotone in the number that a rule limits: a better number never turns a pass into a fail, and a tighter
+limit never turns a fail into a pass. With `bound: interval` that number is the end of the interval, not the value, so a
+better value with a wider interval can fail.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from pydantic import BaseModel, ConfigDict
 
 from ifas.promotion.policy import Limit, Policy, Rule
 
-#: Rounding of decimal limits; far below one picture in a million.
+#: Rounding of decimal limits; far below one image in a million.
 TOLERANCE = 1e-9
 
 Metrics = Mapping[str, Any]
 
 
 class RuleOutcome(BaseModel):
-    """What one rule said about one slice. `margin` is the distance to the limit, negative on the wrong side."""
+    """The result of one rule on one slice. `margin`: distance to the limit, negative if the rule failed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -82,14 +83,14 @@ def decide(metrics: Metrics, champion: Metrics | None, policy: Policy) -> Decisi
 
 
 def _slices(rule: Rule, metrics: Metrics, champion: Metrics | None) -> list[str]:
-    """The slices a rule binds. A change rule binds the champion's slices too: what it could do must be shown again."""
+    """The slices a rule applies to. A change rule applies to the champion's, too: none of them may be left untested."""
     if not rule.slice.endswith(":*"):
         return [rule.slice]
     prefix = rule.slice[:-1]
     names = set(metrics.get("slices", {}))
     if champion is not None and rule.limit[0] in ("max_increase", "max_drop"):
         names |= set(champion.get("slices", {}))
-    # No slice at all: the rule stands for itself and fails, for what it asks for was not measured.
+    # No slice matches: the rule itself is returned and fails, since nothing that it asks for was measured.
     return sorted(name for name in names if name.startswith(prefix)) or [rule.slice]
 
 
@@ -139,7 +140,7 @@ def _entry(metrics: Metrics, name: str, metric: str) -> Mapping[str, Any]:
 
 
 def _value(entry: Mapping[str, Any], rule: Rule) -> float | None:
-    """What the rule binds: the value, or the end of its interval on the limit's side."""
+    """The number that the rule limits: the value, or the pessimistic end of its interval."""
     value = _number(entry.get("value"))
     if rule.bound == "value" or value is None:
         return value
@@ -150,14 +151,14 @@ def _value(entry: Mapping[str, Any], rule: Rule) -> float | None:
 
 
 def _number(value: object) -> float | None:
-    """A finite number, or None: NaN must not slip through a comparison."""
+    """A finite number, or None: every comparison with NaN is false."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(value)
 
 
 def _notes(metrics: Metrics, champion: Metrics | None) -> list[str]:
-    """What a reviewer has to know to read the margins."""
+    """What a reviewer must know to understand the margins."""
     notes = []
     if metrics.get("data", {}).get("synthetic"):
         notes.append("the figures are synthetic: they prove that the chain works, not how good the model is")

@@ -1,7 +1,7 @@
 """The ledger of candidates and of every decision about them.
 
-A candidate enters as `pending` when the gate passed it and as `refused` when not. A pending one becomes `approved` or
-`rejected` by somebody with a reason, once and for all. An approval binds to the candidate's evidence hash (dataset,
+A candidate starts as `pending` if it passed the gate, else as `refused`. A person or the policy, giving a reason, makes
+a pending one `approved` or `rejected`; this is final. An approval is bound to the candidate's evidence hash (dataset,
 captions, model, metrics, policy, champion), so it can't be used for another model.
 """
 
@@ -23,7 +23,7 @@ from ifas.promotion.candidate import Candidate, DecisionLike, Entry
 from ifas.promotion.database import Database
 from ifas.promotion.tables import STATES, TRANSITIONS, CandidateRow, DecisionRow
 
-#: Digits of a candidate's id, and how many of them must be given at least to name it.
+#: Digits of a candidate's id, and the least number of them that may be given.
 ID_DIGITS = 12
 LEAST_DIGITS = 6
 
@@ -67,7 +67,7 @@ class Ledger:
             facts: anything else to keep; not part of the evidence.
 
         Raises:
-            DataError: a figure is not finite, so that it has no place in JSON.
+            DataError: a figure is not finite, which JSON can't hold.
             GateError: the id is taken by other evidence (12 hex digits of two hashes agree).
         """
         judged = _json(decision.as_dict(), "decision")
@@ -179,7 +179,7 @@ class Ledger:
         """Checks the whole chain and every candidate against it; returns the hash of the last decision.
 
         Raises:
-            DataError: at the first decision or candidate that was altered, removed or slipped in.
+            DataError: the first decision or candidate that was altered, removed or added outside of ifas.
         """
         with self._database.reading() as session:
             head, altered = audit(session)
@@ -197,8 +197,8 @@ class Ledger:
             )
         if len(candidate) < LEAST_DIGITS:
             raise GateError(
-                f"{candidate!r} is too short for a candidate id: {LEAST_DIGITS} digits are needed, so that a slip "
-                "decides about no other candidate",
+                f"{candidate!r} is too short for a candidate id: {LEAST_DIGITS} digits are needed, so that a typing "
+                "error does not name another candidate",
                 "`ifas candidates` lists the ids",
             )
         query = select(CandidateRow).where(CandidateRow.id.startswith(candidate[:ID_DIGITS])).order_by(CandidateRow.id)

@@ -5,7 +5,7 @@
       - {id: worst-attack, metric: apcer_max, slice: target, max: 0.2, reason: ...}
       - {id: no-regression, metric: auc, slice: "spoof_type:*", max_drop: 0.02, missing_champion: pass, reason: ...}
 
-A slice that ends in `:*` stands for every such slice, and each of them can veto.
+A slice that ends in `:*` stands for every slice of that kind; the rule must hold on each of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BUILTIN = "builtin:"
 
 Limit = Literal["max", "min", "max_increase", "max_drop"]
 
-#: Kind of limit -> the direction of metrics it makes sense for. With the other one, a better model could fail.
+#: Kind of limit -> the direction of the metrics it is for. On other metrics, a better model could fail.
 LIMITS: dict[Limit, Literal["lower", "higher"]] = {
     "max": "lower",
     "max_increase": "lower",

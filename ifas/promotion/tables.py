@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import JSON, CheckConstraint, Connection, ForeignKey, String, Text, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-#: State -> states it can be taken to. `refused` failed the gate; `approved` and `rejected` are final.
+#: State -> states that may follow it. `refused` failed the gate; `approved` and `rejected` are final.
 TRANSITIONS: dict[str, tuple[str, ...]] = {
     "": ("pending", "refused"),
     "pending": ("approved", "rejected"),

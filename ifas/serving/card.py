@@ -1,4 +1,4 @@
-"""The model card: every figure in it is read from a record of the run. A record that lacks is an error, not a gap."""
+"""The model card. Every figure in it is read from a record of the run; without that record no card is written."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def render_card(
     """The card in Markdown, with front matter as model hubs read it.
 
     Raises:
-        DataError: a record is missing; the error names all that are.
+        DataError: records are missing; the error names all of them.
     """
     import jinja2
     import yaml
@@ -172,7 +172,7 @@ def _architecture(model: Path) -> list[tuple[str, str]]:
     text = config.get("text_config") or {}
     rows = {
         "vision tower": config.get("vision_kind"),
-        "input": f"{processor['image_size']} x {processor['image_size']} pixels, whole picture",
+        "input": f"{processor['image_size']} x {processor['image_size']} pixels, whole image",
         "image tokens": processor["image_tokens"],
         "language model": text.get("model_type"),
         "language layers": text.get("num_hidden_layers"),
@@ -186,7 +186,7 @@ def _architecture(model: Path) -> list[tuple[str, str]]:
 
 
 def _table(facts: Mapping[str, Any], skip: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """Facts as rows: values that are short as JSON, of mappings one level down."""
+    """Facts as rows: values that are short as JSON, and those one level down in mappings."""
     rows: list[tuple[str, str]] = []
     for key, value in facts.items():
         if key in skip:

@@ -29,10 +29,10 @@ from ifas.serving.stage import bentoml_environment
 
 HOST = "127.0.0.1"
 LOG_LINES = 20
-#: A loaded service answers 429, one that starts or ends 503: worth another try.
+#: A service answers 429 when it is busy and 503 when it starts or ends: try again.
 BUSY = (429, 503)
 
-# No proxy: one that the environment names would get pictures meant for this machine.
+# Without the proxy that the environment may name: images must not leave this machine.
 _open = build_opener(ProxyHandler({})).open
 
 
@@ -80,17 +80,17 @@ def serve(bento_dir: Path, *, port: int = 0, timeout: float = 120, log: Path | N
 
 
 def ask(url: str, image: Path | bytes, *, explain: bool = True, timeout: float = 90) -> dict[str, Any]:
-    """The answer of a served Bento about one picture.
+    """The answer of a served Bento about one image.
 
     Args:
         url: where it is served, without a path.
-        image: encoded picture, or the file that holds it.
-        timeout: seconds for the answer. A busy service is asked again, after the time it names, if that is before then.
+        image: encoded image, or the file that holds it.
+        timeout: seconds for the answer. A busy service is asked again after the time that it names, within this limit.
 
     Raises:
         ConfigError: `url` is no address of a web service.
-        ImageRefused: the service refuses the picture; the error carries its words and is an ImageWithoutDetail where
-            that is the reason.
+        ImageRefused: the service refuses the image; the error carries its message. ImageWithoutDetail if that is
+            the reason.
         LaunchError: the service can't be reached, or fails.
     """
     check_http(url, "the address of a served Bento")
@@ -105,7 +105,7 @@ def ask(url: str, image: Path | bytes, *, explain: bool = True, timeout: float =
         except HTTPError as error:
             with error:
                 said = error.read(10_000).decode(errors="replace")
-            # With jitter: clients that were sent away together must not come back together.
+            # With a random part: clients that were refused together must not come back together.
             pause = _retry_after(error) + random.uniform(0.1, 1.0)  # noqa: S311 - not for secrets
             if error.code in BUSY and time.monotonic() + pause < deadline:
                 time.sleep(pause)
@@ -125,7 +125,7 @@ def _read(image: Path) -> bytes:
     try:
         return image.read_bytes()
     except OSError as error:
-        raise ImageRefused(f"{image} can't be read: {error.strerror}", "name an existing picture") from error
+        raise ImageRefused(f"{image} can't be read: {error.strerror}", "name an existing image") from error
 
 
 def _refusal(url: str, status: int, said: str) -> Exception:
@@ -136,7 +136,7 @@ def _refusal(url: str, status: int, said: str) -> Exception:
         what, fix, reason = said.strip() or "no reason given", "", None
     if status in (400, 413, 415):
         kind = ImageWithoutDetail if reason == ImageWithoutDetail.reason else ImageRefused
-        return kind(f"the service refused the picture ({status}): {what}", fix)
+        return kind(f"the service refused the image ({status}): {what}", fix)
     return LaunchError(f"{url} answered {status}: {what}", fix or "see the server's log")
 
 
@@ -168,7 +168,7 @@ def _wait_ready(process: subprocess.Popen[bytes], url: str, timeout: float, log:
         if process.poll() is not None:
             raise LaunchError(f"the Bento's server ended with code {process.returncode}:\n{_tail(log)}", f"see {log}")
         if _failed_to_start(log):
-            # BentoML starts a failing worker again and again; that never gets better.
+            # BentoML restarts a failing worker for ever.
             raise LaunchError(f"the Bento's service can't start:\n{_tail(log)}", "package the candidate again")
         try:
             with _open(f"{url}/readyz", timeout=2):
@@ -189,7 +189,7 @@ def _tail(log: Path) -> str:
 
 @contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """A SIGTERM unwinds the stack, so that the server, which is in a session of its own, does not outlive us."""
+    """Turns SIGTERM into an exception, so that the server, which has its own session, is stopped with this process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -201,12 +201,12 @@ def _exit_on_sigterm() -> Iterator[None]:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends the server and its workers: gently, and by force after ten seconds."""
+    """Ends the server and its workers: by SIGTERM, and by SIGKILL after ten seconds."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=10)
-    # Workers outlive a supervisor that was killed: the group holds them all.
+    # Workers outlive a supervisor that was killed, so the whole process group gets the signal.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=10)

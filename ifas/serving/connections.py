@@ -1,4 +1,4 @@
-"""Connection limits: one that sends nothing, half a header, or takes no answer is closed in time.
+"""Connection limits: a connection whose client sends nothing, half a header, or reads no answer is closed in time.
 
 uvicorn has no time-out for the header of a request, BentoML no option for it, and ASGI shows a connection only once
 its header is whole. So the process looks at its own sockets once in a while, and shuts down those of which ASGI has
@@ -25,18 +25,18 @@ log = logging.getLogger("bentoml.ifas")
 Peer = tuple[str, int]
 
 OPEN_FILES = "/dev/fd"
-#: Of the files that a process may open, those that are kept from connections.
+#: Number of open files that are reserved for other uses than connections.
 OTHER_FILES = 64
 INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 def affordable(connections: int) -> int:
-    """How many connections this process can hold, at most `connections`; its limit of open files is raised for it."""
+    """How many connections this process can hold, at most `connections`. Raises its limit of open files first."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with contextlib.suppress(ValueError, OSError):  # some systems name a hard limit that they do not grant
+        with contextlib.suppress(ValueError, OSError):  # some systems do not grant the hard limit that they report
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
     return connections if soft == resource.RLIM_INFINITY else max(1, min(connections, soft - OTHER_FILES))
@@ -44,22 +44,22 @@ def affordable(connections: int) -> int:
 
 @dataclass
 class _Request:
-    """What a connection does: its request now, or its last one."""
+    """The current request of a connection, or its last one."""
 
     since: float
-    #: Its body is there.
+    #: Its body is complete.
     whole: bool = False
     ended: bool = False
 
 
 class ConnectionLimits:
-    """ASGI middleware, once in a process: it takes every port that the process listens on for that of `app`.
+    """ASGI middleware. Use it once per process: it treats every port that the process listens on as that of `app`.
 
     Args:
         app: what it protects.
-        header_seconds: a connection is closed when the header of its next request is not whole by then.
-        answer_seconds: a connection is closed when a request on it has not ended by then.
-        max_connections: of more, those that wait longest for their client to send are closed.
+        header_seconds: time for the header of the next request; then the connection is closed.
+        answer_seconds: time for a request from its header to its end; then the connection is closed.
+        max_connections: above this number, the connections that have waited longest for data are closed.
     """
 
     def __init__(self, app: App, header_seconds: float, answer_seconds: float, max_connections: int) -> None:
@@ -70,7 +70,7 @@ class ConnectionLimits:
         self._requests: dict[Peer, _Request] = {}
         #: Inode of a socket that is open -> its client (None: not a client's), and when it was first seen.
         self._sockets: dict[int, tuple[Peer | None, float]] = {}
-        #: To list the open files takes one, which may be the last.
+        #: Closed to list the open files, which needs one itself: there may be no other left.
         self._spare = os.open(os.devnull, os.O_RDONLY)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,7 +102,7 @@ class ConnectionLimits:
             try:
                 self.close_overdue()
             except OSError as error:
-                log.warning("open connections can't be looked at: %s", error)
+                log.warning("open connections can't be listed: %s", error)
 
     def close_overdue(self) -> None:
         """Shuts down the connections that are overdue or too many."""

@@ -37,7 +37,7 @@ class PackagedFile(BaseModel):
 
 
 class PackageRecord(BaseModel):
-    """`package.json`: what was built, from what, for whom."""
+    """`package.json`: what was built, and from what."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -67,7 +67,7 @@ class PackageRecord(BaseModel):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the lineage keeps."""
+        """Facts for the lineage."""
         kept = self.model_dump(mode="json", exclude={"files", "requirements"})
         return {**kept, "files": len(self.files), "bytes": self.bytes, "requirements": self.requirements}
 
@@ -94,9 +94,9 @@ def build_bento(
         metrics: `metrics.json` of the evaluation.
         lineage: of the run, up to the evaluation at least.
         name: of the Bento.
-        limits: of the pictures that the service accepts.
+        limits: of the images that the service accepts.
         traffic: what the service takes in at once, and how long it waits for a client.
-        publish_card: whoever reaches the service may read the model card.
+        publish_card: the service shows the model card to every client.
         out: folder to make.
 
     Raises:
@@ -152,7 +152,7 @@ def build_bento(
 
 
 def check_approval(model: Path, approval: Mapping[str, Any], metrics: Mapping[str, Any], lineage: Lineage) -> str:
-    """SHA-256 of the model, when it and the metrics are what an approval of this very candidate covers.
+    """SHA-256 of the model, if the approval is for this candidate, this model and these metrics.
 
     Raises:
         NotApproved: any state but approved.
@@ -163,7 +163,7 @@ def check_approval(model: Path, approval: Mapping[str, Any], metrics: Mapping[st
         key for key in ("candidate", "state", "product", "model_sha256", "evidence_sha256") if key not in approval
     ]
     if missing:
-        raise DataError(f"the approval record misses {', '.join(missing)}", "run `ifas step approve` again")
+        raise DataError(f"the approval record lacks {', '.join(missing)}", "run `ifas step approve` again")
     candidate, state = approval["candidate"], approval["state"]
     if state != "approved":
         how = f'approve it first: ifas approve {candidate} --reason "..."'
@@ -203,7 +203,7 @@ def _check_space(model: Path, out: Path) -> None:
 
 
 def _place_model(model: Path, target: Path) -> None:
-    """Puts the model's files at `target`, sharing the bytes of those that anyone may read already."""
+    """Puts the model's files at `target`: hard links to files that every user may read, copies of the others."""
     for file in sorted(p for p in model.rglob("*") if p.is_file()):
         to = target / file.relative_to(model)
         to.parent.mkdir(parents=True, exist_ok=True)

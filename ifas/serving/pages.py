@@ -1,4 +1,4 @@
-"""What the service answers beside /verify: its front page, its metrics, and the model card where that is asked for."""
+"""The other pages of the service: front page, metrics, and the model card if `publish_card` is set."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 VERIFY = "/verify"
 CARD = "/model-card"
 METRICS = "/metrics"
-#: Probes and metrics have no body to speak of and must answer under load.
+#: Probes and metrics must answer under load.
 PROBES = ("/livez", "/readyz", "/healthz", METRICS)
-#: All that is served. Other paths are answered 404 and share one label in the metrics.
+#: All paths that are served. Others get 404 and share one label in the metrics.
 PATHS = frozenset({VERIFY, *PROBES, "/", "/docs.json", "/schema.json", CARD})
 OTHER = "other"
 
@@ -33,7 +33,7 @@ curl -F image=@face.jpg HOST{VERIFY}
 
 
 class Metrics:
-    """Counts of the requests of one server, under the names that BentoML gives them: dashboards go on working."""
+    """Counts of one server's requests, under BentoML's names, so that existing dashboards work."""
 
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -48,7 +48,7 @@ class Metrics:
 
 
 class RequestMetrics:
-    """ASGI middleware that counts requests. BentoML's own keeps every path that a client invents.
+    """ASGI middleware that counts requests. BentoML's own would keep a label for every path that a client makes up.
 
     Args:
         app: whose requests are counted.

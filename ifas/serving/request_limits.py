@@ -1,9 +1,9 @@
-"""Request limits: what a request must be before BentoML sees it: small enough, multipart, one picture as a file.
+"""Request limits. BentoML sees only requests that are small enough and hold one image as a multipart file.
 
 BentoML has no limit on a body, downloads a URL that comes in place of a file, names a temporary file after the
-client's, and answers 500 to a broken multipart frame. So the body is counted as it comes in (chunked ones too),
-parsed here, and handed on in a frame of our own. BentoML's own limit on concurrency takes a slot as soon as a header
-is there; here a request takes one when its body is.
+client's, and answers 500 to a broken multipart frame. So the bytes of a body are counted as they arrive, with or
+without a declared length, and the body is parsed here and passed on in a new frame. BentoML's own limit on concurrency
+takes a slot as soon as the header is complete; here a request takes one when its body is complete.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ifas.serving.pages import PATHS, PROBES, VERIFY
 log = logging.getLogger("bentoml.ifas")
 
 _YES, _NO = ("true", "1", "yes"), ("false", "0", "no")
-#: A client that is cut off while it sends sees a reset, not our answer: so much more is read and thrown away first.
+#: Bytes that are read and dropped before a refused client is disconnected: otherwise it sees a reset, not the answer.
 _DRAIN_BYTES, _DRAIN_SECONDS = 32 * 2**20, 5.0
-#: A slot is free again once one more picture is judged.
+#: A slot is free again once one more image is judged.
 RETRY_AFTER_S = 1
 WAIT = "wait as long as Retry-After says, then try again"
 
@@ -33,7 +33,7 @@ class _Refused(Exception):
 
 
 class _Upload:
-    """A body that is on its way."""
+    """A body that is being received."""
 
     def __init__(self, deadline: asyncio.Timeout) -> None:
         self.deadline = deadline
@@ -47,9 +47,10 @@ class RequestLimits:
     Args:
         app: what it protects.
         max_body_bytes: largest request body.
-        max_concurrency: requests to /verify whose body is there and whose answer is not begun; more are answered 429.
-            Bodies on their way take the memory of as many of the largest; beyond that, the oldest is given up with 503.
-        body_seconds: time for a whole body.
+        max_concurrency: largest number of requests to /verify that are complete and have no answer yet; further ones
+            get 429. Bodies that are being received may take the memory of as many largest bodies; when they need more,
+            the oldest request gets 503.
+        body_seconds: time for the whole body.
     """
 
     def __init__(self, app: App, max_body_bytes: int, max_concurrency: int, body_seconds: float) -> None:
@@ -74,7 +75,7 @@ class RequestLimits:
             return await self.app(scope, receive, send)
         try:
             if scope["path"] not in PATHS:
-                raise _Refused(404, "there is no such path", f"POST a picture to {VERIFY}")
+                raise _Refused(404, "there is no such path", f"POST an image to {VERIFY}")
             body = await self._read(scope, receive)
             if body is None:  # the client went away
                 from starlette.responses import Response
@@ -89,12 +90,12 @@ class RequestLimits:
 
     async def _verify(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         if len(self._taken) >= self.max_concurrency:
-            raise _Refused(429, f"{self.max_concurrency} pictures are being judged already", WAIT)
+            raise _Refused(429, f"{self.max_concurrency} images are being judged already", WAIT)
         slot = object()
         self._taken.add(slot)
 
         async def sent(message: Message) -> None:
-            # From here it is up to the client, who may take its time to read.
+            # From here on the client decides how long it takes to read.
             self._taken.discard(slot)
             await send(message)
 
@@ -106,7 +107,7 @@ class RequestLimits:
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         too_large = _Refused(
-            413, f"request body is larger than {self.max_body_bytes} bytes", "send a smaller picture, one per request"
+            413, f"request body is larger than {self.max_body_bytes} bytes", "send a smaller image, one per request"
         )
         declared = _header(scope, b"content-length")
         if declared.isdigit() and int(declared) > self.max_body_bytes:
@@ -135,7 +136,7 @@ class RequestLimits:
                 body.clear()
                 await _drain(receive)
                 raise _Refused(503, "too many bodies are on their way", WAIT) from None
-            raise _Refused(408, f"the body was not there within {self.body_seconds:g} s", "send it faster") from None
+            raise _Refused(408, f"the body was not complete within {self.body_seconds:g} s", "send it faster") from None
         finally:
             del self._uploads[upload]
         body.clear()
@@ -155,7 +156,7 @@ class RequestLimits:
 
 
 def _with_our_headers(send: Send) -> Send:
-    """Adds Retry-After to every 429 and 503, BentoML's too, and leaves out which software answers."""
+    """Adds Retry-After to every 429 and 503, also to BentoML's, and removes the name of the server software."""
 
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -169,7 +170,7 @@ def _with_our_headers(send: Send) -> Send:
 
 
 async def _reframed(scope: Scope, body: bytes) -> tuple[Scope, bytes]:
-    """The request with a body that holds the picture and `explain`, and nothing else of the client's."""
+    """The request with a new body: the image and `explain`, and nothing else that the client sent."""
     kind = _header(scope, b"content-type").decode("latin-1")
     if kind.split(";")[0].strip().lower() != "multipart/form-data":
         raise _Refused(
@@ -186,7 +187,7 @@ async def _reframed(scope: Scope, body: bytes) -> tuple[Scope, bytes]:
 
 def frame(picture: bytes, explain: bool) -> tuple[bytes, str]:
     """Body and content type of a request to /verify."""
-    # Not to be guessed: a picture that held the boundary could smuggle in fields of its own.
+    # Random, since an image that contains the boundary could add fields of its own.
     boundary = secrets.token_hex(16)
     head = f"--{boundary}\r\nContent-Disposition: form-data; name="
     parts = (
@@ -212,9 +213,9 @@ async def _fields(scope: Scope, body: bytes) -> tuple[bytes, bool]:
     try:
         given = form.getlist("image")
         if not given:
-            raise _Refused(400, "field image is missing", "send the picture as a file: curl -F image=@face.jpg")
+            raise _Refused(400, "field image is missing", "send the image as a file: curl -F image=@face.jpg")
         if len(given) != 1 or not isinstance(given[0], UploadFile):
-            raise _Refused(400, "field image must be one file", "send the picture itself: curl -F image=@face.jpg")
+            raise _Refused(400, "field image must be one file", "send the image itself: curl -F image=@face.jpg")
         explain = form.get("explain", "true")
         if not isinstance(explain, str) or explain.strip('"').lower() not in (*_YES, *_NO):
             raise _Refused(400, "field explain must be true or false", "leave it out to get an explanation")
@@ -260,7 +261,7 @@ async def _drain(receive: Receive) -> None:
 async def _refuse(refused: _Refused, scope: Scope, receive: Receive, send: Send) -> None:
     from starlette.responses import JSONResponse
 
-    if refused.status != 404:  # else whoever asks for many paths fills the log
+    if refused.status != 404:  # otherwise a client that asks for many paths fills the log
         log.info("refused status=%d path=%s: %s", refused.status, scope["path"], refused.body["error"])
     # What is left of the body is not read, so the connection can't be used again.
     headers = {"connection": "close"} if refused.status in (408, 413, 503) else None

@@ -25,7 +25,7 @@ TOWER_PACKAGES: dict[str, tuple[str, ...]] = {"efficientnet-lite0": ("efficientn
 
 
 def pinned(roots: Iterable[str]) -> list[str]:
-    """`name==version` of the packages and everything they need here, sorted; no index is asked.
+    """`name==version` of the installed packages and all that they need, sorted. No package index is asked.
 
     Raises:
         ConfigError: a package that is needed is not installed.
@@ -46,7 +46,7 @@ def pinned(roots: Iterable[str]) -> list[str]:
             package = distribution(name)
         except PackageNotFoundError as error:
             raise ConfigError(f"package {name} is not installed", "install requirements.lock") from error
-        # A local version such as 2.13.0+cpu is a build of the same release; which build is the image's choice.
+        # A local version such as 2.13.0+cpu is a build of the same release; the container image decides which one.
         found[name] = package.version.partition("+")[0]
         for line in package.requires or []:
             child = Requirement(line)

@@ -36,17 +36,17 @@ os.environ["FORWARDED_ALLOW_IPS"] = ""
 @bentoml.service(
     name="ifas",
     workers=1,
-    # No `max_concurrency`: BentoML takes a slot before the body is there. Ours are in RequestLimits.
+    # No `max_concurrency`: BentoML takes a slot before the body is complete. RequestLimits has the limit.
     traffic={"timeout": TIMEOUT_S},
-    # When no file can be opened any more, asyncio writes a traceback for each place of the backlog, once a second.
+    # When no file can be opened, asyncio logs a traceback for each connection of the backlog, once a second.
     backlog=512,
-    # BentoML's metrics have a label for every path that a client invents. Ours are in RequestMetrics.
+    # BentoML's metrics keep a label for every path that a client makes up. RequestMetrics replaces them.
     metrics={"enabled": False},
-    # The access log names who asked; ours holds ids only.
+    # The access log has clients' addresses; the verifier's log has only ids of images.
     logging={"access": {"enabled": False}},
 )
 class AntiSpoofing:
-    """Is this photo of a real person? Verdict, score and explanation for one picture."""
+    """Is this photo of a real person? Verdict, score and explanation for one image."""
 
     def __init__(self) -> None:
         # Before the first request: /readyz does not answer until the model is loaded and has the hash in serving.json.
@@ -54,12 +54,12 @@ class AntiSpoofing:
 
     @bentoml.api(route=VERIFY)
     def verify(self, image: Path, explain: bool = True) -> Answer:
-        """Judges a picture (JPEG, PNG or WebP)."""
+        """Judges an image (JPEG, PNG or WebP)."""
         try:
             return self.verifier.verify(image.read_bytes(), explain=explain)
         except ImageRefused as error:
-            # A bad picture is the client's business: no traceback in our log, and the door's form of an error. BentoML
-            # passes a response on as it is.
+            # The client's fault: no traceback in the log, and an error in the form of RequestLimits. BentoML passes a
+            # response on as it is.
             from starlette.responses import JSONResponse
 
             body = {"error": error.what, "fix": error.fix, "reason": error.reason}

@@ -1,4 +1,4 @@
-"""What a Bento knows of its model: written when it is packaged, read when it starts. Nothing of it changes after."""
+"""The settings of a Bento: written when it is packaged, read when it starts, never changed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MODEL_DIR = "model"
 
 #: Seconds after which a request is answered 504, body transfer and queueing included.
 TIMEOUT_S = 60
-#: Seconds that an answer may take longer than that to be read.
+#: Further seconds in which the client may read the answer.
 READ_SECONDS = 10
-#: Room for the multipart frame around the picture.
+#: Room for the multipart frame around the image.
 FRAME_BYTES = 64 * 1024
 
 

@@ -62,7 +62,7 @@ def stage(
         "labels": dict(labels),
         "include": ["*"],
         "exclude": ["bentofile.yaml"],
-        # Pinned already, and the lock that BentoML would make asks an index.
+        # The versions are pinned already; to lock them, BentoML would ask a package index.
         "python": {"packages": list(requirements), "lock_packages": False},
         "docker": {"python_version": PYTHON_VERSION, "distro": "debian"},
     }
@@ -84,7 +84,7 @@ def build(context: Path, scratch: Path, *, version: str, created: str) -> Path:
     """The folder of the Bento that BentoML builds from `context`; it lies below `scratch`.
 
     Args:
-        created: time that stands in the Bento, so that the same inputs give the same bytes.
+        created: time that the Bento's record gets, so that the same inputs give the same bytes.
 
     Raises:
         IfasError: the build failed; the error carries the end of its log.

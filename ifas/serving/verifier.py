@@ -1,4 +1,4 @@
-"""From the bytes of a picture to an answer: the part of the service that knows nothing of HTTP."""
+"""From the bytes of an image to an answer: the part of the service that does not depend on HTTP."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNKNOWN = "unknown"
 
 
 class Answer(BaseModel):
-    """What the service says of one picture."""
+    """What the service says of one image."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -42,11 +42,11 @@ class Answer(BaseModel):
     explanation: str = Field(description="empty when it was not asked for")
     model_version: str
     candidate: str
-    image_sha256: str = Field(description="id of the picture in logs; the picture itself is not kept")
+    image_sha256: str = Field(description="id of the image in logs; the image itself is not kept")
 
 
 class JudgedLike(Protocol):
-    """One picture's probability of bona fide, and the explanation of the verdict."""
+    """One image's probability of bona fide, and the explanation of the verdict."""
 
     @property
     def score(self) -> float: ...
@@ -55,19 +55,19 @@ class JudgedLike(Protocol):
 
 
 class Judging(Protocol):
-    """What is needed of a model; `ifas.model.judge.Judge` is one."""
+    """The interface of a model that the verifier needs, such as `ifas.model.judge.Judge`."""
 
     def judge(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float64]:
-        """Probability of bona fide per picture."""
+        """Probability of bona fide per image."""
         ...
 
     def answer(self, images: Sequence[npt.NDArray[np.uint8]], threshold: float) -> Sequence[JudgedLike]:
-        """The same probability and the explanation of the verdict at a threshold, per picture."""
+        """The same probability and the explanation of the verdict at a threshold, per image."""
         ...
 
 
 class Verifier:
-    """Judges pictures at a frozen threshold."""
+    """Judges images at a frozen threshold."""
 
     def __init__(self, judge: Judging, settings: ServingSettings) -> None:
         self.judge = judge
@@ -96,11 +96,11 @@ class Verifier:
         return cls(judge, settings)
 
     def verify(self, data: bytes, *, explain: bool = True) -> Answer:
-        """Judges one encoded picture.
+        """Judges one encoded image.
 
         Raises:
             ImageRefused: see `ifas.core.imaging.decode`.
-            ImageWithoutDetail: it shows a flat colour, a gradient or noise, which a model would score like any picture.
+            ImageWithoutDetail: it shows a flat colour, a gradient or noise, which a model would score like any image.
         """
         begin = time.perf_counter()
         image_id = hashlib.sha256(data).hexdigest()

@@ -1,4 +1,4 @@
-"""Results of steps, kept by content: a hit and a miss can both be explained."""
+"""Results of steps, stored under a hash of everything they depend on. A hit and a miss are both explained."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def key_of(step: Step, config: RunConfig, inputs: Mapping[str, Path]) -> Key:
 
 
 def alone(key: Key) -> AbstractContextManager[None]:
-    """Within, no other process works on `key`: it waits, and then finds the result. A killed one frees it."""
+    """Inside the block, no other process works on `key`: it waits and then finds the result. A kill frees the lock."""
 
     def waiting(since: str) -> None:
         when = f" since {since}" if since else ""
@@ -117,7 +117,7 @@ def alone(key: Key) -> AbstractContextManager[None]:
 
 
 def find(key: Key) -> tuple[dict[str, Any] | None, str]:
-    """The cached entry of `key`, whole and unaltered, and why there is one or not."""
+    """The cached entry of `key`, if it is complete and unchanged, and the reason why it is there or not."""
     if folder(key).exists():
         found = _read(folder(key))
         if found and all(_hash_or_none(folder(key) / name) == digest for name, digest in found["outputs"].items()):
@@ -144,7 +144,7 @@ def _hash_or_none(path: Path) -> str | None:
 
 
 def put(key: Key, outputs: Mapping[str, Path], hashes: Mapping[str, str], result: Mapping[str, Any]) -> None:
-    """Keeps a step's outputs under its key. Where there is no space for it, a note says so and nothing is kept."""
+    """Stores a step's outputs under its key. If that fails, as on a full disk, a note says so and nothing is stored."""
     try:
         with replacing(folder(key)) as beside:
             beside.mkdir(parents=True)
@@ -156,7 +156,7 @@ def put(key: Key, outputs: Mapping[str, Path], hashes: Mapping[str, str], result
 
 
 def take(key: Key, outputs: Mapping[str, Path]) -> None:
-    """Lays the cached outputs of `key` where the caller wants them; nothing may be there."""
+    """Links or copies the cached outputs of `key` to the caller's paths, which must not exist."""
     for name, path in outputs.items():
         link_tree(folder(key) / name, path)
 
@@ -167,5 +167,5 @@ def folder(key: Key) -> Path:
 
 
 def work(key: Key) -> Path:
-    """Scratch folder of `key`, which a killed run leaves to the next one."""
+    """Scratch folder of `key`. The next run finds what a killed one left there."""
     return home() / "work" / key.step / key.digest

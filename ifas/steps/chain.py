@@ -26,7 +26,7 @@ def run_chain(config: RunConfig, run_id: str, root: Path, *, use_cache: bool = T
 def plan(config: RunConfig) -> list[tuple[Step, bool, str]]:
     """What a run would do: per step, whether its cached result would be reused, and why.
 
-    A step behind one that runs has inputs that do not exist yet, so it is announced as running.
+    A step after one that runs has inputs that do not exist yet, so it is shown as running, too.
     """
     found: dict[str, Path] = {}
     rows: list[tuple[Step, bool, str]] = []

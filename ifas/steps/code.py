@@ -1,4 +1,4 @@
-"""Which code decides the result of a step: found from its imports, not from a list kept by hand."""
+"""Which code a step's result depends on: found by reading its imports, not from a list kept by hand."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def code_of(module: str, *, without: Iterable[str] = ()) -> Code:
 
     Args:
         module: dotted name.
-        without: modules that are left out, with all that only they import.
+        without: modules that are left out, with everything that only they import.
     """
     found: dict[str, Path] = {}
     roots: set[str] = set()
@@ -100,7 +100,7 @@ def _is_source(path: Path) -> bool:
 
 
 def _data(folder: Path) -> Iterator[Path]:
-    """Files of a package other than modules, those in its folders that are no packages included."""
+    """Files of a package that are not modules, also those in its folders that are not packages."""
     for path in folder.iterdir():
         if path.is_file() and path.suffix != ".py" and _is_source(path):
             yield path
@@ -187,7 +187,7 @@ def _hash(file: Path, _size: int, _mtime: int) -> str:
 
 
 def _hashes(files: Iterable[Path]) -> dict[str, str]:
-    """Path below the package -> SHA-256; a file is read once, as long as its size and time stay."""
+    """Path below the package -> SHA-256. A file is read again only if its size or time has changed."""
     found = {}
     for file in sorted(files):
         seen = file.stat()

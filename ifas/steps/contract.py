@@ -48,12 +48,12 @@ class Step:
         return run(config, inputs, outputs, context)
 
     def identity(self, config: RunConfig) -> dict[str, Any]:
-        """What decides the result but is neither config nor input, e.g. the commit that a revision resolves to."""
+        """What else the result depends on, e.g. the commit that a revision names."""
         found: dict[str, Any] = getattr(self._module(), "identity", lambda _config: {})(config)
         return found
 
     def code(self) -> Code:
-        """The code that decides the result, but for modules in `IN_IDENTITY`: what they decide is in `identity`."""
+        """The code that the result depends on, without the modules in `IN_IDENTITY`: `identity` covers those."""
         return code_of(f"ifas.steps.{self.name}", without=getattr(self._module(), "IN_IDENTITY", ()))
 
     def _module(self) -> Any:

@@ -46,7 +46,7 @@ def execute(
     lineage last. When it fails, or is killed while it works, what was at their paths before is untouched. A kill
     between two of them leaves a new output without its lineage; the step run again adds it.
 
-    Another process that runs the same step with the same key is waited for, and its result is taken.
+    If another process runs the same step with the same key, this call waits for it and takes its result.
 
     Args:
         inputs: path of every input the step names, and `lineage` of the step before (none for the first).
@@ -65,7 +65,7 @@ def execute(
             require_ours(path)
         key = cache.key_of(step, config, inputs)
         with cache.alone(key):
-            # Left last in, first out: the lineage takes its place after the outputs.
+            # Contexts end in reverse order: the lineage is put in place after the outputs.
             with ExitStack() as places:
                 beside_lineage = places.enter_context(producing(target))
                 beside = {output: places.enter_context(producing(path)) for output, path in outputs.items()}
@@ -106,7 +106,7 @@ def _checked(
         missing = [n for n in wanted if n not in given]
         unknown = [n for n in given if n not in (*wanted, LINEAGE)]
         if missing or unknown:
-            said = f"misses {', '.join(missing)}" if missing else f"has no {kind} {', '.join(unknown)}"
+            said = f"lacks {', '.join(missing)}" if missing else f"has no {kind} {', '.join(unknown)}"
             raise ConfigError(f"step {step.name} {said}", f"its {kind}s are: {', '.join(wanted) or 'none'}")
     for name in step.inputs:
         if not inputs[name].exists():
@@ -117,7 +117,7 @@ def _checked(
         lineage.verify()
     target = outputs.get(LINEAGE)
     if target is None:
-        raise ConfigError(f"step {step.name} misses output {LINEAGE}", "name a file for it")
+        raise ConfigError(f"step {step.name} lacks output {LINEAGE}", "name a file for it")
     beside = {f"of a failed {step.name}": _failed(outputs[step.outputs[0]])}
     for (one, first), (other, second) in combinations({**outputs, **beside}.items(), 2):
         if overlap(first, second):

@@ -13,7 +13,7 @@ from ifas.steps.contract import Context
 
 
 def ledger_url(config: RunConfig) -> str:
-    """The ledger's URL; `IFAS_LEDGER` wins over the configuration, so that passwords stay out of it."""
+    """The ledger's URL. `IFAS_LEDGER` overrides the configuration, so that no password has to be written there."""
     return os.environ.get("IFAS_LEDGER") or config.gate.ledger
 
 
@@ -30,7 +30,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     champion = ledger.champion(config.gate.product)
     rival = champion
     if champion is not None and champion.model_sha256 == model:
-        # The champion, judged again, is not its own rival: its rival is still the one it beat.
+        # When the champion itself is judged again, it is compared with the model that it replaced.
         beaten = champion.facts.get("champion")
         rival = ledger.get(beaten) if beaten else None
     decision = decide(metrics, rival.metrics if rival else None, policy)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """What an import made. `advisory` are rules that are not kept, but block nothing."""
+    """What an import made. `advisory`: broken rules that do not block."""
 
     packed: PackReport
     published: Published
@@ -25,10 +25,10 @@ class Imported:
 def import_dataset(
     layout: str, root: Path, *, name: str, out: Path, registry: Registry, licence: str, frames: str, workers: int | None
 ) -> Imported:
-    """Packs `root` into `out`, validates and publishes it. Run again, it goes on where it was stopped.
+    """Packs `root` into `out`, validates and publishes it. A second call continues an interrupted one.
 
     Raises:
-        ValidationFailed: a blocking rule is not kept; nothing was registered.
+        ValidationFailed: a blocking rule is broken; nothing was registered.
         DataError, RegistryError: as `pack` and `Registry.publish` raise them.
     """
     from ifas.data.pack import pack
@@ -40,10 +40,10 @@ def import_dataset(
 
 
 def check_packed(folder: Path) -> tuple[str, ...]:
-    """Rules on a manifest without captions; the advisory ones that are not kept.
+    """Checks the rules that need no captions; returns the advisory ones that are broken.
 
     Raises:
-        ValidationFailed: blocking rules that are not kept, with their first example.
+        ValidationFailed: blocking rules are broken; the error has an example of each.
     """
     from ifas.core.config import ValidateConfig
     from ifas.core.manifest import COLUMNS, read_manifest
@@ -58,6 +58,6 @@ def check_packed(folder: Path) -> tuple[str, ...]:
     if blocking:
         raise ValidationFailed(
             "\n  - ".join(["the packed dataset breaks blocking rules:", *blocking]),
-            f"mend the raw dataset; see {folder}",
+            f"repair the raw dataset; see {folder}",
         )
     return tuple(said[one.rule.id] for one in findings if one.status == "failed")

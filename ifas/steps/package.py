@@ -1,4 +1,4 @@
-"""package: approved candidate -> Bento with model card. Any other state is refused by name."""
+"""package: approved candidate -> Bento with model card. A candidate in any other state is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ifas.steps.contract import Context
 
 
 def identity(_config: RunConfig) -> dict[str, Any]:
-    """The code that goes into the Bento, imported here or not."""
+    """The code that goes into the Bento, whether this step imports it or not."""
     from ifas.serving.stage import ROOMS
 
     return {"code in the Bento": sha256_json([files_in(room) for room in ROOMS])}

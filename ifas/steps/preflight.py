@@ -1,6 +1,6 @@
-"""What can be known before anything is trained: a run that can't succeed is refused in seconds, not after hours.
+"""Checks before training: a run that can't succeed is refused in seconds, not after hours.
 
-Reads the policy, the registry's manifest of the revision (no pictures) and the ledger; makes nothing, uses no GPU.
+Reads the policy, the registry's manifest of the revision (no images) and the ledger; makes nothing, uses no GPU.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def check(config: RunConfig, *, here: bool = True, data: bool = True) -> None:
     """Everything that can be checked before training.
 
     Args:
-        here: whether the run is made on this machine. Elsewhere, neither the registry nor the ledger nor the weights
-            of that place can be seen from here, and a policy file may lie in its image.
-        data: whether the dataset is there by now.
+        here: whether the run will take place on this machine. If not, registry, ledger, weights and a policy file in
+            the container image can't be checked from here.
+        data: whether the dataset exists already.
 
     Raises:
-        IfasError: what is wrong, and what there is instead. Several faults are named together, with the exit code of
-            the first.
+        IfasError: what is wrong, and what is available instead. Several faults are reported together, with the exit
+            code of the first.
     """
     found = list(_faults(config, here, here and data))
     if not found:
@@ -42,7 +42,7 @@ def check(config: RunConfig, *, here: bool = True, data: bool = True) -> None:
     if len(found) == 1:
         raise found[0]
     lines = [f"\n  {number}. {error.what} ({error.fix})" for number, error in enumerate(found, 1)]
-    raise type(found[0])(f"this run can't succeed, for {len(found)} reasons:{''.join(lines)}", "mend each of them")
+    raise type(found[0])(f"this run can't succeed, for {len(found)} reasons:{''.join(lines)}", "fix each of them")
 
 
 def _faults(config: RunConfig, here: bool, data: bool) -> Iterable[IfasError]:
@@ -101,7 +101,7 @@ def _weights_of_species(config: RunConfig) -> None:
     unknown = sorted(set(config.train.species_weights) - set(SPOOF_TYPES))
     if unknown:
         raise ConfigError(
-            f"train.species_weights names {', '.join(unknown)}, which is no spoof type",
+            f"train.species_weights names {', '.join(unknown)}, which is not a spoof type",
             f"use some of: {', '.join(SPOOF_TYPES)}",
         )
 
@@ -183,11 +183,11 @@ def faults_of_data(config: RunConfig, rows: pd.DataFrame) -> Iterable[IfasError]
     try:
         rules = load_policy(config.gate.policy).rules
     except IfasError:
-        rules = []  # said already
+        rules = []  # reported above
     usable = released(rows)
     for side, fixed, about in (("source_domains", ("train", "dev"), "source_test"), ("target_domains", (), "target")):
         domains = [domain for domain in getattr(config.protocol, side) if domain in there]
-        # Training and the threshold need both classes; what is tested must be what the policy asks for.
+        # Training and the threshold need both classes; the test data must have what the policy asks for.
         needed = {split: {"live", "spoof"} for split in fixed}
         needed["test"] = set().union(*(_measured_on(rule.metric) for rule in rules if rule.slice == about))
         if domains:

@@ -1,4 +1,4 @@
-"""Packaging after a person's approval: the tail of the DAG for a candidate of an earlier run."""
+"""Packaging after a person's approval: the last step of the DAG, for a candidate of an earlier run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def package_candidate(config: RunConfig, candidate: str, out: Path, run: Path | 
     """Builds the Bento of a candidate from the artifacts that its run left.
 
     Args:
-        run: folder of a later run that came to the same candidate, where the first one's is gone.
+        run: folder of a later run that gave the same candidate, if the first run's folder is gone.
 
     Raises:
         NotApproved: its state is not `approved`.

@@ -1,4 +1,4 @@
-"""Releases a quarantined batch on the evidence of a run: its lineage says which rows passed validation."""
+"""Releases a quarantined batch, if the lineage of a run shows that its rows passed validation."""
 
 from __future__ import annotations
 

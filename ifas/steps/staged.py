@@ -18,7 +18,7 @@ from ifas.core.records import StepResult
 from ifas.steps.contract import step as step_named
 from ifas.steps.execute import LINEAGE, execute
 
-#: Added to the URI of an output: which objects below it ifas stored, and how long they are.
+#: Added to the URI of an output: the record of the objects that ifas stored below it, with their sizes in bytes.
 RECORD = ".ifas.json"
 
 
@@ -78,7 +78,7 @@ def _store(path: Path, uri: str) -> None:
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     ours = {"" if file == path else file.relative_to(path).as_posix(): file.stat().st_size for file in files}
     with tempfile.TemporaryDirectory(prefix="ifas-record-") as scratch:
-        # Before the upload: one that is cut off is still known to be ours.
+        # Before the upload, so that the objects of an interrupted one are known as stored by ifas.
         both = {one: [sizes[one] for sizes in (ours, there) if one in sizes] for one in {**there, **ours}}
         write_json(Path(scratch) / "record", both)
         storage.store(Path(scratch) / "record", f"{uri.rstrip('/')}{RECORD}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ifas.training.record import TrainingRecord
 
 
-#: Of the specialists only what they may say decides the result, and that is in the identity.
+#: Of the specialists, only their clauses change the result, and the identity has those.
 IN_IDENTITY = ("ifas.captioning",)
 
 
@@ -40,7 +40,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
-    """Trains on the train split of the source domains, then aligns where that is asked for; resumes after a crash."""
+    """Trains on the train split of the source domains, then aligns if `align.enabled`; resumes after a crash."""
     import pandas as pd
 
     from ifas.data.shards import ShardImages
@@ -71,7 +71,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     images = ShardImages(inputs["dataset"])
     first = context.work / "first" if aligned else outputs["model"]
     if (first / TRAINING_FILE).is_file():
-        # The first stage was done before a kill; the folder's name is a hash of everything that it depends on.
+        # Found after a kill in the second stage; the folder's name is a hash of everything that the first depends on.
         record = TrainingRecord.model_validate(read_json(first / TRAINING_FILE))
     else:
         record = train(
@@ -84,7 +84,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         summary=f"{record.steps} steps on {record.samples} images by {record.workers} workers{resumed}, loss judgment "
         f"{record.judgment:.3f}, interpretation {record.interpretation:.3f}, {record.samples_per_second:.1f} samples/s"
         f"{_starved(record)}"
-        f"{_told(extra)}",
+        f"{_alignment_summary(extra)}",
         facts={
             **record.model_dump(mode="json"),
             "images": {"total": len(rows), **counts},
@@ -98,7 +98,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
 
 
 def _starved(record: TrainingRecord) -> str:
-    """Says so where the model waits for its pictures."""
+    """A warning in the summary if the model waits for its images."""
     loader, demand = record.loader_samples_per_second, record.demand_samples_per_second
     return f" (the loaders manage {loader:.1f} of the {demand:.1f} it could take: more train.loaders)" * (
         loader < demand
@@ -119,7 +119,7 @@ def _align(
     out: Path,
     context: Context,
 ) -> dict[str, Any]:
-    """The second stage: mined on the rows of the first, measured on dev rows of the source domains."""
+    """Runs the second stage: trained on the rows of the first, measured on dev rows of the source domains."""
     from ifas.training.alignment.stage import align
 
     dev = released(manifest[(manifest["split"] == "dev") & manifest["domain"].isin(config.protocol.source_domains)])
@@ -145,8 +145,8 @@ def _cues() -> Cues:
     return {name: Cue(name, one.clause, one.words, one.supports) for name, one in specialists().items()}
 
 
-def _told(found: dict[str, Any]) -> str:
-    """The second stage in half a line."""
+def _alignment_summary(found: dict[str, Any]) -> str:
+    """What the summary says of the second stage."""
     if not found:
         return ""
     changes = [
@@ -159,7 +159,7 @@ def _told(found: dict[str, Any]) -> str:
 
 
 def _facts(found: dict[str, Any]) -> dict[str, Any]:
-    """Of `alignment.json`, what the lineage and the model card tell: one short value per line."""
+    """The parts of `alignment.json` that lineage and model card show: one short value per line."""
     facts = {"kept": found["kept"], "why": found["why"], "turns": found["turns"]["count"], **found["mined"]}
     for name, one in found.get("scores", {}).items():
         facts[name] = {

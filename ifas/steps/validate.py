@@ -1,4 +1,4 @@
-"""validate: captioned manifest and pictures -> pass or fail per rule, audits, sampling weights, a readable report."""
+"""validate: captioned manifest and images -> pass or fail per rule, audits, sampling weights, a readable report."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ifas.steps.contract import Context
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-    """The weights of the tower that looks for leaks."""
+    """The weights of the tower whose features the domain probe uses."""
     from ifas.model.sources import weights_of
 
     return {"base weights of model.vision": weights_of(config.model.vision.source)}
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
-    """Checks every rule; where a blocking one is not kept, the report goes to `context.failed`.
+    """Checks every rule; if a blocking one is broken, the report goes to `context.failed`.
 
     Raises:
-        ValidationFailed: a blocking rule is not kept, or an audit blocks.
+        ValidationFailed: a blocking rule is broken, or an audit blocks.
         DataError: a manifest or shard is damaged, or `context.failed` holds something that ifas did not make.
     """
     require_ours(context.failed)
@@ -65,5 +65,5 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         with producing(context.failed) as kept:
             link_tree(out, kept)
         failed = "\n  - ".join(["blocking data rules failed:", *report.blocking_failures])
-        raise ValidationFailed(failed, f"read {context.failed / 'report.html'} and mend the data")
+        raise ValidationFailed(failed, f"read {context.failed / 'report.html'} and correct the data")
     return StepResult(summary=report.summary, facts=report.facts)

@@ -1,7 +1,7 @@
 """Light augmentation, a function of (seed, position) alone: the same under any number of ranks and after a resume.
 
-Only what a camera and a hand would do: mirror, crop slightly, change exposure, contrast and white balance. Blur, noise
-and compression are left alone, since they are themselves cues of an attack.
+Mirrors, crops slightly, and changes exposure, contrast and white balance. It adds no blur, noise or compression, since
+these are themselves cues of an attack.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TINT = 0.15
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to one draw. `left`, `top`, `side` are parts of the width and height; `tint` multiplies R, G, B."""
+    """Changes to one draw. `left`, `top`, `side` are fractions of the width and height; `tint` multiplies R, G, B."""
 
     mirror: bool
     left: float
@@ -36,7 +36,7 @@ class Augmentation:
         return x, y, x + max(1, round(self.side * width)), y + max(1, round(self.side * height))
 
     def recolour(self, picture: Pixels) -> Pixels:
-        """Mirrors and changes the colours of an already cropped and resized picture (H, W, 3)."""
+        """Mirrors and changes the colours of an already cropped and resized image (H, W, 3)."""
         if self.mirror:
             picture = picture[:, ::-1]
         values = picture.astype(np.float32)

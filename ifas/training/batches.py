@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What a rank puts through the model at once, B samples.
+    """The B samples that a rank passes through the model at once.
 
     Attributes:
         inputs: of `IfasModel.forward`: pixel_values (uint8 until they are on the device), input_ids, parts.
@@ -43,11 +43,10 @@ class Batches:
     """Micro-batches of one rank.
 
     Args:
-        job, processor: see there.
-        rank, world_size: whose share, of how many.
+        rank, world_size: this rank, and the number of ranks.
 
     Attributes:
-        seconds: spent on making batches so far, by one thread that does nothing else.
+        seconds: spent on making batches so far, in the thread that makes them.
         waited: seconds that the model waited for a batch.
     """
 
@@ -79,7 +78,7 @@ class Batches:
         """The micro-batches of each step; the next step's are made in a thread while this step's are used.
 
         Raises:
-            DataError: a picture can't be read or decoded.
+            DataError: an image can't be read or decoded.
         """
         with ThreadPoolExecutor(1) as maker, ThreadPoolExecutor(self.job.train.loaders) as decoders:
             ahead = maker.submit(self._timed, start, decoders)
@@ -98,7 +97,7 @@ class Batches:
         return made
 
     def micro(self, step: int, micro: int, decoders: Executor | None = None) -> MicroBatch:
-        """A rank's `micro`-th micro-batch of a step; pictures are decoded by `decoders` where there are any."""
+        """A rank's `micro`-th micro-batch of a step; images are decoded by `decoders` where there are any."""
         share = slice(*self._share(micro))
         positions, indices = self.draws.step(step)
         pictures = (decoders.map if decoders else map)(self._picture, positions[share], indices[share])
@@ -128,7 +127,7 @@ class Batches:
         except ImageRefused as error:
             raise DataError(
                 f"training sample {row.sample_id} ({row.shard}, row {row.row}): {error.what}",
-                "run `ifas step validate` again: it lists pictures that can't be decoded, and training leaves them out",
+                "run `ifas step validate` again: it lists images that can't be decoded, and training leaves them out",
             ) from error
         if not self.job.train.augment:
             return self.processor.image(picture)

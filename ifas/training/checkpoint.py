@@ -1,10 +1,10 @@
-"""Checkpoints: written by all ranks together, whole or not at all, and never onto a full disk unawares.
+"""Checkpoints: written by all ranks together, whole or not at all; free disk space is checked first.
 
     checkpoint_00000050/state/      DeepSpeed's files, of all ranks
     checkpoint_00000050/progress.json
 
 They lie in the run's folder, which all ranks share, or below `train.storage`, which needs no shared disk: each rank
-then puts up its own files, and rank 0 puts up progress.json once all have. A folder without it is no checkpoint.
+then uploads its own files, and rank 0 uploads progress.json after all of them. A folder without it is not a checkpoint.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PREFIX = "checkpoint_"
 PROGRESS_FILE = "progress.json"
 #: What the operating system says when nothing more can be written: disk, quota, or a limit on file sizes.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-#: torch's zip writer does not pass the system's error on, it complains about its own file.
+#: Texts of torch's zip writer, which does not pass on the system's error.
 WRITER_FAILED = ("PytorchStreamWriter failed", "inline_container", "file write failed")
 
 FreeBytes = Callable[[Path], int]
@@ -63,7 +63,7 @@ def written_by_all(target: Path, needed: int, free: FreeBytes = free_bytes) -> I
     All ranks enter and leave together. `target` has to lie on storage that all of them share.
 
     Args:
-        target: must not be half-written by anything else; an old one is replaced.
+        target: an old one is replaced; nothing else may write to it meanwhile.
         needed: bytes that all ranks together will write.
         free: bytes left on a disk.
 
@@ -123,8 +123,8 @@ class Checkpoints:
     free: FreeBytes = free_bytes
 
     def save(self, engine: Engine, step: int, *, skipped: int = 0) -> Path:
-        """Saves the state after `step` steps, and drops those that are not kept; returns where it is (or was, before
-        it was put up).
+        """Saves the state after `step` steps and removes old checkpoints; returns its local folder (which is gone
+        where it was uploaded).
 
         Raises:
             TrainingError: no space.
@@ -140,7 +140,7 @@ class Checkpoints:
         }
         first = dist.get_rank() == 0
         if self.uri:
-            # A folder per rank: ranks of one machine must not put up each other's half-written files.
+            # A folder per rank: ranks of one machine must not upload each other's half-written files.
             with written_by_one(target.with_name(f".{name}.{dist.get_rank()}"), engine, self.free) as folder:
                 storage.store(folder, f"{self.uri}/{name}")
                 dist.barrier()
@@ -162,7 +162,7 @@ class Checkpoints:
         return target
 
     def newest(self) -> Found | None:
-        """The newest whole checkpoint, brought to this machine, in the form that this number of ranks can read.
+        """The newest complete checkpoint, copied to this machine, in a form that this number of ranks can read.
 
         Raises:
             TrainingError: it can't be converted.
@@ -209,7 +209,7 @@ class Checkpoints:
 
     def _drop(self, name: str) -> None:
         if self.uri:
-            # Its mark first: what is left when this is interrupted is no checkpoint.
+            # progress.json first: the rest is not a checkpoint if this is interrupted.
             storage.delete(f"{self.uri}/{name}/{PROGRESS_FILE}")
             storage.delete(f"{self.uri}/{name}")
         else:

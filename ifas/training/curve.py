@@ -1,4 +1,4 @@
-"""The loss curve: one JSON line per step, judgment, interpretation and spoof types apart."""
+"""The loss curve: one JSON line per step, with judgment, interpretation and each spoof type."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Curve:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All lines of a curve; a last line that a kill cut short is left out.
+    """All lines of a curve; an incomplete last line, as a kill leaves it, is ignored.
 
     Raises:
         TrainingError: another line is not JSON.

@@ -64,7 +64,7 @@ def train(
         base: model directory to go on from; None begins with the model's sources.
 
     Raises:
-        DataError: no rows, a class or a caption is missing, a picture can't be read, or the store of checkpoints fails.
+        DataError: no rows, a class or a caption is missing, an image can't be read, or the store of checkpoints fails.
         ConfigError: the model's sources are not there.
         TrainingError: no disk space, no memory, workers failed too often, or the loss is not finite.
     """
@@ -76,9 +76,9 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     for unfinished in run.glob(".*.part"):
         remove(unfinished)
-    # A finished model is here if only the last rename was missed; training again would give the same.
+    # There is a finished model here if a kill prevented only the last rename; training again would give the same.
     if not (run / FINAL).is_dir():
-        # What can be told before Ray starts, is.
+        # Report now what would otherwise fail after Ray has started.
         sample_weights(rows, config)
         if job.uri:
             storage.listing(job.uri)
@@ -133,7 +133,7 @@ def train(
 
 
 def _prepare_sources(model_config: ModelConfig) -> None:
-    """Converts packaged weights once, before several workers would; a missing source is told before Ray starts."""
+    """Converts packaged weights once, not in each worker, and reports a missing source before Ray starts."""
     from ifas.model.sources import resolve
 
     vision, language = model_config.vision, model_config.language

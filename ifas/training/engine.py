@@ -1,4 +1,4 @@
-"""The door to DeepSpeed: one engine around the model, ZeRO stage 0 to 3, fp32, bf16 or fp16."""
+"""DeepSpeed: one engine around the model, ZeRO stage 0 to 3, fp32, bf16 or fp16."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TAG = "state"
 
 
 class _AdamW(torch.optim.AdamW):
-    """torch's AdamW, whose step can be left out: weights and moments then stay as they are, under any ZeRO stage.
+    """torch's AdamW with a step that can be skipped: weights and moments then stay as they are, under any ZeRO stage.
 
     DeepSpeed's own optimizers are compiled on first use, which takes minutes and a compiler.
     """
@@ -74,17 +74,17 @@ class Engine:
             config=settings(config, accumulate, universal=universal),
         )
         if config.zero_stage == 3:
-            # The loss reads the head's weight itself, not through the module that ZeRO-3 gathers it for.
+            # ZeRO-3 gathers weights when their module is called, but the loss reads the head's weight directly.
             deepspeed.zero.register_external_parameter(model, model.language.get_output_embeddings().weight)
         self.model = model
 
     @property
     def device(self) -> torch.device:
-        """Where batches go."""
+        """Device of the batches."""
         return torch.device(self.deep.device)
 
     def begin(self, step: int) -> None:
-        """Sets the learning rates of a step, and the random state: of dropout, if there is any."""
+        """Sets the learning rates of a step, and its random state, which dropout uses."""
         config = self.config
         factor = lr_factor(step, steps=config.steps, warmup=config.warmup, kind=config.schedule)
         for group, peak in zip(self.deep.optimizer.param_groups, self.peaks, strict=True):
@@ -99,7 +99,7 @@ class Engine:
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Accumulates the gradients of this share of the global loss.
 
-        DeepSpeed takes the mean over micro-batches and ranks, and the shares are to be added up: hence the factor.
+        DeepSpeed takes the mean over micro-batches and ranks, but the shares must be summed, so they are scaled first.
 
         Args:
             last: of the step; `step` then follows.
@@ -116,7 +116,7 @@ class Engine:
 
     def save(self, folder: Path) -> None:
         """Writes trained weights and optimizer state; every rank calls it and writes its part."""
-        # DeepSpeed makes it on rank 0 only, which is not enough where ranks write to disks of their own.
+        # DeepSpeed makes the folder on rank 0 only, but ranks may have disks of their own.
         (folder / TAG).mkdir(parents=True, exist_ok=True)
         self.deep.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
 
@@ -186,14 +186,14 @@ def join(config: TrainConfig) -> None:
     deepspeed = _deepspeed()
     if not dist.is_initialized():
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        # Alone there is no peer, and a device would make NCCL split each later group from this one.
+        # With one rank there is no peer, and a device would make NCCL split each later group from this one.
         device = device if size > 1 else None
         dist.init_process_group(backend, store=_meeting_point(rank, size), rank=rank, world_size=size, device_id=device)
     deepspeed.init_distributed(dist_backend=backend, verbose=False)
 
 
 def _meeting_point(rank: int, world_size: int) -> Any:
-    """Where ranks find each other: served by rank 0 at its own address only; torch's own serves every interface."""
+    """The store at which ranks meet. Rank 0 serves it at its own address only; torch's default is every interface."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.create_server((host, port), family=family).detach() if rank == 0 else None
@@ -203,7 +203,7 @@ def _meeting_point(rank: int, world_size: int) -> Any:
 
 
 def _deepspeed() -> Any:
-    # FutureWarning: of torch, about collectives that DeepSpeed uses.
+    # torch's FutureWarning is about collectives that DeepSpeed uses.
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # Its autotuner would import MLflow where it is installed, its Muon optimizer the compiler of torch. Neither is used

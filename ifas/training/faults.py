@@ -1,4 +1,4 @@
-"""What a step that went wrong says: which samples, in which part of the model, and what to change."""
+"""Errors of a training step: they name the samples, the part of the model, and what to change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ifas.training.batches import MicroBatch
 from ifas.training.engine import Engine
 from ifas.training.job import Job
 
-#: What torch says when a CPU has no memory left; a GPU has an error of its own.
+#: Texts of torch's error when the CPU has no memory left; a GPU has an exception class of its own.
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc")
 #: Samples that an error names; the rest is counted.
 NAMED = 8
@@ -45,7 +45,7 @@ class Watch:
         self._hooks.append(engine.model.language.get_decoder().register_forward_hook(self._enters("loss")))
 
     def close(self) -> None:
-        """Takes the hooks out of the model."""
+        """Removes the hooks from the model."""
         for hook in self._hooks:
             hook.remove()
 
@@ -57,7 +57,7 @@ class Watch:
 
     @contextmanager
     def memory(self, batch: MicroBatch | None) -> Iterator[None]:
-        """Turns 'out of memory' into an error that names the batch; without one, it happened in the optimizer.
+        """Turns 'out of memory' into an error that names the batch. Without a batch, the optimizer ran out of memory.
 
         Raises:
             TrainingError: no memory.
@@ -118,7 +118,7 @@ class Watch:
         what = f"the loss is not finite at step {step + 1}: samples {_ids(samples)}"
         everything = sum(len(ids) for ids, _, _ in said) == self.job.global_batch > 1
         if weights or everything:
-            # Not the fault of a sample: leaving the batch out would only hide it.
+            # No sample caused this: leaving the batch out would only hide it.
             why = f"the weights of {_called(weights)} are not finite" if weights else "that is every sample of the step"
             raise TrainingError(
                 f"{what}; {why}: an earlier step destroyed the weights; it went wrong in {_called(weights or part)}",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-#: In the folder of a run: the finished model; the step that each start began at; what rank 0 knows (in FINAL).
+#: In the folder of a run: the finished model; the step at which each start began; facts from rank 0 (in FINAL).
 FINAL = "final"
 STARTS_FILE = "starts.jsonl"
 FACTS_FILE = "facts.json"
@@ -56,10 +56,10 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One training run: picklable, and the same for all ranks.
+    """One training run. Picklable; all ranks get the same one.
 
     Attributes:
-        run: folder that all workers reach: checkpoints, curve and the final model are put there.
+        run: folder that all workers can write to, for checkpoints, curve and the final model.
         base: model directory to go on from; None begins with the model's sources.
     """
 
@@ -77,7 +77,7 @@ class Job:
 
     @property
     def uri(self) -> str:
-        """Where this run's checkpoints and model go besides `run`, which then need not be shared; may be empty."""
+        """URI for this run's checkpoints and model, so that `run` need not be shared; empty: they are only in `run`."""
         return f"{self.train.storage.rstrip('/')}/{self.run.name}" if self.train.storage else ""
 
     @property
@@ -134,10 +134,10 @@ def rows_of(manifest: pd.DataFrame) -> tuple[Row, ...]:
 
 
 def fingerprint(model: ModelConfig, train: TrainConfig, rows: tuple[Row, ...], base: Path | None = None) -> str:
-    """12 hex digits that change with whatever changes the trained weights.
+    """12 hex digits, a hash of everything that changes the trained weights.
 
-    Checkpoints are kept under it, so that a changed configuration or dataset never resumes from another run's state.
-    How the global batch is shared out does not change what is computed, so a run may go on with more or fewer workers.
+    It names the folder of the checkpoints, so that a changed configuration or dataset never resumes from another run's
+    state. The number of workers is not part of it: a run may go on with more or fewer of them.
     """
     settings = train.model_dump(mode="json", exclude=set(HOW))
     begun = weights_hash(base) if base else ""

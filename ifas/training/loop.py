@@ -1,4 +1,4 @@
-"""The training loop of one rank. It knows ranks and checkpoints, but not who started it."""
+"""The training loop of one rank. It does not depend on the launcher (Ray, or a test)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ifas.training.run_log import RunLog
 from ifas.training.startup import StartLog, StartupTimer
 from ifas.training.step import take
 
-#: Tells the launcher how far training is. Every rank calls it, after each checkpoint.
+#: Reports progress to the launcher. Every rank calls it after each checkpoint.
 Report = Callable[[dict[str, float]], None]
 #: Whether this rank's machine is about to be taken away.
 Notice = Callable[[], bool]
@@ -42,7 +42,7 @@ def run(
     clock: StartupTimer | None = None,
     free: checkpoint.FreeBytes = checkpoint.free_bytes,
 ) -> Ending:
-    """Trains from the newest checkpoint, or from the start, and leaves the model in `FINAL`, of `job.run` and of
+    """Trains from the newest checkpoint, or from the start, and writes the model to `FINAL`, below `job.run` and
     `job.uri`. Called by every rank, in its own process.
 
     The environment holds RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. There may be more or fewer ranks
@@ -51,13 +51,13 @@ def run(
     Args:
         job: the same on all ranks.
         report: called after each checkpoint.
-        notice: asked once a step. Where it is true on any rank, all make a checkpoint and return `preempted`.
-        clock: of this start, where it began before this call.
+        notice: called once per step. If it is true on any rank, all make a checkpoint and return `preempted`.
+        clock: timer of this start, if it began before this call.
         free: bytes left on a disk.
 
     Raises:
         TrainingError: no disk space, no memory, or the loss is no longer finite.
-        DataError: a picture can't be read, or the store of checkpoints can't be reached.
+        DataError: an image can't be read, or the store of checkpoints can't be reached.
         ConfigError: the model can't be built.
     """
     clock = clock or StartupTimer()
@@ -94,7 +94,7 @@ class _Rank:
 
     @property
     def first(self) -> bool:
-        """Writes what there is one of."""
+        """Whether this rank writes the files that exist once."""
         return dist.get_rank() == 0
 
 
@@ -159,21 +159,21 @@ def _steps(rank: _Rank, log: RunLog | None, report: Report, notice: Notice, cloc
 
 
 def _rehearse(rank: _Rank) -> None:
-    """Reads the first checkpoint back and tries the place of the final model: what would fail hours later fails now."""
+    """Reads the first checkpoint back and tries to write to the final place: errors come now, not hours later."""
     if written := rank.checkpoints.newest():
         _check_export(rank)
         rank.checkpoints.restore(rank.engine, written)
 
 
 def _warn(job: Job) -> None:
-    """Says before anything is loaded that this run will not fit the GPU, and what to change. It is a prediction."""
+    """Warns, before anything is loaded, if this run is predicted not to fit the GPU, and says what to change."""
     sizes = size(job.model, job.train)
     if warning := will_not_fit(job.model, job.train, device_memory(job.train), sizes):
         emit("note", "train", text=str(warning))
 
 
 def _check_export(rank: _Rank) -> None:
-    """Fails now where the final model could not be written at the end."""
+    """Raises now if the final model could not be written at the end."""
     job, engine = rank.job, rank.engine
     if rank.first:
         checkpoint.require_space(job.run, engine.model_bytes() + engine.checkpoint_bytes(), rank.checkpoints.free)
@@ -196,7 +196,7 @@ def _facts(rank: _Rank, seconds: float) -> dict[str, Any]:
         "trainable": rank.trainable,
         "device": str(rank.engine.device),
         "samples_per_second": steps * job.global_batch / seconds if steps > 0 else 0.0,
-        # Of all ranks, each of which makes its own batches: what they could, and what the model took while it had one.
+        # Over all ranks, each of which makes its own batches: the rates of the loaders and of the model, each alone.
         "loader_samples_per_second": made / max(rank.batches.seconds, 1e-9) * ranks,
         "demand_samples_per_second": made / max(seconds - rank.batches.waited, 1e-9) * ranks,
         "began": time.time() - seconds,

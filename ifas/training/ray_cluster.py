@@ -11,21 +11,21 @@ from ifas.core.config import TrainConfig
 from ifas.core.home import home
 from ifas.core.progress import EVENTS_ENV
 
-#: Ray's settings in the driver. The poll interval gates every report: the default of 2 s would stall the steps.
+#: Ray's settings in the driver. Reports wait for the next poll: the default interval of 2 s would delay the steps.
 SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_METRICS_ENABLED": "0",
-    # A notice of preemption may leave no more than half a minute.
+    # After a notice of preemption, there may be only half a minute left.
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
     # Workers stay in this folder: an image source may hold a relative path.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
-#: And on this machine alone, which nobody takes away.
+#: Further settings for a local Ray, whose machine is never taken away.
 LOCAL_SETTINGS = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
 def cluster(config: TrainConfig) -> AbstractContextManager[None]:
-    """Within, this process is connected to the Ray that `config` wants."""
+    """Inside the block, this process is connected to the Ray that `config` names."""
     return connected(
         local=config.where == "local",
         cpus=config.workers,
@@ -45,7 +45,7 @@ def _worker_env(config: TrainConfig) -> dict[str, str]:
         "IFAS_HOME": str(home().absolute()),
     }
     if config.where == "local":
-        # Workers of this machine meet on the address that only this machine reaches.
+        # Workers of a local Ray meet at the loopback address.
         env["GLOO_SOCKET_IFNAME"] = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
     if not config.gpus_per_worker:
         env["DS_ACCELERATOR"] = "cpu"

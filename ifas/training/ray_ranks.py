@@ -1,6 +1,6 @@
-"""How Ray's workers become ranks: each gets the environment that `engine.join` makes the process group of.
+"""How Ray's workers become ranks: each gets the environment variables that `engine.join` reads.
 
-Ray's own way (`TorchConfig`) makes the group itself, and its meeting point then listens on every interface.
+Ray's own `TorchConfig` is not used: the store of its process group listens on every interface.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def take_place() -> None:
 
 
 def _address() -> tuple[str, int]:
-    """Of this node, with a port that nobody listens at."""
+    """Address of this node, and a free port."""
     host = ray.util.get_node_ip_address()
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as free:
         free.bind((host, 0))

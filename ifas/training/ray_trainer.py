@@ -15,16 +15,16 @@ from ifas.core.errors import IfasError, TrainingError
 from ifas.core.progress import emit
 from ifas.training.job import FINAL, Job
 from ifas.training.ray_ranks import Ranks
-from ifas.training.ray_worker import ERROR_FILE, PREEMPTED_FILE, told, work
+from ifas.training.ray_worker import ERROR_FILE, PREEMPTED_FILE, left_error, work
 from ifas.training.startup import fetch_log
 
 
 def fit(job: Job, began: float) -> None:
     """Trains `job` on the Ray that this process is connected to; the model is then in `job.run / FINAL`.
 
-    A run that was killed, driver or worker, goes on from its last checkpoint. Three budgets: an error that another try
-    can't mend is raised at once; workers that died are started again `max_failures` times; a preemption, of which
-    the workers made a checkpoint when they were told, costs a restart of `max_preemptions`.
+    A run whose driver or worker was killed goes on from its last checkpoint. An error that another try can't repair is
+    raised at once. Workers that died are started again `max_failures` times. A preemption, before which the workers
+    made a checkpoint, counts towards `max_preemptions` instead.
 
     Args:
         began: when the first start began, seconds since the epoch.
@@ -40,8 +40,8 @@ def fit(job: Job, began: float) -> None:
         try:
             _trainer(job, began).fit()
         except TrainingFailedError as error:
-            raise (_told(job) or _failed(error, config)) from error
-        if left := _told(job):
+            raise (_left_error(job) or _failed(error, config)) from error
+        if left := _left_error(job):
             raise left
         if not _preempted(job):
             break
@@ -95,10 +95,10 @@ def _forget(job: Job) -> None:
             storage.delete(f"{job.uri}/{name}")
 
 
-def _told(job: Job) -> IfasError | None:
+def _left_error(job: Job) -> IfasError | None:
     if job.uri and storage.exists(f"{job.uri}/{ERROR_FILE}"):
         storage.fetch(f"{job.uri}/{ERROR_FILE}", job.run / ERROR_FILE)
-    return told(job.run / ERROR_FILE)
+    return left_error(job.run / ERROR_FILE)
 
 
 def _preempted(job: Job) -> bool:

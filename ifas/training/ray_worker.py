@@ -24,19 +24,19 @@ PREEMPTED_FILE = "preempted"
 def work(config: dict[str, Any]) -> None:
     """Trains this rank's share of `config["job"]`; `config["began"]` is when the start began, seconds since the epoch.
 
-    Ray restarts the workers after any error. One that another try can't mend (a full disk, a bad picture) is left in
-    ERROR_FILE; the restarted workers find it and return at once, and the driver raises it.
+    Ray restarts the workers after any error. An error that another try can't repair (a full disk, a bad image) is
+    written to ERROR_FILE; the restarted workers find it and return at once, and the driver raises it.
     """
     job: Job = config["job"]
     job.run.mkdir(parents=True, exist_ok=True)
-    told = job.run / ERROR_FILE
-    if told.is_file():
+    file = job.run / ERROR_FILE
+    if file.is_file():
         return
     clock = StartupTimer(config["began"])
     clock.mark("Ray")
     prepare()
     take_place()
-    # Here, so that Ray's own processes, which only pass this function on, do not import the model's libraries.
+    # Imported here, so that Ray's own processes, which only pass this function on, do not import the model's libraries.
     from ifas.training.loop import run
 
     # Asking for notices makes all ranks wait for each other, and nobody takes this machine away from itself.
@@ -44,7 +44,7 @@ def work(config: dict[str, Any]) -> None:
     try:
         ended = run(job, ray.train.report, notice, clock)
     except IfasError as error:
-        tell(job, error)
+        leave_error(job, error)
         raise
     if ended == "preempted":
         (job.run / PREEMPTED_FILE).touch()
@@ -53,12 +53,12 @@ def work(config: dict[str, Any]) -> None:
 
 
 def _notice() -> bool:
-    """Whether Ray has been told that a machine of this training will be drained."""
+    """Whether a machine of this training will be drained, as Ray knows it."""
     return ray.train.get_preemption_info() is not None
 
 
-def tell(job: Job, error: IfasError) -> None:
-    """Leaves an error for the driver. On a full disk this may fail as well; Ray then brings the error's text."""
+def leave_error(job: Job, error: IfasError) -> None:
+    """Writes an error for the driver. On a full disk this may fail as well; the driver then has Ray's text of it."""
     path = job.run / ERROR_FILE
     try:
         beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -70,7 +70,7 @@ def tell(job: Job, error: IfasError) -> None:
         return
 
 
-def told(path: Path) -> IfasError | None:
+def left_error(path: Path) -> IfasError | None:
     """The error that a worker left, if any."""
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""What is known of a training when it is over."""
+"""The record of a finished training."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class TrainingRecord(BaseModel):
     samples: int = Field(description="rows trained on")
     batch: int = Field(description="samples per step, over all workers and micro-batches")
     seconds: float = Field(description="this call, from start to model directory")
-    start_seconds: float = Field(description="of these, until the first step began")
+    start_seconds: float = Field(description="of `seconds`: until the first step began")
     start_up: dict[str, float] = Field(description="seconds of each stage of the last start until its first step")
     samples_per_second: float = Field(description="over the steps of the last start, all workers together")
     loader_samples_per_second: float = Field(description="what the loaders can read, decode and resize")
-    demand_samples_per_second: float = Field(description="what the model takes while it waits for no loader")
+    demand_samples_per_second: float = Field(description="rate of the model alone, without waiting for the loaders")
     starts: list[int] = Field(description="step at which each start began; the first is 0")
     resumed_from: int | None = Field(description="step the last start resumed from; null when there was only one")
     restarts: int = Field(description="starts after the first")
-    lost_steps: int = Field(description="steps that restarts had to make again")
+    lost_steps: int = Field(description="steps that were repeated after restarts")
     skipped_batches: int = Field(description="batches left out since their loss was not finite")
     loss: float = Field(description="of the last step")
     judgment: float = Field(description="of the last step, nats per token")

@@ -1,4 +1,4 @@
-"""What rank 0 leaves of a run for people: its starts, the loss curve, an MLflow server's copy, the progress bar."""
+"""What rank 0 records of a run for people: its starts, the loss curve (also to MLflow), the progress bar."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ifas.training.tracking import sink
 
 
 class RunLog:
-    """Of one start, on rank 0.
+    """The records of one start, on rank 0.
 
     Args:
         job: of the training.
@@ -26,7 +26,7 @@ class RunLog:
         self._starts = StartLog(job)
         self._starts.begin(start, dist.get_world_size())  # reads the curve, from which `Curve` drops what is lost
         if start:
-            emit("note", "train", text=f"goes on after step {start} of {job.train.steps}")
+            emit("note", "train", text=f"continues after step {start} of {job.train.steps}")
         self._curve = Curve(job.run / CURVE_FILE, start)
         self._sink = sink(job)
         self._progress = Progress("train", total=job.train.steps, unit="steps", done=start)
@@ -41,7 +41,7 @@ class RunLog:
         self._progress.advance(**losses.shown, eta=round(left, 1))
 
     def put(self) -> None:
-        """Puts the records up beside the run's checkpoints, where there is a store."""
+        """Uploads the records beside the run's checkpoints, if they are in a store."""
         self._starts.put()
 
     def close(self) -> None:

@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 
 class Sampler:
-    """Draws samples without replacement, deck after deck.
+    """Draws samples without replacement from a shuffled deck; when it is used up, from a new one.
 
     Args:
         classes: class of each sample: live, or its spoof type.
-        seed: of the order.
+        seed: seed of the order.
         balance: one deck per class, dealt in turn, so that all classes are drawn equally often; otherwise one deck.
         weights: how often each sample is in a deck, relative to the others of the deck; None: once each. A deck keeps
             its size, and a sample is in it either floor or ceil of its expected number of times (systematic sampling).

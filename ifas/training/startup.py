@@ -45,7 +45,7 @@ class StartLog:
         self.path = job.run / STARTS_FILE
 
     def begin(self, step: int, workers: int) -> None:
-        """A start that goes on after `step` steps: the steps that were made since are lost."""
+        """A start that goes on after `step` steps; later steps of an earlier start are lost."""
         if self.job.uri and not self.path.is_file():  # another machine began this run
             fetch_log(self.job)
         curve = self.job.run / CURVE_FILE
@@ -54,7 +54,7 @@ class StartLog:
             file.write(json.dumps({"step": step, "lost": max(0, made - step), "workers": workers}) + "\n")
 
     def put(self) -> None:
-        """Puts the run's records up beside its checkpoints, where there is a store."""
+        """Uploads the run's records beside its checkpoints, if they are in a store."""
         if not self.job.uri:
             return
         for path in (self.path, self.job.run / CURVE_FILE):
@@ -67,7 +67,7 @@ class StartLog:
 
 
 def fetch_log(job: Job) -> None:
-    """Brings a run's records from the store."""
+    """Downloads a run's records from the store."""
     for name in (STARTS_FILE, CURVE_FILE):
         if storage.exists(f"{job.uri}/log/{name}"):
             storage.fetch(f"{job.uri}/log/{name}", job.run / name)

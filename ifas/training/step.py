@@ -37,7 +37,7 @@ class StepLosses:
 
     @property
     def shown(self) -> dict[str, Any]:
-        """What goes beside the progress bar."""
+        """Values shown beside the progress bar."""
         return {"judgment": round(self.judgment, 4), "interpretation": round(self.interpretation, 4)}
 
 

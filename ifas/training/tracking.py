@@ -1,6 +1,7 @@
 """Experiment tracking: the curve file always; an MLflow server, too, where `train.mlflow` names one.
 
-A server that is down, slow or full never stops a training: what it misses is said once, and the curve file has it all.
+A server that is down, slow or full never stops a training. One note reports the first failure; the curve file has all
+values.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class MlflowSink:
     """
 
     def __init__(self, job: Job) -> None:
-        # One try within its time: a training must not wait for its log.
+        # One try, with a time limit: a training must not wait for its log.
         for name, value in (
             ("MLFLOW_HTTP_REQUEST_TIMEOUT", TIMEOUT),
             ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", 1),

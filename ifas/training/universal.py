@@ -1,4 +1,4 @@
-"""Checkpoints for any number of ranks: DeepSpeed's universal form, made from one that ZeRO cut for its own ranks."""
+"""Checkpoints for any number of ranks: DeepSpeed's universal form, made from one that ZeRO split for its ranks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNIVERSAL = "universal"
 
 
 def convert(folder: Path, zero_stage: int) -> None:
-    """Makes the universal form of a checkpoint beside its own; nothing happens where it is there already.
+    """Makes the universal form beside a checkpoint's files, unless it is there already.
 
     Args:
         folder: of the checkpoint.
@@ -36,7 +36,7 @@ def convert(folder: Path, zero_stage: int) -> None:
     ]
     if zero_stage < 3:
         command.append("--inject_missing_state")
-    # Of this run's process group the converter must know nothing.
+    # The converter must not join this run's process group.
     kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
     done = subprocess.run(command, env=kept, capture_output=True, text=True, check=False)
     if done.returncode or not beside.is_dir():

@@ -1,4 +1,4 @@
-"""Weight of each training sample in the loss: of its class and of its spoof type."""
+"""Weight of each training sample in the loss, by its class and its spoof type."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sample_weights(rows: tuple[Row, ...], config: TrainConfig) -> tuple[float, .
             f"train.species_weights names {', '.join(unknown)}, which no training row is",
             f"the rows are: {', '.join(sorted(species))}",
         )
-    # How often each is drawn: by turns, or as often as it is there.
+    # How often each class is drawn: equally, or by its number of rows.
     drawn = {s: 1 / len(species) if config.balance else n / len(rows) for s, n in species.items()}
     weight = {s: config.species_weights.get(s, 1.0) for s in species}
     if config.class_balance:

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-#: Pictures that are opened, at most: the cost of validation does not grow with the data.
+#: Largest number of images that are opened, so that the cost of validation does not grow with the data.
 MOST_PICTURES = 1500
 
 
 def audit_columns(
     rows: pd.DataFrame, source_domains: Sequence[str], dataset: Mapping[str, Any], before: pd.DataFrame | None
 ) -> list[Section]:
-    """Audits that open no picture. A manifest that misses columns, which the rules report, has none."""
+    """Audits that open no image; none if columns are missing, which the rules report."""
     if rows.empty or not {c.name for c in COLUMNS + CAPTION_COLUMNS} <= set(rows):
         return []
     found = [exposure(rows, source_domains), table_audits.release_status(rows), table_audits.label_audit(rows)]
@@ -42,10 +42,10 @@ def audit_columns(
 def audit_pictures(
     rows: pd.DataFrame, source_domains: Sequence[str], images: ImageSource, vision: VisionConfig
 ) -> tuple[list[Section], pd.DataFrame]:
-    """Domain leakage and triggers of released training pictures, and a weight per row: sample_id, weight.
+    """Domain leakage and triggers of released training images, and a weight per row: sample_id, weight.
 
-    At most MOST_PICTURES are opened, taken evenly from the rows in order. The weight of a row that was not opened makes
-    up for the number of pictures of its domain only. A picture that can't be read is left out.
+    At most MOST_PICTURES images are opened, taken evenly from the rows in order. The weight of a row that was not
+    opened depends only on the number of images of its domain. An image that can't be read is left out.
     """
     import numpy as np
     import pandas as pd

@@ -1,4 +1,4 @@
-"""What Great Expectations is asked about: tables drawn from the manifest, and columns of problem texts.
+"""What Great Expectations checks: tables derived from the manifest, with columns of problem texts.
 
 A problem column holds null where a row is right, and otherwise says in words what is wrong with it. The expectation on
 such a column is that its values are null, and the texts are what the report shows.
@@ -16,7 +16,7 @@ from ifas.validation.section import ID_DIGITS, a_few
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Pixels by which a face box may leave the picture: boxes are stored as 32-bit floats.
+#: Pixels by which a face box may extend beyond the image, since boxes are stored as 32-bit floats.
 BOX_SLACK = 0.5
 #: What `attack_caption` says of a caption that names its medium.
 NAMED = "named"
@@ -43,13 +43,13 @@ def looked_up(values: pd.Series, table: Mapping[str, Any]) -> pd.Series:
 
 
 def size(rows: pd.DataFrame) -> pd.Series:
-    """Pictures without a pixel."""
+    """Images with a width or height below 1."""
     bad = (rows["width"] < 1) | (rows["height"] < 1)
     return problems(bad, lambda w, h: f"{w} x {h} pixels", rows["width"], rows["height"])
 
 
 def face_box(rows: pd.DataFrame) -> pd.Series:
-    """Face boxes that are no box, or leave the picture."""
+    """Face boxes that are not a box, or extend beyond the image."""
     import numpy as np
 
     boxes = rows["face_box"]
@@ -68,7 +68,7 @@ def face_box(rows: pd.DataFrame) -> pd.Series:
         if len(box) != 4:
             return f"{len(box)} numbers instead of x, y, w, h"
         x, y, w, h = (float(v) for v in box)
-        return f"box {x:g}, {y:g}, {w:g}, {h:g} in a picture of {width:g} x {height:g}"
+        return f"box {x:g}, {y:g}, {w:g}, {h:g} in an image of {width:g} x {height:g}"
 
     import pandas as pd
 
@@ -84,14 +84,14 @@ def place(rows: pd.DataFrame) -> pd.Series:
 
 
 def label(rows: pd.DataFrame) -> pd.Series:
-    """Labels that contradict the spoof type. Unknown values are left to the rules of their own."""
+    """Labels that contradict the spoof type. Unknown values have a rule of their own."""
     known = rows["label"].isin(["live", "spoof"]) & rows["spoof_type"].isin(SPOOF_TYPES)
     bad = known & ((rows["label"] == "live") != (rows["spoof_type"] == "live"))
     return problems(bad, lambda a, b: f"label {a} with spoof type {b}", rows["label"], rows["spoof_type"])
 
 
 def species(rows: pd.DataFrame) -> pd.Series:
-    """PAI species that belong to another spoof type. Unknown values are left to the rules of their own."""
+    """PAI species that belong to another spoof type. Unknown values have a rule of their own."""
     belongs = looked_up(rows["pai_species"], PAI_SPECIES)
     bad = belongs.notna() & rows["spoof_type"].isin(SPOOF_TYPES) & (belongs != rows["spoof_type"])
     return problems(bad, lambda a, b: f"species {a} with spoof type {b}", rows["pai_species"], rows["spoof_type"])
@@ -138,7 +138,7 @@ def with_media(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def live_caption(rows: pd.DataFrame) -> pd.Series:
-    """Captions of bona fide pictures that name an attack medium."""
+    """Captions of bona fide images that name an attack medium."""
     rows = rows if MEDIA in rows else with_media(rows)
     bad = (rows["label"] == "live") & (rows[MEDIA] > 0)
     return problems(
@@ -163,14 +163,14 @@ def attack_caption(rows: pd.DataFrame) -> pd.Series:
 
 
 def balance(domains: pd.DataFrame, least: float) -> pd.Series:
-    """Domains with less than the share `least` of the pictures of the largest one."""
+    """Domains with fewer images than `least` times those of the largest domain."""
     largest = domains["images"].max()
     bad = domains["images"] < least * largest
     return problems(bad, lambda n: f"{n} images, while the largest has {largest}", domains["images"])
 
 
 def trained_on(rows: pd.DataFrame, source_domains: Sequence[str]) -> pd.DataFrame:
-    """Rows without the train and dev rows of other domains, which training does not see; all without a protocol."""
+    """Rows without the train and dev rows of domains that are not sources; all rows if no sources are named."""
     if not source_domains:
         return rows
     return rows[rows["domain"].isin(source_domains) | (rows["split"] == "test")]

@@ -1,4 +1,4 @@
-"""What changed against the previous revision: distributions, rows that are gone, labels that changed, people who moved.
+"""Changes against the previous revision: distributions, missing rows, changed labels, people in another split.
 
 Distributions are compared by the population stability index, PSI = sum (p - q) ln(p / q) over the values of a column;
 0.1 and 0.25 are its customary limits for a moderate and a large change.
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 COLUMNS = ("domain", "label", "spoof_type", "pai_species", "device", "illumination", "width", "height")
 MODERATE, LARGE = 0.1, 0.25
-#: Rarer values count as one; empty cells are given this share, for the logarithm.
+#: Rarer values are merged into one; empty cells get this share, since the logarithm of 0 is not defined.
 MOST_VALUES = 20
 FLOOR = 1e-3
 LISTED = 10
-#: Share of rows that may go without a note.
+#: Share of rows that may be removed without a note.
 MOST_GONE = 0.05
 
 _SPECIES = ["sample_id", "pai_species_before", "pai_species"]
@@ -90,7 +90,7 @@ def drift(rows: pd.DataFrame, before: pd.DataFrame) -> Section:
 
 
 def _moved(rows: pd.DataFrame, before: pd.DataFrame) -> list[str]:
-    """People of whom a split of the revision before and another one of now have pictures."""
+    """People whose images are now in another split than in the previous revision."""
     key = ["dataset", "subject_id"]
     old = before[[*key, "split"]].drop_duplicates()
     pairs = old.merge(rows[[*key, "split"]].drop_duplicates(), on=key, suffixes=("_before", ""))

@@ -1,4 +1,4 @@
-"""A frozen embedding of pictures for the domain probe: the vision tower where it has weights, else a descriptor."""
+"""A frozen embedding of images for the domain probe: the vision tower where it has weights, else a descriptor."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-#: Cells a side of the descriptor, and pictures that go through the tower at a time.
+#: Cells a side of the descriptor, and images that go through the tower at a time.
 CELLS = 4
 BATCH = 16
 
 
 def embed(pictures: Iterable[npt.NDArray[np.uint8]], vision: VisionConfig) -> tuple[npt.NDArray[np.float64], str]:
-    """One vector per RGB picture (H, W, 3), (N, F), and what it is in words.
+    """One vector per RGB image (H, W, 3), (N, F), and what it is in words.
 
     The tower is used for EfficientNet weights of a package; other towers give the descriptor, which needs no weights.
 
@@ -36,7 +36,7 @@ def embed(pictures: Iterable[npt.NDArray[np.uint8]], vision: VisionConfig) -> tu
 
 
 def descriptor(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """Mean and spread of each channel and mean gradient of CELLS x CELLS cells of the picture at 64 x 64 pixels."""
+    """Mean and spread of each channel and mean gradient of CELLS x CELLS cells of the image at 64 x 64 pixels."""
     import numpy as np
     from PIL import Image
 

@@ -1,7 +1,7 @@
 """How often the captions that a model learns from name each attack.
 
-What is rarely named in training is rarely recognised later (CLIP's zero-shot accuracy is log-linear in a concept's
-frequency in its captions, arXiv 2404.04125). Evaluation sets these counts against the error per species.
+A medium that few training captions name is rarely recognised later (CLIP's zero-shot accuracy is log-linear in the
+frequency of a concept in its captions, arXiv 2404.04125). Evaluation compares these counts with the error per species.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ifas.validation.section import Section, table
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Fewer captions than this that name the right medium: too few to learn an explanation from.
+#: The report notes a species with fewer captions than this that name the right medium.
 FEW = 10
 
 

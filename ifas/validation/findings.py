@@ -1,4 +1,4 @@
-"""What came of the rules, and how it is said: which split, class, domain or sample is wrong, and what is allowed."""
+"""Results of the rules, and their text: which split, class, domain or sample is wrong, and what is allowed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of one rule. `observed` counts the cases that break it, of which `examples` are the first."""
+    """The result of one rule. `observed`: how many cases break it; `examples`: the first of them."""
 
     rule: Rule
     status: Status
@@ -39,7 +39,7 @@ class Finding:
 
     @property
     def blocks(self) -> bool:
-        """Whether this stops the run. A rule that could not be checked is not taken as kept."""
+        """Whether this stops the run. A blocking rule that could not be checked stops it, too."""
         return self.rule.severity == "blocking" and self.status != "passed"
 
     @property
@@ -57,7 +57,7 @@ class ValidationReport:
     """Outcome of all rules.
 
     Args:
-        passed: every blocking rule was checked and is kept, and no section blocks.
+        passed: every blocking rule was checked and holds, and no section blocks.
         blocking_failures: title and finding of each blocking rule that failed or is broken.
         summary: one line.
         facts: counts and the status of each rule, JSON values.
@@ -70,7 +70,7 @@ class ValidationReport:
 
 
 def _cases(examples: Sequence[Example], total: int) -> str:
-    """Cases with the same fault are said once. Those beyond the examples are counted."""
+    """The examples as text, cases with the same fault together; further cases are counted."""
     groups: dict[str, list[Example]] = {}
     for one in examples:
         groups.setdefault(one.value, []).append(one)

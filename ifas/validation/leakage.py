@@ -1,10 +1,10 @@
-"""Domain leakage: how well a linear probe tells the domain within one label, and sampler weights that lower it.
+"""Domain leakage: how well a linear probe predicts the domain within one label, and sampling weights that lower it.
 
-A detector trained on data whose domain can be read from the picture may learn the domain instead of the attack
-(arXiv 2403.08632, where networks tell data sets apart at 84.7 % against 33.3 % by chance). The weights are inverse
-propensities: w = p(d | y) / p(d | x, y) with out-of-fold probabilities of the probe, scaled so that every domain has
-the same weight within a label. They help as far as the domains overlap; where every picture betrays its domain, no
-sampling can hide it, and the figure after weighting says so.
+If the domain can be read from an image, a detector may learn the domain instead of the attack (in arXiv 2403.08632,
+networks recognise an image's dataset with 84.7 % accuracy; chance is 33.3 %). The weights are inverse propensities:
+w = p(d | y) / p(d | x, y) with out-of-fold probabilities of the probe, scaled so that every domain has the same weight
+within a label. They help only as far as domains overlap: if every image shows its domain, no sampling can hide it, and
+the accuracy with weights stays high.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FOLDS = 5
-#: Largest weight over the mean one: a picture must not be drawn without end.
+#: Largest weight, as a multiple of the mean one, so that no image is drawn too often.
 MOST = 20.0
-#: Components of the embedding that the probe sees; with more, a few hundred pictures are told apart by chance.
+#: Components of the embedding that the probe gets; with more, it would separate a few hundred images by chance.
 COMPONENTS = 24
-#: Excess over chance, as a share of what is possible, from which the report notes it.
+#: The report notes a leak if its accuracy exceeds chance by this share of the possible excess.
 NOTED = 0.5
 #: Fewer subjects of a domain and label than folds can't be probed by subject.
 LEAST_SUBJECTS = FOLDS
@@ -100,7 +100,7 @@ def balanced(codes: npt.NDArray[np.int64], weights: npt.NDArray[np.float64] | No
 def balanced_accuracy(
     said: npt.NDArray[np.int64], codes: npt.NDArray[np.int64], weights: npt.NDArray[np.float64]
 ) -> float:
-    """Mean over the classes of the weighted share of its samples that were told right."""
+    """Weighted balanced accuracy: mean over the classes of the weighted share of correct samples."""
     import numpy as np
 
     return float(np.mean(np.bincount(codes, weights * (said == codes)) / np.bincount(codes, weights)))
@@ -139,18 +139,18 @@ def out_of_fold(
 def section(leaks: list[Leak], embedding: str, images: int) -> Section:
     """The report of these leaks; `embedding` says in words what the probe saw."""
     flags = [
-        f"{one.label}: the domain is read from the picture with {one.before:.0%} balanced accuracy (chance "
+        f"{one.label}: the domain is read from the image with {one.before:.0%} balanced accuracy (chance "
         f"{one.chance:.0%}); {one.after:.0%} with the sampling weights"
         for one in leaks
         if one.before - one.chance > NOTED * (1 - one.chance)
     ]
     return Section(
         id="domain-leakage",
-        title="Can the domain be read from the picture?",
+        title="Can the domain be read from the image?",
         about=f"Balanced accuracy with which a linear probe names the domain of images of one label, on subjects it "
         f"did not see, in {embedding}; {images} training images. With weights: the probe is fitted and judged with "
         "the weights of sampling_weights.parquet, which training uses where train.domain_balance is set. Where "
-        "pictures of two domains have nothing in common, weights change little.",
+        "images of two domains have nothing in common, weights change little.",
         head=("label", "images", "domains", "chance", "accuracy", "with weights", "effective images"),
         rows=table((o.label, o.images, o.domains, o.chance, o.before, o.after, round(o.effective)) for o in leaks),
         flags=tuple(flags),

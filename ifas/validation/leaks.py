@@ -1,4 +1,4 @@
-"""What test data must not share with training data: people, media, and pictures that look the same."""
+"""Leaks between splits: people, media and near-duplicate images that occur in more than one split."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HASH_BITS = 64
-#: Rows compared with a whole bucket at a time: bounds the memory of a bucket that holds everything.
+#: Number of rows that are compared with a whole bucket at once, which bounds the memory for a very large bucket.
 BLOCK = 512
 #: With more chunks than this, a chunk has too few bits to separate anything.
 MOST_CHUNKS = 16
-#: Buckets of up to so many rows are compared all at once, place by place.
+#: Buckets of up to this number of rows are compared all at once, offset by offset.
 SMALL = 32
 
 
@@ -42,9 +42,9 @@ def in_several_splits(rows: pd.DataFrame, column: str) -> pd.Series:
 
 
 def near_duplicates(rows: pd.DataFrame, max_hamming: int) -> pd.Series:
-    """Problem text of each row whose picture has a near-duplicate in another split, else null.
+    """Problem text of each row whose image has a near-duplicate in another split, else null.
 
-    Rows whose `phash` is not 16 hex digits are left out; a rule of its own reports them.
+    Rows whose `phash` is not 16 hex digits are left out; another rule reports them.
     """
     import numpy as np
     import pandas as pd

@@ -15,7 +15,7 @@ from ifas.core.manifest import ImageSource
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Longer side in pixels, and bytes of all pictures of a page.
+#: Longer side in pixels, and bytes of all images of a page.
 SIDE = 160
 BUDGET = 2_000_000
 
@@ -30,7 +30,7 @@ class Picture:
 
 
 def thumbnails(ids: Sequence[str], manifest: pd.DataFrame, images: ImageSource) -> dict[str, Picture]:
-    """Pictures by sample id, in the order asked for until BUDGET is spent. What can't be read or found is left out."""
+    """Thumbnails by sample id, in the given order, until BUDGET bytes are used. Skips unreadable or missing images."""
     if not {"sample_id", "shard", "row"} <= set(manifest.columns):
         return {}
     wanted = manifest[manifest["sample_id"].isin(set(ids))].drop_duplicates("sample_id").set_index("sample_id")
@@ -42,7 +42,7 @@ def thumbnails(ids: Sequence[str], manifest: pd.DataFrame, images: ImageSource) 
         try:
             picture = _small(images.read(str(wanted.at[id, "shard"]), int(wanted.at[id, "row"])))
         except (IfasError, ValueError, TypeError):
-            # The page is for data that may be broken: a row that points nowhere has no picture.
+            # The page is also for broken data: a row that points nowhere has no thumbnail.
             continue
         if spent + len(picture.uri) > BUDGET:
             break

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 Severity = Literal["blocking", "advisory"]
 Table = Literal["manifest", "columns", "images", "attack images", "classes", "splits", "domains", "spoof types"]
 
-#: Share of attack captions that must name their medium; below it the report notes it.
+#: The report notes it if a smaller share of attack captions names the medium.
 LEAST_NAMED = 0.9
-#: Images of a domain, as a share of the largest domain's.
+#: The report notes a domain with fewer images than this share of the largest domain's.
 LEAST_BALANCE = 0.1
 
 NULL = "ExpectColumnValuesToBeNull"
@@ -41,7 +41,7 @@ class Rule:
         values: the column of the table that is judged, or how to derive it.
         expectation: class of Great Expectations, and `arguments` beside the column.
         expected: the expectation in words.
-        fault: what is said of a case that breaks the rule; `{value}` is what was judged, `{id}` names the case.
+        fault: text for a case that breaks the rule; `{value}` is the judged value, `{id}` names the case.
     """
 
     id: str
@@ -58,8 +58,8 @@ class Rule:
     demoted: bool = False
 
 
-#: Name of a table -> how it is drawn from the manifest and the protocol's source domains. Each has a column `id`.
-#: The table of columns is drawn first, since it says which rules can be checked.
+#: Name of a table -> how it is derived from the manifest and the protocol's source domains. Each has a column `id`.
+#: The table of columns is derived first, since it decides which rules can be checked.
 TABLES: dict[Table, Callable[[pd.DataFrame, Sequence[str]], pd.DataFrame]] = {
     "manifest": lambda rows, _: _one_row(rows),
     "images": lambda rows, _: _with_id(rows),

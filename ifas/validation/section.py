@@ -1,4 +1,4 @@
-"""What one audit found, in the form that the report shows: a table, notes, and pictures."""
+"""What one audit found, in the form that the report shows: a table, notes, and images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ID_DIGITS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """One sample whose picture is shown, and what is said below it."""
+    """A sample whose image is shown, and the text below it."""
 
     id: str
     value: str
@@ -27,9 +27,9 @@ class Section:
     Args:
         about: what was measured and how, in plain words.
         head, rows: the table; cells are text.
-        flags: what a person should look into.
-        blocking: what stops the run.
-        pictures: samples to show, the most telling first.
+        flags: findings that a person should look into.
+        blocking: findings that stop the run.
+        pictures: samples to show, the most important first.
         facts: the same figures as JSON values.
     """
 

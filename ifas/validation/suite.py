@@ -1,4 +1,4 @@
-"""Runs the rules on a captioned manifest with Great Expectations, on columns only, and writes what came out."""
+"""Runs the rules on a captioned manifest with Great Expectations, on columns only, and writes the results."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 #: Cases that a failed rule shows.
 EXAMPLES = 10
 LONGEST_VALUE = 300
-#: Column of a drawn table: the row of the manifest that a case was taken from, where it is an image.
+#: Column of a derived table: the row of the manifest that a case comes from, if the case is an image.
 ROW = "row of the manifest"
-#: Values that Great Expectations is given at a time.
+#: Number of values that Great Expectations gets at once.
 CELLS = 1_000_000
 
 
@@ -42,8 +42,8 @@ def validate(
     Args:
         manifest: a captioned manifest; a column that is missing is a finding.
         source_domains: domains that are trained on; empty: all.
-        sections: what was found beyond the rules.
-        images: where the report's pictures are read from; None: it has none.
+        sections: results of the audits.
+        images: where the report's images are read from; None: it has none.
 
     Raises:
         ConfigError: `config.advisory` names a rule that does not exist.
@@ -126,7 +126,7 @@ def _obstacle(rule: Rule, columns: pd.DataFrame, empty: bool) -> str:
 
 
 def _column(rule: Rule) -> str:
-    """Name of what the rule judges, in its table and when tables are put together: rules of one column share it."""
+    """Name of the column that the rule judges, in the concatenated tables: rules about the same column share it."""
     return f"{rule.table}: {rule.values if isinstance(rule.values, str) else rule.id}"
 
 
@@ -137,7 +137,7 @@ def _draw(
     rules: Sequence[Rule],
     found: dict[str, Finding],
 ) -> pd.DataFrame:
-    """The table's `id`, the rows of the manifest, and the columns that the rules judge. What can't be derived goes to
+    """The table's `id`, the rows of the manifest, and the columns that the rules judge. A failing column goes to
     `found`, broken.
     """
     import pandas as pd
@@ -185,8 +185,8 @@ def _expect(drawn: dict[str, pd.DataFrame], rules: Sequence[Rule]) -> list[Any]:
 def _pass(context: Any, batch: Any, drawn: dict[str, pd.DataFrame], rules: Sequence[Rule]) -> dict[str, Any]:
     """Results of some rules by id, judged at once.
 
-    The tables are put below each other: every expectation used here skips nulls, or wants them, so the rows of other
-    tables count for nothing. Rows of a result are those of the rule's own table.
+    The tables are concatenated. Every expectation used here skips nulls, or expects them, so the rows of other tables
+    have no effect. Row numbers of a result are those of the rule's own table.
     """
     import great_expectations as gx
     import great_expectations.expectations as gxe

@@ -1,4 +1,4 @@
-"""What earlier steps set aside for a person: rejections, refused files, evidence against labels, release status."""
+"""Audits of what earlier steps recorded: rejected frames, refused files, evidence against labels, release status."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ifas.validation.section import ID_DIGITS, Section, Shown, a_few, table
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Share of images whose label is contradicted, from which the report notes it.
+#: The report notes it if a larger share of images has evidence against the label.
 MOST_CONTRADICTED = 0.01
 SHOWN = 12
 LONGEST = 200
@@ -31,7 +31,7 @@ def label_audit(rows: pd.DataFrame) -> Section:
     noted = len(cases) > MOST_CONTRADICTED * len(rows)
     return Section(
         id="label-audit",
-        title="Labels that the picture contradicts",
+        title="Labels that the image contradicts",
         about=f"{len(cases)} of {len(rows)} images have evidence against their label. A person should look at each; "
         f"more than {MOST_CONTRADICTED:.0%} is noted.",
         head=("species", "contradicted", "images"),
@@ -48,7 +48,7 @@ def label_audit(rows: pd.DataFrame) -> Section:
 
 
 def _evidence(text: str) -> str:
-    """The entries of one cell in words; a cell that is no JSON is shown as it is."""
+    """The entries of one cell in words; a cell that is not JSON is shown as it is."""
     try:
         entries = json.loads(text)
     except ValueError:
@@ -59,7 +59,7 @@ def _evidence(text: str) -> str:
 
 
 def release_status(rows: pd.DataFrame) -> Section:
-    """How many images of each status there are, by class. A status that is not of the manifest blocks."""
+    """How many images of each status there are, by class. An unknown status blocks."""
     count = rows.groupby([rows["status"].astype(str), rows["spoof_type"].astype(str)]).size()
     unknown = sorted(set(rows["status"].dropna().astype(str)) - set(STATUSES))
     nulls = int(rows["status"].isna().sum())
@@ -88,7 +88,7 @@ def _samples(rows: pd.DataFrame) -> str:
 
 
 def selection_audit(dataset: Mapping[str, Any]) -> Section | None:
-    """Rejection rates of the quality filter and refused files, as ingest recorded them; None where it did not."""
+    """Rejection rates of the quality filter, and refused files, as packing recorded them; None if it did not."""
     audit, refused = dataset.get("selection_audit"), dataset.get("refused")
     if not audit and not refused:
         return None
@@ -103,7 +103,7 @@ def selection_audit(dataset: Mapping[str, Any]) -> Section | None:
     flags = tuple(_said(flag) for flag in audit.get("flags") or ())
     return Section(
         id="selection-audit",
-        title="What the filters threw away",
+        title="Rejected frames and refused files",
         about="Rejections by filter stage, class, species and domain, and files that could not be read.",
         head=("what", "value"),
         rows=tuple(flat[:200]),

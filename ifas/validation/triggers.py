@@ -1,9 +1,9 @@
-"""Planted triggers: the same small patch in several pictures of one class and in none of the others.
+"""Planted triggers: the same small patch in several images of one class and in none of the others.
 
-A sticker pasted into a few training pictures of one class is the classic backdoor (BadNets, arXiv 1708.06733). Patches
-are searched at every pixel position of the picture as it is stored, so pictures are not scaled: what was pasted is the
-same bytes but for the noise of JPEG. A patch is described by its grey levels, normalised for mean and spread
-and rounded; flat patches and plain edges, as black bars and borders make them, are left out.
+A sticker pasted into a few training images of one class is the classic backdoor (BadNets, arXiv 1708.06733). Patches
+are searched at every pixel position of the image as stored. Images are not scaled, so that a pasted patch is the same
+in all of them but for JPEG noise. A patch is described by its grey levels, normalised for mean and spread and rounded.
+Flat patches and plain edges, as black bars and borders have them, are left out.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ PATCH = 8
 FLAT = 14.0
 #: Share of a patch's variance that two separable patterns must leave unexplained.
 DETAIL = 0.05
-#: Least subjects of one class with the patch: one person's pictures share a background without anybody's ill will.
+#: Least number of subjects of one class with the patch: images of one person often share a background.
 LEAST_SUBJECTS = 3
-#: Most pictures of the other classes with it, as a share of those with it.
+#: Largest number of images of other classes with the patch, as a share of all images with it.
 ELSEWHERE = 0.02
-#: Share of a class above which a shared patch is the way this class is captured, no planted minority.
+#: A patch in a larger share of a class comes from the way this class is captured; it is not a planted minority.
 MOST_SHARE = 0.5
 SHOWN = 6
 
@@ -43,7 +43,7 @@ class Trigger:
 
 
 def patch_keys(grey_HW: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """Hash of each distinct textured PATCH x PATCH patch of a picture, and its place y * W + x."""
+    """Hash of each distinct textured PATCH x PATCH patch of an image, and its place y * W + x."""
     import numpy as np
     from numpy.lib.stride_tricks import sliding_window_view
 
@@ -56,7 +56,7 @@ def patch_keys(grey_HW: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint64], 
     ys, xs = np.nonzero(spread > FLAT)
     if not len(ys):
         return np.empty(0, np.uint64), np.empty(0, np.int64)
-    # Rows and columns alike in every line are an edge or a bar: texture must vary both ways.
+    # If all rows or all columns are alike, the patch is an edge or a bar: texture varies in both directions.
     across = np.abs(np.diff(grey, axis=1))[:, : w + PATCH - 2]
     down = np.abs(np.diff(grey, axis=0))[: h + PATCH - 2, :]
     busy = (_box(across, PATCH, PATCH - 1)[:h, :w] > FLAT / 2) & (_box(down, PATCH - 1, PATCH)[:h, :w] > FLAT / 2)
@@ -72,9 +72,9 @@ def patch_keys(grey_HW: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint64], 
 
 
 def find(pictures: Sequence[npt.NDArray[np.uint8]], kinds: Sequence[str], subjects: Sequence[str]) -> list[Trigger]:
-    """Patches that pictures of LEAST_SUBJECTS or more subjects of one class share, and hardly any other class has.
+    """Patches that images of LEAST_SUBJECTS or more subjects of one class share, and hardly any other class has.
 
-    Patches of overlapping places that the same pictures share are one trigger.
+    Patches of overlapping places that the same images share are one trigger.
 
     Args:
         pictures: uint8 (H, W) grey, as stored.
@@ -96,8 +96,8 @@ def find(pictures: Sequence[npt.NDArray[np.uint8]], kinds: Sequence[str], subjec
     kind = np.asarray(kinds)
     total = {name: int((kind == name).sum()) for name in set(kinds)}
     groups: dict[tuple[str, tuple[int, ...]], tuple[tuple[int, int], ...]] = {}
-    # Where pictures of several classes share a patch: what hangs together with it is no trigger of one of them, even
-    # if a patch at its rim, which holds some background, happens to be alike in one class only.
+    # Images of several classes share this patch. Patches that overlap it are not triggers either, even if one at its
+    # border, with some background in it, happens to occur in one class only.
     common: dict[int, list[tuple[int, int]]] = {}
     for start, size in zip(starts[sizes >= LEAST_SUBJECTS], sizes[sizes >= LEAST_SUBJECTS], strict=True):
         mine = owner[start : start + size]
@@ -145,7 +145,7 @@ def _detailed(grey_HW: npt.NDArray[np.uint8], place: int) -> bool:
 
 
 def _merged(groups: dict[tuple[str, tuple[int, ...]], tuple[tuple[int, int], ...]]) -> list[Trigger]:
-    """The largest first; a group most of whose pictures an earlier one holds is the same trigger."""
+    """The largest first. A group is the same trigger as an earlier one that has most of its images."""
     out: list[Trigger] = []
     for (kind, rows), places in sorted(groups.items(), key=lambda item: (-len(item[0][1]), item[0])):
         if any(one.kind == kind and len(set(one.rows) & set(rows)) > len(rows) / 2 for one in out):
@@ -171,7 +171,7 @@ def _moments(grey: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], np
 
 
 def section(found: Sequence[Trigger], ids: Sequence[str], images: int) -> Section:
-    """The report of these triggers; `ids` are the sample ids of the pictures searched."""
+    """The report of these triggers; `ids` are the sample ids of the images searched."""
     shown = [
         Shown(id=ids[row], value=f"{one.kind}: shared patch at {x}, {y}")
         for one in found[:3]
@@ -180,7 +180,7 @@ def section(found: Sequence[Trigger], ids: Sequence[str], images: int) -> Sectio
     return Section(
         id="triggers",
         title="Patches that only one class shares",
-        about=f"Textured patches of {PATCH} x {PATCH} pixels that pictures of {LEAST_SUBJECTS} or more people of one "
+        about=f"Textured patches of {PATCH} x {PATCH} pixels that images of {LEAST_SUBJECTS} or more people of one "
         f"class share and hardly any other class has, at any position, in {images} training images. A planted trigger "
         "looks like this; so does a watermark or a logo of one capture set-up. This is a heuristic: a trigger that is "
         "blended, scaled or recompressed hard is not found.",

@@ -1,4 +1,4 @@
-"""Pictures that can't be decoded: listed, left out of training, and blocking only when there are too many of them."""
+"""Images that can't be decoded: listed, left out of training, and blocking only if there are too many."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 #: Columns of the dataset's manifest that UNREADABLE_FILE repeats.
 COLUMNS = ("sample_id", "source", "domain", "split", "pai_species", "status")
-#: Pictures that the report names; the file has all.
+#: Images that the report names; the file has all.
 SHOWN = 50
 
 
@@ -29,7 +29,7 @@ def unreadable(rows: pd.DataFrame, looked: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_hashes(rows: pd.DataFrame, looked: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a captioned manifest with the column `phash`, without those whose picture can't be decoded."""
+    """Rows of a captioned manifest with the column `phash`, without those whose image can't be decoded."""
     if "sample_id" not in rows:
         return rows
     seen = looked.drop_duplicates("sample_id").set_index("sample_id")
@@ -38,14 +38,14 @@ def with_hashes(rows: pd.DataFrame, looked: pd.DataFrame) -> pd.DataFrame:
 
 
 def section(listed: pd.DataFrame, images: int, most: float) -> Section:
-    """The report of these pictures, of a dataset of so many images; `most` is the share from which they block."""
+    """The report of these images. Args: `images`: size of the dataset; `most`: share above which they block."""
     share = len(listed) / images if images else 0.0
-    count = f"{len(listed)} of {images} pictures can't be decoded"
+    count = f"{len(listed)} of {images} images can't be decoded"
     columns = listed[["source", "reason", "domain", "split"]].to_numpy()
     named = ": " + a_few([f"{file}: {why} (domain {d}, split {s})" for file, why, d, s in columns])
     return Section(
         id="unreadable",
-        title="Pictures that can't be decoded",
+        title="Images that can't be decoded",
         about=f"{count}. Training leaves them out; {UNREADABLE_FILE} beside this page lists all. More than "
         f"{most:.1%} stops the run (validation.max_unreadable).",
         head=("source", "sample id", "species", "why"),

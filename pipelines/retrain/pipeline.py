@@ -74,7 +74,7 @@ def retrain(config: str, run_id: str) -> None:
         config=config, run_id=run_id, candidate=gated.outputs["candidate"], previous=gated.outputs["lineage"]
     )
     place(decided, DEFAULT)
-    # Ledger state can change between two runs with equal inputs: never from KFP's cache.
+    # Never from KFP's cache: the state of the ledger can change between two runs with equal inputs.
     gated.set_caching_options(False)
     decided.set_caching_options(False)
 

@@ -62,7 +62,7 @@ def test_damaged_pictures_are_found_listed_and_left_out(tmp_path: Path) -> None:
     step("caption", ("dataset",), "captions")
     with_bad_rows(made["captions"], made["dataset"])
 
-    with pytest.raises(ValidationFailed, match=r"2 of 120 pictures can't be decoded"):
+    with pytest.raises(ValidationFailed, match=r"2 of 120 images can't be decoded"):
         step("validate", ("dataset", "captions"), "validation", load("tiny", ["validation.max_unreadable=0.01"]))
     assert not (tmp_path / "validate-validation").exists(), "nothing that a training could be started on"
     assert BAD[0] in (tmp_path / "validate-validation.failed" / "report.html").read_text()

@@ -1,4 +1,4 @@
-"""The validation report in a real browser: one file, no network, pictures where people would rather look."""
+"""The validation report in a real browser: one file, no network, with pictures."""
 
 import json
 import shutil
@@ -85,7 +85,7 @@ def test_in_a_browser(report: Path, tmp_path: Path) -> None:
             page.goto(page_file.as_uri())
             assert page.get_by_role("heading", level=1).inner_text() == "May these data train a model?"
             assert page.get_by_role("status").inner_text().startswith("✓ PASSED")
-            for title in ("Labels that the picture contradicts", "What changed since the revision before"):
+            for title in ("Labels that the image contradicts", "What changed since the revision before"):
                 assert page.get_by_role("heading", name=title).is_visible()
             assert page.get_by_text("a <b>sheet</b>").first.is_visible()
             pictures = page.locator("img")

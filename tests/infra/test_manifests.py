@@ -56,9 +56,9 @@ overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 @overlay
 def test_golden(overlay):
     path = GOLDEN / f"{overlay}.yaml"
-    if os.environ.get("IFAS_REGENERATE_GOLDEN"):
+    if os.environ.get("IFAS_REGENERATE"):
         path.write_text(rendered(overlay))
-    assert rendered(overlay) == path.read_text(), "set IFAS_REGENERATE_GOLDEN=1 to accept the change"
+    assert rendered(overlay) == path.read_text(), "set IFAS_REGENERATE=1 to accept the change"
 
 
 @overlay

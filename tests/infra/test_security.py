@@ -1,4 +1,4 @@
-"""SECURITY.md says that no file runs code when it is read: the source holds no call that would let it."""
+"""SECURITY.md says that reading a file never runs code from it: the source has no call that would."""
 
 import ast
 from pathlib import Path

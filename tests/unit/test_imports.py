@@ -1,4 +1,4 @@
-"""What the house may import of the libraries that it stands on: public modules, by each library's own naming."""
+"""ifas imports only public modules of its libraries, as each library names them."""
 
 import ast
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """A model's own answers: sampled, to find what has to be corrected; greedy, to measure.
 
 Each token is drawn by inverting the distribution at one uniform number, and those numbers are a function of the seed,
-the picture and the draw alone. So neither the batch nor the order of the pictures changes an answer, but for rounding.
+the image and the draw alone. So neither the batch nor the order of the images changes an answer, but for rounding.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Picture = npt.NDArray[np.uint8]
     Floats = npt.NDArray[np.float64]
 
-#: Pictures at once.
+#: Images at once.
 BATCH = 16
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Respondent:
 
     Args:
         model, processor: from `build.load`.
-        batch: pictures at once.
+        batch: images at once.
     """
 
     def __init__(self, model: Any, processor: IfasProcessor, batch: int = BATCH) -> None:
@@ -51,7 +51,7 @@ class Respondent:
     def sample(
         self, pictures: Iterable[Picture], ids: Sequence[str], *, draws: int, temperature: float, seed: int
     ) -> Iterator[list[Answer]]:
-        """`draws` answers to each picture: verdict among Yes and No, then words, all at one temperature.
+        """`draws` answers to each image: verdict among Yes and No, then words, all at one temperature.
 
         Args:
             pictures: uint8 RGB (H, W, 3).
@@ -64,7 +64,7 @@ class Respondent:
             yield from (said[i : i + draws] for i in range(0, len(said), draws))
 
     def greedy(self, pictures: Iterable[Picture]) -> Iterator[Answer]:
-        """The likelier verdict and the greedy interpretation of each picture."""
+        """The likelier verdict and the greedy interpretation of each image."""
         for chunk in _chunks(pictures, self.batch):
             yield from self._answer(chunk, 1, None, 1.0)
 
@@ -72,7 +72,7 @@ class Respondent:
     def _answer(
         self, pictures: Sequence[Picture], draws: int, uniforms_RT: Floats | None, temperature: float
     ) -> list[Answer]:
-        """Answers to each picture's draws, R = pictures * draws rows in all."""
+        """Answers to each image's draws, R = images * draws rows in all."""
         prefilled = self._prefill(pictures, draws)
         tokens, pair = self.processor.verdicts, [self.processor.verdicts.yes[0], self.processor.verdicts.no[0]]
         first_R = None if uniforms_RT is None else uniforms_RT[:, 0]
@@ -95,7 +95,7 @@ class Respondent:
         return [answer for answer in answers if answer is not None]
 
     def _prefill(self, pictures: Sequence[Picture], draws: int) -> tuple[Tensor, Any]:
-        """Logits (R, V) of the verdict and the cache, each picture's repeated for its draws."""
+        """Logits (R, V) of the verdict and the cache, each image's repeated for its draws."""
         processor, device = self.processor, self.model.device
         pixels = processor.pixel_values([processor.image(picture) for picture in pictures]).to(device)
         prompt_BT = torch.tensor([processor.prompt_ids], device=device).expand(len(pictures), -1)

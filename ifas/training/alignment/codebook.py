@@ -55,7 +55,7 @@ def wrong_attack(answer: Answer, known: Known, _cues: Cues) -> Iterator[Pair]:
 
 
 def invented(answer: Answer, known: Known, cues: Cues) -> Iterator[Pair]:
-    """The text names a medium on a bona fide picture, or a cue that no specialist supports."""
+    """The text names a medium on a bona fide image, or a cue that no specialist supports."""
     if known.live:
         for kind in invented_media(answer.text, known)[:1]:
             yield Fact("medium", kind), None
@@ -65,14 +65,14 @@ def invented(answer: Answer, known: Known, cues: Cues) -> Iterator[Pair]:
 
 
 def missed_cue(answer: Answer, known: Known, cues: Cues) -> Iterator[Pair]:
-    """The text does not say the surest cue of the picture."""
+    """The text does not say the surest cue of the image."""
     there = [name for name in cues if holds(Fact("cue", name), known, cues) and known.sure[name] >= DECISIVE]
     for name in sorted(there, key=lambda name: (-known.sure[name], name))[:1]:
         if name not in claimed(answer.text, cues):
             yield None, Fact("cue", name)
 
 
-#: Error -> its rule; the first ones are corrected first where a picture has many. To add an error, add a line.
+#: Error -> its rule; the first ones are corrected first where an image has many. To add an error, add a line.
 CODEBOOK: Mapping[str, Rule] = {
     "verdict flip": verdict_flip,
     "contradiction": contradiction,
@@ -99,7 +99,7 @@ def corrections(answer: Answer, known: Known, cues: Cues) -> list[Correction]:
 def _other(known: Known, cues: Cues, value: bool) -> Fact:
     """A fact that is true or false, as `value` asks: a cue or a medium where one is decided, else what the label says.
 
-    A hash of the picture chooses among several, so that no question has the same answer on every picture.
+    A hash of the image chooses among several, so that no question has the same answer on every image.
     """
     facts = [*(Fact("cue", name) for name in cues), *(Fact("medium", kind) for kind in ATTACKS)]
     decided = [fact for fact in facts if holds(fact, known, cues) is value]

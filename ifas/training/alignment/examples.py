@@ -1,4 +1,4 @@
-"""The pictures whose answers are mined, and those on which the stage is measured: disjoint, and never test data."""
+"""The images whose answers are mined, and those on which the stage is measured: disjoint, and never test data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS = ("sample_id", "shard", "row", "subject_id", "spoof_type", "pai_species
 
 @dataclass(frozen=True)
 class Example:
-    """A picture, what is known of it, and its chosen answer's interpretation (`caption`)."""
+    """An image, what is known of it, and its chosen answer's interpretation (`caption`)."""
 
     known: Known
     shard: str
@@ -34,30 +34,30 @@ class Example:
 
 
 def minable(rows: pd.DataFrame, held_out: Collection[str], most: int) -> list[Example]:
-    """At most `most` training pictures, evenly over the spoof types.
+    """At most `most` training images, evenly over the spoof types.
 
     Args:
         rows: captioned manifest rows.
-        held_out: sample ids (hashes of the bytes) of every picture outside of the train split.
+        held_out: sample ids (hashes of the bytes) of every image outside of the train split.
         most: of them.
 
     Raises:
-        DataError: a row is not of the train split, not released, or its picture is in another split as well.
+        DataError: a row is not of the train split, not released, or its image is in another split as well.
     """
     return _chosen(_checked(rows, "train"), held_out, most)
 
 
 def measurable(rows: pd.DataFrame, trained: Collection[str], most: int) -> list[Example]:
-    """At most `most` development pictures, evenly over the spoof types, on which before and after are compared.
+    """At most `most` development images, evenly over the spoof types, on which before and after are compared.
 
     Raises:
-        DataError: a row is not of the dev split, not released, or its picture was trained on.
+        DataError: a row is not of the dev split, not released, or its image was trained on.
     """
     return _chosen(_checked(rows, "dev"), trained, most)
 
 
 def pictures(examples: Sequence[Example], images: ImageSource) -> Iterator[Picture]:
-    """Decoded pictures, one after the other.
+    """Decoded images, one after the other.
 
     Raises:
         DataError: one can't be decoded.

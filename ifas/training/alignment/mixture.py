@@ -15,13 +15,13 @@ from ifas.training.alignment.examples import Example
 from ifas.training.alignment.turns import Turn, turn
 from ifas.training.job import Row
 
-#: Largest share of Yes or No among the turns. Else the model learns the more frequent answer, not to look at pictures.
+#: Largest share of Yes or No among the turns. Else the model learns the more frequent answer, not to look at images.
 MOST_ALIKE = Fraction(55, 100)
 
 
 @dataclass(frozen=True)
 class Corrective:
-    """A turn, the picture it is about and the error it corrects."""
+    """A turn, the image it is about and the error it corrects."""
 
     example: Example
     turn: Turn
@@ -46,11 +46,11 @@ def correctives(
 ) -> tuple[list[Corrective], dict[str, int]]:
     """Corrective turns of mined answers, and how many answers made each error.
 
-    A question is asked once per picture. Pairs come in the codebook's order, the frequent ones of an error first.
+    A question is asked once per image. Pairs come in the codebook's order, the frequent ones of an error first.
 
     Args:
-        mined: pictures with the answers sampled on each.
-        most: turns per picture.
+        mined: images with the answers sampled on each.
+        most: turns per image.
     """
     found: list[Corrective] = []
     errors: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Explanations and verdicts before and after, on the same development pictures; whether the second stage is kept."""
+"""Explanations and verdicts before and after, on the same development images; whether the second stage is kept."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def _right_attack(answer: Answer, example: Example, _cues: Cues) -> bool | None:
 #: Measures of answers by name, each a share. The first two are defined as in the evaluation report. To add one, add a
 #: line.
 MEASURES: Mapping[str, Measure] = {
-    # Texts that name a medium exactly when the picture is rejected.
+    # Texts that name a medium exactly when the image is rejected.
     "agreement": lambda answer, _example, _cues: bool(media_named(answer.text)) != answer.live,
     # Of the attacks that are rejected: whose first named medium is the true one.
     "right_attack": _right_attack,
-    # Texts that name a medium which the picture does not show.
+    # Texts that name a medium which the image does not show.
     "invented_medium": lambda answer, example, _cues: bool(invented_media(answer.text, example.known)),
     # Texts that claim a cue which no specialist supports.
     "invented_cue": lambda answer, example, cues: (
@@ -54,7 +54,7 @@ def compare(
 ) -> dict[str, dict[str, Any]]:
     """By measure: `before`, `after` (value, hits, n), `difference` and its 95 % `interval`.
 
-    The bootstrap is paired and draws whole subjects, since pictures of one person are not independent; percentiles.
+    The bootstrap is paired and draws whole subjects, since images of one person are not independent; percentiles.
     Where there can be no interval it is null.
     """
     subjects = [example.subject for example in examples]

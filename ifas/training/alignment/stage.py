@@ -54,11 +54,11 @@ def align(
     Args:
         config, model_config, train_config: the second stage trains as the first did, with the steps and learning rates
             of `config`.
-        rows: what the first stage was trained on; only these pictures are mined.
+        rows: what the first stage was trained on; only these images are mined.
         dev: development rows of the source domains; before and after are measured on them.
         images: where the bytes come from; goes to the workers by pickle.
         cues: what specialists measure, by name.
-        held_out: sample ids of every picture outside of the train split.
+        held_out: sample ids of every image outside of the train split.
         first: model directory of the first stage.
         work: folder that all workers reach.
         out: model directory, written whole or not at all.
@@ -68,7 +68,7 @@ def align(
         What `alignment.json` holds.
 
     Raises:
-        DataError: a picture to mine is not of the train split, or is in another split as well; or one can't be read.
+        DataError: an image to mine is not of the train split, or is in another split as well; or one can't be read.
         TrainingError: of the second training.
     """
     examples = minable(rows, held_out, config.images)
@@ -146,7 +146,7 @@ def second_stage(
 def mine(
     config: AlignConfig, model: Path, examples: Sequence[Example], images: ImageSource, work: Path
 ) -> list[list[Answer]]:
-    """Sampled answers of the model to each picture. They are kept in `work`, and made only once."""
+    """Sampled answers of the model to each image. They are kept in `work`, and made only once."""
     from ifas.training.alignment.answers import Answer
 
     ids = [example.known.sample_id for example in examples]

@@ -1,7 +1,7 @@
 """The words of a corrective turn: a question about a fact, and the answer that label and evidence give.
 
 No text repeats what it denies, or the model would learn to write those very words after "No". After "No" the text says
-what the picture does show.
+what the image does show.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ JUDGED = ("live", "attack")
 
 
 class Turn(NamedTuple):
-    """A question about a picture and its answer: Yes or No, then `text`. `judged`: its Yes or No is the judgment."""
+    """A question about an image and its answer: Yes or No, then `text`. `judged`: its Yes or No is the judgment."""
 
     question: str
     yes: bool
@@ -55,7 +55,7 @@ def _words(fact: Fact, cues: Cues) -> tuple[str, str]:
 
 
 def _shown(known: Known, cues: Cues) -> str:
-    """What the label says of the picture: its medium where that is plain, else whether a living person is there."""
+    """What the label says of the image: its medium where that is plain, else whether a living person is there."""
     if known.live:
         return WORDS[Fact("live")][1]
     medium = Fact("medium", known.spoof_type)

@@ -1,4 +1,4 @@
-"""The study's bookkeeping and arithmetic, on results made up by hand. The training itself is the product's."""
+"""The study's bookkeeping and arithmetic, on results written by hand. The product's tests cover the training."""
 
 import datetime
 from typing import Any

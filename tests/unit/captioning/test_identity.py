@@ -1,4 +1,4 @@
-"""Captions that say who, how old, of which gender or ethnicity are fed in, and come out without it."""
+"""Identity, age, gender and ethnicity are removed from captions."""
 
 import pytest
 from hypothesis import given

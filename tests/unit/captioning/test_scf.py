@@ -1,4 +1,4 @@
-"""Algorithm 1 end to end on drawn faces: nothing leaks, same in, same out, bad pictures, clear errors."""
+"""Algorithm 1 end to end on drawn faces: no leaks, deterministic results, bad pictures, clear errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Algorithm 1 gains over a slipshod general captioner, on drawn faces: really trained, so slower than the rest."""
+"""What Algorithm 1 gains over a careless general captioner, on drawn faces: really trained, so slower than the rest."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_lora_learns_the_captions_and_comes_back_from_its_adapter(folder: Path, 
 
 
 def test_scf_with_a_vision_language_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Algorithm 1 with captions of a real model. Its weights are random, so what it says is put into its mouth."""
+    """Algorithm 1 with a real model. Its weights are random, so its captions are replaced by given ones."""
     folder = MODELS["blip"](tmp_path / "model")
     manifest, images = dataset()
     manifest.loc[manifest.index[3], "status"] = "canary"

@@ -1,4 +1,4 @@
-"""What can be known before training is said before training, through the command and on its own."""
+"""Faults that can be found before training are reported before it, by the command and by the function."""
 
 import json
 import sqlite3
@@ -153,7 +153,7 @@ def test_a_ledger_that_is_looked_at_is_not_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dry", [("--dry-run",), ("--runner", "process")])
 def test_run_and_dry_run_refuse_before_anything_is_made(ifas, registry, tmp_path: Path, dry: tuple[str, ...]) -> None:
-    """Through the command, on a real registry: every fault in one answer, and nothing left behind."""
+    """With the command, on a real registry: one message has every fault, and no file is left behind."""
     wrong = (
         "gate.policy=builtin:nothing",
         "protocol.source_domains=[office, moon]",

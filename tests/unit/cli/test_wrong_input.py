@@ -1,4 +1,4 @@
-"""Every command with wrong input: a named error and a way on, no traceback, and nothing of the user's touched.
+"""Every command with wrong input: an error that says what to do, no traceback, and no file of the user changed.
 
 The commands are read from the command line itself, so that a new one without cases here fails.
 """
@@ -335,7 +335,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def stage(registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Things of a user's that a wrong argument may name."""
+    """Files of a user that a wrong argument may name."""
     from tests.unit.cli.candidates import decided
 
     root = tmp_path_factory.mktemp("stage")
@@ -470,7 +470,7 @@ def test_the_installed_command_does_the_same(arguments: tuple[str, ...], words: 
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    """Standard output that takes no byte, as a full disk: through the installed command."""
+    """Standard output on a full disk, with the installed command."""
     command = [str(Path(sys.executable).with_name("ifas")), "config", "show", "tiny"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)

@@ -1,4 +1,4 @@
-"""A Ray of this machine alone: really started, really looked at."""
+"""A local Ray: started for real, its sockets and files inspected."""
 
 import ipaddress
 import os
@@ -114,16 +114,22 @@ def test_sockets_fit_where_the_folder_of_temporary_files_has_a_long_name(
 def test_a_folder_that_others_can_enter_is_refused(short_folder: Path) -> None:
     folder = short_folder / f"ifas-ray-{os.getuid()}"
     folder.mkdir(mode=0o755)
-    with pytest.raises(ConfigError, match="not a folder of yours alone"), connected(local=True, cpus=1, object_store=1):
+    with (
+        pytest.raises(ConfigError, match="not a folder that only you can enter"),
+        connected(local=True, cpus=1, object_store=1),
+    ):
         pass
     folder.rmdir()
     folder.symlink_to(short_folder)
-    with pytest.raises(ConfigError, match="not a folder of yours alone"), connected(local=True, cpus=1, object_store=1):
+    with (
+        pytest.raises(ConfigError, match="not a folder that only you can enter"),
+        connected(local=True, cpus=1, object_store=1),
+    ):
         pass
 
 
 def test_a_ray_that_others_would_reach_is_not_started() -> None:
-    """Where Ray was imported before it could be told to stay on the loopback address."""
+    """Ray was imported before the setting that keeps it on the loopback address."""
     code = (
         "import ray\n"
         "from ifas.compute.connection import connected\n"

@@ -250,7 +250,7 @@ ROWS: dict[str, list[Case]] = {
         Case(saved(GREY, "JPEG", quality=98), GREY_RGB, 4),
     ],
     "JPEG, CMYK or YCCK": [Case(cmyk(), _PRINTED, 6), Case(ycck(), _PRINTED, 8)],
-    "JPEG with further pictures (MPF)": [
+    "JPEG with further images (MPF)": [
         Case(saved(_PAGE[0], "MPO", save_all=True, append_images=_PAGE[1:], quality=98, subsampling=0), RGB, 6)
     ],
     "JPEG with 12 bits per channel": [Case(frame_changed(4, 12), says="12 bits")],

@@ -1,4 +1,4 @@
-"""No number of a configuration is without limits, and what lies outside them is named."""
+"""Every number of a configuration has limits, and a value outside them is reported."""
 
 from collections.abc import Iterator
 from typing import Any, get_args

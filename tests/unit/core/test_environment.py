@@ -1,4 +1,4 @@
-"""Settings that hold only within, and what DeepSpeed's start is spared by them."""
+"""Settings that hold only inside a block, and the imports that they save DeepSpeed."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Outputs at a path that the user named: what ifas did not make is refused by name, and is there afterwards."""
+"""Outputs at a path that the user named: if ifas did not make what is there, it is refused and stays."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every picture looked at once: hashes in order, damage named, a damaged shard an error."""
+"""Every picture is inspected once: hashes in order, damaged pictures listed; a damaged shard is an error."""
 
 from functools import partial
 

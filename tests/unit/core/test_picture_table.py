@@ -127,7 +127,7 @@ def test_text_that_is_named_like_what_pillow_knows_is_text() -> None:
 
 def test_a_broken_list_of_further_pictures_is_no_harm() -> None:
     """Pillow follows it when it opens the file, and raises what the bytes lead it to."""
-    (case,) = ROWS["JPEG with further pictures (MPF)"]
+    (case,) = ROWS["JPEG with further images (MPF)"]
     at = case.data.index(b"MPF\0") + 4
     for n in range(at, at + 60):
         data = bytearray(case.data)

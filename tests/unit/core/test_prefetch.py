@@ -1,4 +1,4 @@
-"""Reading ahead changes when items are made, not which."""
+"""Prefetching changes when items are made, not which items."""
 
 import threading
 import time

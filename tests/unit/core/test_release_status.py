@@ -1,4 +1,4 @@
-"""Who may be trained on, and how much of one source."""
+"""Which rows may be trained on, and how many of one source."""
 
 import pandas as pd
 import pytest

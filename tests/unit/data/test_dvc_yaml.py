@@ -1,4 +1,4 @@
-"""dvc.yaml at the repository root: DVC reads it and orders its stages, and dvc.lock is that of the working tree."""
+"""dvc.yaml at the repository root: DVC reads it and orders its stages, and dvc.lock matches the working tree."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ RENEW = "dvc.lock is stale: run `make data` and commit dvc.lock"
 
 
 def dvc(folder: Path, *args: str, hint: str = "") -> str:
-    """What a DVC command says. `ifas` is that of this environment; `hint` is for a person who sees it fail."""
+    """The output of a DVC command, with the `ifas` of this environment; `hint` is shown if it fails."""
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *args], cwd=folder, env=env, capture_output=True, text=True, check=False
@@ -25,7 +25,7 @@ def dvc(folder: Path, *args: str, hint: str = "") -> str:
 
 
 def clone(folder: Path) -> Path:
-    """The working tree as a clone holds it, as far as DVC looks at it: no outputs."""
+    """The files of a fresh clone that DVC reads; there are no outputs."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     made = {out for stage in stages.values() for out in stage["outs"]}
     for path in {"dvc.yaml", "dvc.lock", "params.yaml", ".dvcignore"} | {d for s in stages.values() for d in s["deps"]}:

@@ -1,4 +1,4 @@
-"""Names and lists that readers once tripped over: each gives rows, a refusal or an error that says what is wrong."""
+"""Names and lists that readers once handled wrongly: each gives rows, a refusal or an error that says what is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packing and publishing are killed at random points: the next run completes, and the result is that of a quiet run."""
+"""Packing and publishing are killed at random points: the next run completes, with the result of an undisturbed run."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""New spoof data is guilty until checked: batches, their records, caps, release by a second person."""
+"""New spoof data is quarantined until checked: batches, their records, caps, release by a second person."""
 
 import json
 import shutil

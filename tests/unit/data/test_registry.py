@@ -268,7 +268,7 @@ def test_publishers_wait_for_each_other(tmp_path: Path) -> None:
 def test_a_revision_built_on_an_older_one_is_refused(
     copy: Registry, two: tuple[Path, list[Path], list[str]], tmp_path: Path
 ) -> None:
-    """Whoever changes what they fetched must not undo what others published since."""
+    """A change of a fetched dataset must not undo what others have published since."""
     before = state(Path(copy.path))
     with pytest.raises(RegistryError, match="a new revision since"):
         copy.publish(packed(tmp_path, 3), onto=two[2][0])

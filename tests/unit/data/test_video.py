@@ -159,7 +159,7 @@ def test_tracked_boxes_are_right_with_few_looks(tracker: str, clip: Clip, portra
 
 
 class Scripted:
-    """A detector that says what it is told, frame by frame it is asked about."""
+    """A detector that returns given boxes, one for each call."""
 
     def __init__(self, answers: list[list[Detection]]) -> None:
         self.answers = answers

@@ -1,4 +1,4 @@
-"""Clips are packed as a player shows them: turned, mirrored, square pixels, right colours; or refused by name."""
+"""Clips are packed as a player shows them: turned, mirrored, square pixels, right colours; or refused with a reason."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SHOWN: dict[str, tuple[tuple[int, int, int, int], Callable[[np.ndarray], np.ndar
 
 
 def corners() -> np.ndarray:
-    """A picture that no turn leaves alike: a colour in each corner."""
+    """A picture that looks different after every turn: a colour in each corner."""
     picture = np.zeros((48, 64, 3), np.uint8)
     picture[:24, :32], picture[:24, 32:], picture[24:, :32] = (200, 30, 30), (30, 180, 30), (40, 40, 220)
     picture[24:, 32:] = 230
@@ -98,7 +98,7 @@ def read(path: Path, limits: ImageLimits = LIMITS) -> list[np.ndarray]:
 
 
 def close(a: np.ndarray, b: np.ndarray) -> bool:
-    """Alike but for what the codec did at edges between colours."""
+    """Equal except for the codec's changes at edges between colours."""
     return a.shape == b.shape and float(np.median(np.abs(a.astype(int) - b))) <= 3
 
 
@@ -217,7 +217,7 @@ def test_transparent_clips_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_interlaced_clips_lose_their_combs(tmp_path: Path) -> None:
-    """A bar moves between the two fields of each frame: combed where they are woven, smooth where they are not."""
+    """A bar moves between the two fields of each frame: its edges are jagged unless the frames are deinterlaced."""
 
     def field(at: int) -> np.ndarray:
         picture = np.full((96, 128, 3), 40, np.uint8)
@@ -242,7 +242,7 @@ def test_interlaced_clips_lose_their_combs(tmp_path: Path) -> None:
 
 
 def test_times_are_those_of_the_file(tmp_path: Path) -> None:
-    """A phone in the dark takes fewer frames: the clip lasts as long as its clock says, not as its mean rate."""
+    """A phone in the dark takes fewer frames: the timestamps decide how long the clip lasts, not its mean rate."""
     times = [50, 54, 58, 62, 162, 262]
     path = write(tmp_path / "slow.mp4", [corners()] * 6, times=times)
     found = [time for _, time in video_frames(path, LIMITS)]
@@ -338,7 +338,7 @@ def test_pictures_sizes_and_boxes_of_a_packed_clip_agree(portrait: Portrait, tmp
 
 
 def test_a_playlist_that_is_named_like_a_clip_opens_nothing_else(tmp_path: Path) -> None:
-    """FFmpeg goes by content: playlists would have packing read other files, or fetch from the network."""
+    """FFmpeg recognises a playlist by its content, and would then read other files, or load from the network."""
     asked: list[str] = []
 
     class Noted(BaseHTTPRequestHandler):

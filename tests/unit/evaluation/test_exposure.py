@@ -1,4 +1,4 @@
-"""Exposure against error: what is seldom named in training, and how often it is accepted."""
+"""Exposure against error: how often training captions name an attack, and how often it is accepted."""
 
 from pathlib import Path
 

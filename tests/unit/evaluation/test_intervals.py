@@ -47,7 +47,7 @@ def test_bootstrap_covers_the_true_auc() -> None:
 
 
 def test_pictures_of_one_subject_are_not_independent() -> None:
-    """Ten copies of every picture tell nothing new: the interval over subjects does not shrink."""
+    """Ten copies of every picture add no information: the interval over subjects does not shrink."""
     rng = np.random.default_rng(2)
     live = np.arange(60) % 2 == 0
     scores = rng.normal(0.6 * live, 1)

@@ -39,7 +39,7 @@ def test_table_of_dev_and_test_rows(dataset: Dataset, tmp_path: Path, monkeypatc
 
 
 def test_survives_parquet(dataset: Dataset, tmp_path: Path) -> None:
-    """What `metrics.json` says can be had again from `predictions.parquet`, to the last digit."""
+    """`predictions.parquet` gives the figures of `metrics.json` again, to the last digit."""
     manifest, images = make_dataset(seed=4)
     images.shards["kiosk.parquet"][6] = b"not an image"
     frame = predict(BrightnessJudge(), manifest, images, PROTOCOL, CONFIG).frame

@@ -1,4 +1,4 @@
-"""The threshold comes from source development data alone; slices are complete, and honest about what is missing."""
+"""The threshold comes from source development data alone; slices are complete and say what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small drawn dataset in memory, and a judge that really looks: the brighter, the more bona fide."""
+"""A small drawn dataset in memory, and a judge that measures brightness: the brighter, the more bona fide."""
 
 from __future__ import annotations
 

@@ -60,9 +60,9 @@ def templates(job):
 def test_golden(name):
     rendered = yaml.safe_dump(build_rayjob(SPECS[name]), sort_keys=False, width=120)
     path = GOLDEN / f"{name}.yaml"
-    if os.environ.get("IFAS_REGENERATE_GOLDEN"):
+    if os.environ.get("IFAS_REGENERATE"):
         path.write_text(rendered)
-    assert rendered == path.read_text(), "set IFAS_REGENERATE_GOLDEN=1 to accept the change, then read the diff"
+    assert rendered == path.read_text(), "set IFAS_REGENERATE=1 to accept the change, then read the diff"
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -114,7 +114,7 @@ def test_a_network_without_such_blocks_is_refused() -> None:
 
 
 def test_a_block_with_an_unknown_linear_layer_is_refused() -> None:
-    """It might read the block's input, and then the merge would be wrong."""
+    """The unknown layer might read the block's input; then a merge would be wrong."""
     with torch.device("meta"):
         tower = new_tower("clip", {**VIT_B, "num_hidden_layers": 1})
         tower.net.encoder.layers[0].self_attn.gate = nn.Linear(768, 12)

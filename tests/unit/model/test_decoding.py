@@ -101,7 +101,7 @@ def test_rows_that_ended_leave_the_batch(language) -> None:
 
 
 def test_a_few_ended_rows_stay(language) -> None:
-    """Dropping one row of eight would cost more than it saves; what it goes on to say is not heard."""
+    """Dropping one row of eight would cost more than it saves; what it decodes after its end is ignored."""
     starts = prompts(2, seed=3)
     first, other = (alone(language, prompt, [20], -1, 10) for prompt in starts)
     end_id = next(token for token in first if token not in other)

@@ -1,4 +1,4 @@
-"""The GPU benchmark's own code, tried on a CPU and without the libraries that a bare GPU machine lacks."""
+"""The GPU benchmark's own code, run on a CPU and without the libraries that a new GPU machine does not have."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The inference engine and the loss on a GPU: the numbers of the CPU. The same tests of a CPU are next to this file."""
+"""The inference engine and the loss on a GPU give the CPU's numbers. The tests for a CPU are next to this file."""
 
 from pathlib import Path
 

@@ -212,7 +212,7 @@ def test_efficientnet_levels_do_not_depend_on_the_scale_of_a_stage() -> None:
 
 
 def test_efficientnet_batchnorm_never_sees_the_batch() -> None:
-    """Its result for a picture may not depend on the others in the batch, even when it is trained."""
+    """Its result for a picture must not depend on the others in the batch, even when it is trained."""
     config = tiny(*EFFICIENTNET)
     model, processor = build(config)
     tuning.prepare(model, config)

@@ -86,7 +86,7 @@ def test_judgment_and_interpretation_never_share_a_token(make: Callable[[], Any]
 
 
 def test_tokenised_at_once_the_odd_tokenizer_would_hide_the_verdict() -> None:
-    """Guards the test above: the trap is real."""
+    """Guards the test above: tokenising the parts apart gives other tokens."""
     tokenizer = merges_yes_with_the_full_stop()
     whole = tokenizer.encode("Yes. " + TEXT, add_special_tokens=False)
     assert tokenizer.encode("Yes", add_special_tokens=False)[0] not in whole

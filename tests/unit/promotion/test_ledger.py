@@ -1,4 +1,4 @@
-"""The ledger on real SQLite and real PostgreSQL: states, races, and what an intruder can't do unseen."""
+"""The ledger on real SQLite and real PostgreSQL: states, races, and changes by an intruder that are detected."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_decisions_are_append_only(ledger: Ledger, url: str, statement: str) -> 
 
 
 def disarm(url: str) -> tuple[str, ...]:
-    """What an intruder with rights over the tables would do first."""
+    """Statements that remove the triggers, as an intruder with rights over the tables would."""
     if url.startswith("sqlite"):
         return "DROP TRIGGER decisions_no_update", "DROP TRIGGER decisions_no_delete"
     return ("DROP TRIGGER decisions_append_only ON decisions",)

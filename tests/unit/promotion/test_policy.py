@@ -1,4 +1,4 @@
-"""Policies are strict: what is not understood is refused by name, with what is known."""
+"""Policies are strict: an unknown key, metric or slice is refused, and the error lists the known ones."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ def test_the_limit_of_open_files_is_raised_and_bounds_the_connections():
 
 @pytest.mark.slow
 def test_a_process_without_a_free_descriptor_closes_connections_all_the_same():
-    """Only half headers, more than the process may open: nothing but the limits can free one."""
+    """More half-sent headers than the process may open files: only the limits can close one."""
     code = """
 import resource, uvicorn
 from ifas.serving.connections import ConnectionLimits

@@ -1,4 +1,4 @@
-"""Pinned requirements: exact, closed, and without extras nobody asked for."""
+"""Pinned requirements: exact versions, all dependencies, no extras that are not needed."""
 
 from __future__ import annotations
 

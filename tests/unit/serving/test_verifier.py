@@ -1,4 +1,4 @@
-"""From bytes to an answer, with the real tiny model, and with scores set by hand around the threshold."""
+"""From bytes to an answer, with the real tiny model, and with given scores around the threshold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What decides a step's result changes its key, and what does not leaves it: tried by editing a copy of the package."""
+"""A change that can affect a step's result changes its key, others do not: tested by editing a copy of the package."""
 
 import os
 import shutil

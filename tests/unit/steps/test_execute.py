@@ -1,4 +1,4 @@
-"""What `execute` does around every step, shown on a real step function that only copies and counts."""
+"""What `execute` does around every step, tested with a step function that only copies and counts."""
 
 import errno
 import json
@@ -259,7 +259,7 @@ def test_lineage_is_chained_and_checked(copy_step, go, tmp_path):
 
 
 def test_wrong_names_are_refused_before_anything_runs(copy_step, tmp_path):
-    with pytest.raises(ConfigError, match="misses text"):
+    with pytest.raises(ConfigError, match="lacks text"):
         execute("copy_for_test", CONFIG, run_id="r", inputs={}, outputs={})
     with pytest.raises(ConfigError, match="has no output other"):
         execute(

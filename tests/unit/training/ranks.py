@@ -70,7 +70,7 @@ def finish(ranks: list[BaseProcess], timeout: float = 600) -> list[int | None]:
 
 
 def train(job: object, world_size: int, kill: str = "", rank: int = 0) -> list[int | None]:
-    """Runs a job to its end, or to its death."""
+    """Runs a job until all its ranks have ended."""
     return finish(start(job, world_size, kill, rank))
 
 

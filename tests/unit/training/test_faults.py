@@ -1,4 +1,4 @@
-"""Steps that go wrong: losses that are not finite, and weights that are not."""
+"""Steps that go wrong: losses or weights that are not finite."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ BAD = 7
 
 
 class Marked(ToyImages):
-    """Its eighth picture is pure black, and the model can't stand that."""
+    """Its eighth picture is black, for which the model's loss is not finite."""
 
     def read(self, shard: str, row: int) -> bytes:
         import io

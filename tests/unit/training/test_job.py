@@ -1,4 +1,4 @@
-"""What may be trained on, and what a run is known by."""
+"""Which rows may be trained on, and a run's fingerprint."""
 
 import pytest
 from toy_training import config, manifest

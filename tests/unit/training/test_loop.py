@@ -179,7 +179,7 @@ def test_full_disk_is_known_before_writing(tmp_path: Path) -> None:
 
 
 def test_disk_that_fills_up_while_writing(tmp_path: Path) -> None:
-    """A real limit on file size, and a disk that says it has room."""
+    """A real limit on file size, while the disk reports free space."""
     import resource
     import signal
 

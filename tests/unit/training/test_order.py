@@ -1,4 +1,4 @@
-"""Draws, augmentation, learning rate: functions of seed and position, whoever asks."""
+"""Draws, augmentation, learning rate: functions of seed and position only."""
 
 import dataclasses
 from collections import Counter

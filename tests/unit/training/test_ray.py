@@ -18,7 +18,7 @@ from ifas.core.errors import ConfigError, DataError
 from ifas.training.curve import CURVE_FILE, read
 from ifas.training.driver import train
 from ifas.training.loop import run
-from ifas.training.ray_worker import tell, told
+from ifas.training.ray_worker import leave_error, left_error
 from ifas.training.record import TRAINING_FILE, TrainingRecord
 
 SETTINGS = ("train.workers=2", "train.zero_stage=2", "train.steps=9", "train.checkpoint_every=3", "train.batch=3")
@@ -156,8 +156,8 @@ def test_what_is_missing_is_told_before_ray_starts(tmp_path: Path, override: str
 
 
 def test_a_workers_error_reaches_the_driver_as_it_was(tmp_path: Path) -> None:
-    tell(job(tmp_path), DataError("sample x is bad", "drop it"))
-    error = told(tmp_path / "error.json")
+    leave_error(job(tmp_path), DataError("sample x is bad", "drop it"))
+    error = left_error(tmp_path / "error.json")
     assert isinstance(error, DataError)
     assert (error.what, error.fix) == ("sample x is bad", "drop it")
-    assert told(tmp_path / "nothing.json") is None
+    assert left_error(tmp_path / "nothing.json") is None

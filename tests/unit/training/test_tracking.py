@@ -1,4 +1,4 @@
-"""Losses on a real MLflow server, and trainings that do without."""
+"""Losses on a real MLflow server, and trainings without one."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What validation finds beyond the rules, each on data where it is planted and on data where it is not."""
+"""The audits of validation, each on data with a planted fault and on data without it."""
 
 import json
 

@@ -111,7 +111,7 @@ SAID = {
     "values-present": r"column (source|split) has no value in 1 of 42 rows: sample [0-9a-f]{12}\.",
     "column-types": r"column caption_source holds mixed-integer instead of string\.",
     "image-size": rf"0 x 80 pixels \({SAMPLE}\)",
-    "face-box-inside": rf"(in a picture of 64 x 80|3 numbers instead of x, y, w, h) \({SAMPLE}\)",
+    "face-box-inside": rf"(in an image of 64 x 80|3 numbers instead of x, y, w, h) \({SAMPLE}\)",
     "frame-index": rf"frame_index is -1 \({SAMPLE}\)",
     "row-index": rf"row is -1 \({SAMPLE}\)",
     "place-unique": rf"several samples point to row 7 of shard-00000.parquet \({SAMPLE}; {SAMPLE}\)",
@@ -367,7 +367,7 @@ def test_different_faults_of_one_rule_are_each_named() -> None:
 
 
 def test_no_module_of_validation_imports_another_in_a_circle() -> None:
-    """Neither at import, nor for types only, nor inside a function: the modules can be read in an order."""
+    """No circular imports, also not for types only or inside a function."""
     import ast
     from graphlib import TopologicalSorter
 

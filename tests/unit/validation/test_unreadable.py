@@ -10,7 +10,7 @@ from ifas.validation.unreadable import section, unreadable, with_hashes
 
 
 def looked(rows: pd.DataFrame, *bad: int) -> pd.DataFrame:
-    """What looking at these rows gives, those numbered in `bad` damaged."""
+    """The result of inspecting these rows, with those in `bad` damaged."""
     reason = pd.Series([f"cut {i}" if i in bad else None for i in range(len(rows))], dtype=object)
     hashes = rows["phash"].astype(object).where(reason.isna(), None)
     return pd.DataFrame({"sample_id": rows["sample_id"], "phash": hashes, "reason": reason})
@@ -54,7 +54,7 @@ def test_a_few_are_noted_and_too_many_block() -> None:
     assert noted.facts == {"unreadable": 1, "images": 42}
     stopped = section(listed, len(rows), 0.01)
     assert stopped.flags == ()
-    assert "1 of 42 pictures can't be decoded, at most 1.0% may be" in stopped.blocking[0]
+    assert "1 of 42 images can't be decoded, at most 1.0% may be" in stopped.blocking[0]
     assert f"(domain {rows.at[3, 'domain']}, split {rows.at[3, 'split']})" in stopped.blocking[0]
     assert not conclude((), rows, [stopped]).passed
     none = section(unreadable(rows, looked(rows)), len(rows), 0.0)
