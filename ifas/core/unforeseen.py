@@ -45,7 +45,8 @@ def named(error: BaseException) -> IfasError | None:
         return error
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return MachineError(f"memory ran out: {_line(error)}", "lower the batch or the workers")
-    if isinstance(error, OSError):
+    # Nobody names an empty path: that is a mistake of ifas.
+    if isinstance(error, OSError) and error.filename != "":
         return _of_machine(error)
     if isinstance(error, ValidationError):
         return DataError(f"a record is damaged: {error.title}: {first_problem(error)}", _AGAIN)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ifas.core.errors import DataError
 from ifas.core.files import link_tree, read_json, write_json
+from ifas.core.outputs import producing
 from ifas.core.records import LINEAGE_FILE, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, Lineage
 from ifas.steps.contract import STEPS
 from ifas.steps.execute import FAILED, LINEAGE
@@ -50,7 +51,8 @@ def gather(run: Path, root: Path) -> Lineage:
         shutil.copyfile(validation / REPORT_FILE, run / "validation.html")
     bento = output_of(root, "package", "bento")
     if bento is not None and not (run / "bento").exists():
-        link_tree(bento, run / "bento")
+        with producing(run / "bento") as beside:  # so that `ifas package` may write there again
+            link_tree(bento, beside)
     point_latest(run)
     return lineage
 

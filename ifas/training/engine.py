@@ -8,6 +8,7 @@ import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from ifas.model.loss import LossSums
 from ifas.training.schedule import lr_factor
 
 TAG = "state"
+#: How long ranks wait for each other before the first collective, as torch does for gloo.
+MEETING = timedelta(minutes=30)
 
 
 class _AdamW(torch.optim.AdamW):
@@ -198,7 +201,7 @@ def _meeting_point(rank: int, world_size: int) -> Any:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.create_server((host, port), family=family).detach() if rank == 0 else None
     return dist.TCPStore(  # type: ignore[attr-defined]
-        host, port, world_size, is_master=rank == 0, master_listen_fd=listening
+        host, port, world_size, is_master=rank == 0, master_listen_fd=listening, timeout=MEETING
     )
 
 
