@@ -53,13 +53,25 @@ app.add_typer(launch.app, name="launch", help="Steps as RayJobs on Kubernetes.")
 def main() -> None:
     """Runs the command. An error is printed in words and sets the exit code; a bug's traceback goes to a file."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # a full disk may show only here
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback on a user's screen
         from ifas.core.unforeseen import named
 
         found = named(error) or _bug(error)
         sys.stderr.write(f"error: {found}\n")
+        _drop_unwritten()
         sys.exit(found.exit_code)
+
+
+def _drop_unwritten() -> None:
+    """Drops what standard output does not take: at exit the interpreter would try again, and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _bug(error: Exception) -> IfasError:

@@ -93,7 +93,7 @@ def replacing(target: Path) -> Iterator[Path]:
     Raises:
         MachineError: `target` is a mount point, which can't be replaced: better said now than after the work.
     """
-    if target.is_mount():
+    if os.path.ismount(target):
         raise MachineError(f"{target} is a mount point, it can't be replaced", "name a folder in it")
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(target)

@@ -469,11 +469,15 @@ def test_the_installed_command_does_the_same(arguments: tuple[str, ...], words: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    """Standard output on a full disk, with the installed command."""
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_named(tmp_path: Path, unbuffered: str) -> None:
+    """Standard output on a full disk, with the installed command. Buffered output fails only at the end."""
     command = [str(Path(sys.executable).with_name("ifas")), "config", "show", "tiny"]
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=env, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
     assert done.returncode == 9, done.stderr
     assert "no space" in done.stderr
     assert "Traceback" not in done.stderr
