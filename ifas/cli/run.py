@@ -118,8 +118,6 @@ def run_pipeline(config: RunConfig, runner: Runner, runs: Path, *, descriptor: i
         raise stopped
     if failure is None:
         raise IfasError(f"run {run_id} ended without a step's error: {stopped}", f"read {log}") from stopped
-    if runner is Runner.process and known is not None:
-        failure = {**failure, "what": known.what, "fix": known.fix, "code": known.exit_code}
     fix = failure["fix"] if failure["code"] != IfasError.exit_code else f"this is a bug of ifas: report it with {log}"
     failed = IfasError(f"step {failure['step']} failed: {failure['what']}", fix or f"see {log}")
     failed.exit_code = failure["code"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Cells along the shorter side.
 FINE, COARSE = 32, 16
-#: At most so many times as many along the longer side: a picture of 32 x 1,000,000 pixels would have 32 million cells.
+#: Along the longer side, at most LONGEST times as many. Without a limit, 32 x 1,000,000 pixels would have 32 million.
 LONGEST = 8
 
 

@@ -158,7 +158,7 @@ def test_a_hand_is_measured_and_not_said() -> None:
         assert "holder" not in {c.specialist for c in describe(sure("holder"), kind).clauses}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     height=st.integers(32, 120),
     width=st.integers(32, 120),

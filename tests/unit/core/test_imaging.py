@@ -62,7 +62,7 @@ def test_byte_limit():
 GOOD = encoded(Image.effect_noise((64, 64), 60), "JPEG")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=16), st.booleans())
 def test_broken_bytes_raise_only_the_documented_error(at, junk, cut):
     data = GOOD[:at] + junk + (b"" if cut else GOOD[at + len(junk) :])
@@ -132,7 +132,7 @@ def test_formats_that_are_not_accepted_are_refused_by_the_header() -> None:
             header(encoded(RED, kind), ImageLimits(formats=("WEBP",)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(sorted(WHOLE)), st.data())
 def test_any_header_ends_in_a_size_or_the_documented_error(name: str, data: st.DataObject) -> None:
     whole = WHOLE[name]

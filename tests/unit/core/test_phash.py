@@ -33,7 +33,7 @@ def test_bits_are_those_of_the_definition() -> None:
     assert phash(grey) == f"{int(bits, 2):016x}"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), quality=st.integers(50, 95), scale=st.floats(0.7, 1.6))
 def test_compression_and_scale_move_few_bits(seed: int, quality: int, scale: float) -> None:
     original = picture(seed, 160, 120, "PNG")
@@ -49,7 +49,7 @@ def test_other_pictures_are_far() -> None:
     assert all(len(h) == 16 for h in hashes)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000), side=st.integers(80, 900))
 def test_a_jpeg_decoded_small_looks_the_same(seed: int, side: int) -> None:
     data = picture(seed, side, side * 3 // 4)

@@ -144,7 +144,7 @@ FILES += [
 _MARKS = re.compile(rb"IHDR|PLTE|tRNS|eXIf|iCCP|IDAT|acTL|Exif|ICC_PROFILE|MPF|Adobe|\xff[\xc0-\xcf\xda-\xef]|VP8|ANMF")
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.data())
 def test_a_changed_file_is_shown_or_refused_and_the_readers_agree(data: st.DataObject) -> None:
     changed = bytearray(data.draw(st.sampled_from(FILES)))

@@ -343,7 +343,7 @@ def test_splits_by_subject_have_the_shares_that_are_promised() -> None:
     assert all(train_or_dev(str(i)) == ("dev" if share_of(str(i)) < 0.15 else "train") for i in range(100))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(layout=st.sampled_from(sorted(READERS)), data=st.data())
 def test_any_names_and_lists_give_rows_or_a_documented_error(
     layout: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -294,7 +294,7 @@ def test_two_packings_into_one_folder(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "out")["sample_id"].is_unique
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_bytes_and_listings_end_in_documented_errors(data: st.DataObject, tmp_path_factory) -> None:
     root = tmp_path_factory.mktemp("fuzz")
@@ -330,7 +330,7 @@ def test_a_manifest_whose_text_is_damaged_is_refused(tmp_path: Path) -> None:
         read_manifest(tmp_path / "out")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_damaged_dataset_folders_end_in_documented_errors(data: st.DataObject, tmp_path_factory) -> None:
     root = tmp_path_factory.mktemp("damage")

@@ -75,7 +75,7 @@ def test_a_shard_of_whole_images_that_are_not_those_listed_is_corrupt(dataset: P
     refused(dataset, "missing")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(at=st.floats(0, 1, exclude_max=True), bits=st.integers(1, 255))
 def test_no_damaged_byte_of_a_shard_gives_another_image(
     original: Path, tmp_path_factory: pytest.TempPathFactory, at: float, bits: int
@@ -147,7 +147,7 @@ def test_it_travels_to_other_processes(dataset: Path) -> None:
             assert pool.starmap(images.read, [(SHARD, 3)] * 4) == [first] * 4
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     sizes=st.lists(st.integers(1, 400_000), min_size=1, max_size=90),
     shard_bytes=st.sampled_from([1, 600_000, 10**9]),

@@ -367,7 +367,7 @@ def test_limits_hold_for_videos(video: Path) -> None:
     assert "pixels" in found.reason
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_damaged_bytes_never_crash(data: st.DataObject, video: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("damaged")

@@ -72,7 +72,7 @@ def test_accept_nobody_is_reachable() -> None:
     assert (point.far, point.frr) == (0.0, 1.0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(both_classes(6))
 def test_auc_and_roc_are_those_of_scikit_learn(data: tuple[np.ndarray, np.ndarray]) -> None:
     scores, live = data
@@ -83,7 +83,7 @@ def test_auc_and_roc_are_those_of_scikit_learn(data: tuple[np.ndarray, np.ndarra
     np.testing.assert_allclose(ours.tpr, tpr, atol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(both_classes(6))
 def test_eer_is_the_best_of_all_thresholds(data: tuple[np.ndarray, np.ndarray]) -> None:
     """Against a plain loop over every threshold that makes a difference."""
@@ -97,7 +97,7 @@ def test_eer_is_the_best_of_all_thresholds(data: tuple[np.ndarray, np.ndarray]) 
     assert metrics.eer_of(Sweep(scores), live)[0] == pytest.approx(best)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(2, 25).flatmap(
         lambda n: st.tuples(
@@ -118,7 +118,7 @@ def test_oracle_hter_is_the_public_sweep(data: tuple[np.ndarray, np.ndarray]) ->
     assert metrics.hter_oracle_of(Sweep(scores), live)[0] == pytest.approx(expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(both_classes(8), st.data())
 def test_weights_are_repetitions(data: tuple[np.ndarray, np.ndarray], draw: st.DataObject) -> None:
     """A row of weights gives what the same pictures, repeated that often, give."""
@@ -139,7 +139,7 @@ def test_weights_are_repetitions(data: tuple[np.ndarray, np.ndarray], draw: st.D
     assert ours == pytest.approx(metrics.bpcer_at_apcer_of(again, classes, kinds, 0.1)[0])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(both_classes(10))
 def test_a_monotone_map_of_the_scores_changes_no_ranking_metric(data: tuple[np.ndarray, np.ndarray]) -> None:
     scores, live = data

@@ -65,7 +65,7 @@ def together(language, prompts_BT, said, end_id: int, limit: int) -> tuple[list[
     return written, [rows for rows, _ in watched.seen]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     count=st.integers(1, 9),
     seed=st.integers(0, 10**6),

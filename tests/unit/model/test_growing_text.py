@@ -20,7 +20,7 @@ def pieces(processor: IfasProcessor, ids: list[int]) -> list[str]:
     return [*map(growing.add, ids), growing.end()]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     text=st.text(st.characters(exclude_characters="<|>", exclude_categories=["Cs"]), max_size=30)
 )  # special tokens are no text
@@ -33,7 +33,7 @@ def test_pieces_of_any_text(processor: IfasProcessor, text: str) -> None:
         assert not any(BROKEN in piece for piece in said)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ids=st.lists(st.integers(0, 511), max_size=30))
 def test_pieces_of_any_tokens(processor: IfasProcessor, ids: list[int]) -> None:
     """A model may write bytes that are no text, and special tokens."""

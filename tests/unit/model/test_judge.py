@@ -53,7 +53,7 @@ def test_answers_do_not_depend_on_batch_order_or_size(judge: Judge) -> None:
     assert small.explain(images) == judge.explain(images) == [judge.explain([i])[0] for i in images]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(order=st.permutations(range(7)), count=st.integers(1, 7), batch=st.integers(1, 8))
 def test_scores_of_any_batch_size_and_order(judge: Judge, order: list[int], count: int, batch: int) -> None:
     images = [pictures(7)[i] for i in order[:count]]

@@ -46,7 +46,7 @@ def test_equals_the_reference(alpha: float) -> None:
     assert lopsided(sums.sums, sums.counts, alpha).item() == pytest.approx(wanted, abs=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(2, 60),
@@ -137,7 +137,7 @@ def test_chunks_give_the_losses_and_gradients_of_the_naive_form(trained: tuple[s
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 40), chunk=st.integers(1, 2000))
 def test_the_size_of_a_chunk_changes_nothing(seed: int, n: int, chunk: int) -> None:
     hidden, weight, offset, targets = head(seed, n)

@@ -158,7 +158,7 @@ def policies(draw: st.DrawFn) -> Policy:
     return Policy(name="p", rules=rules)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(metrics_trees(), st.one_of(st.none(), metrics_trees()), policies(), st.data())
 def test_a_better_figure_never_turns_a_pass_into_a_fail(
     metrics: dict[str, Any], champion: dict[str, Any] | None, rules: Policy, data: st.DataObject
@@ -178,7 +178,7 @@ def test_a_better_figure_never_turns_a_pass_into_a_fail(
     assert after.passed or not before.passed
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(metrics_trees(), st.one_of(st.none(), metrics_trees()), policies(), st.data())
 def test_a_tighter_limit_never_turns_a_fail_into_a_pass(
     metrics: dict[str, Any], champion: dict[str, Any] | None, rules: Policy, data: st.DataObject
@@ -195,7 +195,7 @@ def test_a_tighter_limit_never_turns_a_fail_into_a_pass(
     assert before.passed or not after.passed
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(metrics_trees(), policies())
 def test_every_rule_has_its_say(metrics: dict[str, Any], rules: Policy) -> None:
     decision = decide(metrics, None, rules)

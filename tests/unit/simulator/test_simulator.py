@@ -54,7 +54,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(subjects=st.integers(6, 80), seed=st.integers(0, 2**31))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_plan_is_subject_disjoint_and_full(subjects: int, seed: int) -> None:
     jobs = make_plan(subjects, seed, SOURCES, TARGETS)
     split_of: dict[int, set[str]] = {}

@@ -158,7 +158,7 @@ def entailed(made: Turn, known: Known) -> bool:
     return right and named <= {known.spoof_type} - {"live"} and spoken and (not person or known.live)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(known=KNOWN, live=st.booleans(), text=TEXTS)
 def test_every_turn_is_entailed_by_label_and_evidence(known: Known, live: bool, text: str) -> None:
     for one in corrections(Answer(live, text), known, CUES):
@@ -171,7 +171,7 @@ def test_every_turn_is_entailed_by_label_and_evidence(known: Known, live: bool, 
             assert made.judged == ("living" in made.question or "deceive" in made.question)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     data=st.lists(st.tuples(KNOWN, st.lists(st.builds(Answer, st.booleans(), TEXTS), max_size=4)), max_size=12),
     most=st.integers(2, 6),

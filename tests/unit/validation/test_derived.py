@@ -15,7 +15,7 @@ TEXTS = st.lists(st.sampled_from([*WORDS, " ", ",", "-", "2"]), max_size=6).map(
 
 @pytest.mark.parametrize("dtype", [object, "str"])
 @given(captions=st.lists(TEXTS | st.none(), max_size=8))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_media_of_a_column_are_those_of_each_caption(dtype: object, captions: list[str | None]) -> None:
     found = with_media(pd.DataFrame({"caption": pd.Series(captions, dtype=dtype)}))[MEDIA].tolist()
     assert found == [sum(BIT[kind] for kind in media_named(text or "")) for text in captions]

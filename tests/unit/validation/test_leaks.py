@@ -32,7 +32,7 @@ def hashes(draw: st.DrawFn) -> tuple[list[int], list[int]]:
 
 
 @given(data=hashes(), limit=st.integers(0, 4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_search_equals_brute_force(data: tuple[list[int], list[int]], limit: int) -> None:
     codes, splits = data
     distance, partner = nearest_across(np.array(codes, dtype=np.uint64), np.array(splits), limit)
@@ -81,7 +81,7 @@ SPLITS = st.sampled_from(["train", "dev", "test", None])
 
 
 @given(table=st.lists(st.tuples(NAMES, NAMES, SPLITS), max_size=12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_people_in_several_splits_are_those_of_a_plain_search(table: list[tuple[str | None, ...]]) -> None:
     rows = pd.DataFrame(table, columns=["dataset", "subject_id", "split"], dtype=object)
     seen: dict[tuple[str | None, ...], set[str]] = {}
