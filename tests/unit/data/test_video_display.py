@@ -173,7 +173,7 @@ def test_pixels_that_are_not_square_are_stretched(aspect: Fraction, tmp_path: Pa
     ],
 )
 def test_colours_are_those_that_went_in(what: str, given: dict[str, str], tmp_path: Path) -> None:
-    (found,) = read(write(tmp_path / "clip.mov", [corners()], **given))  # type: ignore[arg-type]
+    (found,) = read(write(tmp_path / "clip.mkv", [corners()], **given))  # type: ignore[arg-type]
     for y, x in ((6, 6), (6, 58), (42, 6), (42, 58)):
         assert np.abs(found[y, x].astype(int) - corners()[y, x]).max() <= 6, what
 
