@@ -172,7 +172,8 @@ def inputs(config: Any, sizes: dict[str, Any], device: str) -> dict[str, Any]:
     parts = torch.full_like(ids, PROMPT)
     parts[:, prompt:] = INTERPRETATION
     parts[:, prompt] = JUDGMENT
-    pixels = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, **made)
+    views = len(config.model.views)
+    pixels = torch.randint(0, 256, (batch, views, 3, side, side), dtype=torch.uint8, **made)
     return {"pixel_values": pixels, "input_ids": ids, "parts": parts}
 
 

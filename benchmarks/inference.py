@@ -30,21 +30,22 @@ import torch
 
 from benchmarks.figure import figure
 from ifas.core.config import load
+from ifas.faces.face import Face
 from ifas.model.build import build, save
 from ifas.model.build import load as load_model
 from ifas.model.judge import DTYPES, Judge
 
 
-def photos(count: int) -> list[np.ndarray]:
+def photos(count: int) -> list[Face]:
     """Decoded images of a phone camera's preview size."""
     rng = np.random.default_rng(0)
-    return [rng.integers(0, 256, (640, 480, 3), dtype=np.uint8) for _ in range(count)]
+    return [Face.whole(rng.integers(0, 256, (640, 480, 3), dtype=np.uint8)) for _ in range(count)]
 
 
-def inputs(judge: Judge, images: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+def inputs(judge: Judge, images: list[Face]) -> tuple[torch.Tensor, torch.Tensor]:
     """Ready tensors: images and prompts."""
     processor = judge.processor
-    pixels = processor.pixel_values([processor.image(image) for image in images])
+    pixels = processor.pixel_values([processor.views(image) for image in images])
     ids = torch.tensor([processor.prompt_ids]).expand(len(images), -1)
     return pixels.to(judge.model.device), ids.to(judge.model.device)
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from benchmarks.clips import make_clip, portraits
 from benchmarks.figure import figure
-from ifas.data.video.boxes import iou, smoothed
-from ifas.data.video.detector import Mtcnn
 from ifas.data.video.tracker import TRACKERS, FaceTracker
+from ifas.faces.boxes import iou, smoothed
+from ifas.faces.detector import Mtcnn
 
 EVERY = 10
 

@@ -22,6 +22,7 @@ from ifas.core.errors import CorruptShardError, DataError
 from ifas.core.files import replacing, sha256_json
 from ifas.core.imaging import decode
 from ifas.core.manifest import ImageSource
+from ifas.faces.boxes import box_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +73,7 @@ def shards_of(manifest: pd.DataFrame) -> list[tuple[str, list[int], list[Wanted]
     for place, (sample_id, shard, row, box) in enumerate(zip(*columns, strict=True)):
         places, rows = found.setdefault(str(shard), ([], []))
         places.append(place)
-        rows.append(Wanted(str(sample_id), str(shard), int(row), _box(box)))
+        rows.append(Wanted(str(sample_id), str(shard), int(row), box_of(box)))
     return [(shard, *both) for shard, both in found.items()]
 
 
@@ -158,11 +159,3 @@ def local_parts(
             part = caption_shard(rows, images, general)
             save(part, path)
         yield part
-
-
-def _box(value: object) -> Box:
-    """A face box of the manifest: null, or four numbers."""
-    if not isinstance(value, Iterable):
-        return None
-    numbers = [float(v) for v in value]
-    return (numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == 4 else None

@@ -172,6 +172,15 @@ class ModelConfig(Section):
     vision: VisionConfig = VisionConfig()
     connector: ConnectorConfig = ConnectorConfig()
     language: LanguageConfig = LanguageConfig()
+    views: tuple[Literal["face", "frame"], ...] = Field(
+        default=("face", "frame"),
+        min_length=1,
+        description="what the tower sees: a square around the face, the whole image padded to a square. Not stated in "
+        "the paper",
+    )
+    face_margin: Factor = Field(
+        default=1.2, description="side of the face's square over its box. Not stated in the paper"
+    )
     question: str = Field(default="Is this photo of a real person?", min_length=1)
     max_answer_tokens: int = Field(default=48, ge=2, le=65_536, description="verdict and interpretation")
 

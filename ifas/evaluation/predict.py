@@ -24,11 +24,11 @@ from ifas.evaluation import gallery
 from ifas.evaluation.explanations import spoof_type_named
 from ifas.evaluation.threshold import freeze
 from ifas.evaluation.tracks import with_track_scores
+from ifas.faces.boxes import box_of
+from ifas.faces.face import Face
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    Pixels = npt.NDArray[np.uint8]
 
 #: Columns taken over from the manifest.
 CARRIED = (
@@ -56,12 +56,12 @@ PREDICTION_COLUMNS = (*CARRIED, "score", "refused", "verdict", "explanation", "s
 class JudgeLike(Protocol):
     """The model as evaluation needs it."""
 
-    def judge(self, images: Sequence[Pixels]) -> npt.NDArray[Any]:
-        """p(bona fide) of uint8 RGB images (H, W, 3) each: (B,)."""
+    def judge(self, faces: Sequence[Face]) -> npt.NDArray[Any]:
+        """p(bona fide) of each face: (B,)."""
         ...
 
-    def explain(self, images: Sequence[Pixels], verdicts: Sequence[bool]) -> list[str]:
-        """The interpretation of each image, given whether it was accepted as live."""
+    def explain(self, faces: Sequence[Face], verdicts: Sequence[bool]) -> list[str]:
+        """The interpretation of each face, given whether it was accepted as live."""
         ...
 
 
@@ -147,9 +147,9 @@ def _score(
     scores = np.full(len(rows), np.nan)
     refused: dict[int, str] = {}
     progress = Progress("evaluate", len(rows), unit="scores")
-    for positions, pixels in prefetch(_batches(rows, images, list(range(len(rows))), batch, refused)):
+    for positions, faces in prefetch(_batches(rows, images, list(range(len(rows))), batch, refused)):
         if positions:
-            given = np.asarray(judge.judge(pixels), dtype=np.float64)
+            given = np.asarray(judge.judge(faces), dtype=np.float64)
             if given.shape != (len(positions),) or not ((given >= 0) & (given <= 1)).all():
                 ids = ", ".join(str(s)[:12] for s in rows["sample_id"].iloc[positions])
                 raise DataError(
@@ -168,8 +168,8 @@ def _explain(
 ) -> dict[int, str]:
     texts: dict[int, str] = {}
     progress = Progress("evaluate", len(chosen), unit="explanations")
-    for positions, pixels in prefetch(_batches(rows, images, chosen, batch, {})):
-        given = judge.explain(pixels, [bool(verdicts.iloc[i]) for i in positions])
+    for positions, faces in prefetch(_batches(rows, images, chosen, batch, {})):
+        given = judge.explain(faces, [bool(verdicts.iloc[i]) for i in positions])
         texts.update(zip(positions, given, strict=True))
         progress.advance(len(positions))
     return texts
@@ -177,15 +177,16 @@ def _explain(
 
 def _batches(
     rows: pd.DataFrame, images: ImageSource, chosen: list[int], batch: int, refused: dict[int, str]
-) -> Iterator[tuple[list[int], list[Pixels]]]:
-    """(positions, pixels) of the readable images of each `batch` of `chosen`; `refused` gets the others' reasons."""
+) -> Iterator[tuple[list[int], list[Face]]]:
+    """(positions, faces) of the readable images of each `batch` of `chosen`; `refused` gets the others' reasons."""
     for start in range(0, len(chosen), batch):
-        positions, pixels = [], []
+        positions, faces = [], []
         for i in chosen[start : start + batch]:
             row = rows.iloc[i]
             try:
-                pixels.append(decode(images.read(str(row["shard"]), int(row["row"]))))
+                picture = decode(images.read(str(row["shard"]), int(row["row"])))
+                faces.append(Face.of(picture, box_of(row["face_box"])))
                 positions.append(i)
             except ImageRefused as error:
                 refused[i] = error.what
-        yield positions, pixels
+        yield positions, faces

@@ -24,6 +24,7 @@ def ifas_config(config: ModelConfig, *, download: bool = True, image_token_id: i
     return IfasConfig(
         vision_kind=config.vision.kind,
         vision=tower_config(config.vision, download=download),
+        views=len(config.views),
         connector=config.connector.sizes,
         text_config=text_config(config.language, download=download),
         image_token_id=image_token_id,
@@ -53,6 +54,8 @@ def build(config: ModelConfig, *, seed: int = 0, device: str = "cpu") -> tuple[I
         load_tokenizer(config.language),
         image_size=config.vision.image_size,
         image_tokens=connector.tokens,
+        views=config.views,
+        face_margin=config.face_margin,
         question=config.question,
         max_answer_tokens=config.max_answer_tokens,
     )
@@ -85,7 +88,7 @@ def describe(config: ModelConfig, model: IfasModel | None = None) -> dict[str, A
     Returns:
         `vision`, `connector`, `language` and `total`, each with `parameters` (as served), `stored` (in training, with
         adapters) and `trainable`;
-        `levels` (L), `image_tokens` (|Q_P| + L), `vision_width`, `language_width`, `language_layers`.
+        `levels` (L), `views` (V), `image_tokens` (|Q_P| + V * L), `vision_width`, `language_width`, `language_layers`.
 
     Raises:
         ConfigError: a source is neither on this machine nor in `architectures`.
@@ -107,6 +110,7 @@ def describe(config: ModelConfig, model: IfasModel | None = None) -> dict[str, A
     return {
         **sizes,
         "levels": len(model.vision.level_widths),
+        "views": len(config.views),
         "image_tokens": model.connector.tokens,
         "vision_width": model.vision.patch_width,
         "language_width": shape.text_config.hidden_size,

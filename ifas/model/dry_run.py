@@ -73,7 +73,7 @@ def prefill_pass(model: Any, batch: int, tokens: int) -> Pass:
 
 def _pixels(model: Any, batch: int) -> Tensor:
     side = int(model.config.vision["image_size"])
-    return torch.empty(batch, 3, side, side, dtype=torch.uint8, device="meta")
+    return torch.empty(batch, model.config.views, 3, side, side, dtype=torch.uint8, device="meta")
 
 
 def _ids(batch: int, tokens: int) -> Tensor:

@@ -1,7 +1,7 @@
 """The model of I-FAS as a transformers model: vision tower, globally aware connector, causal language model.
 
 Importing this module registers it with AutoConfig and AutoModel; no remote code is involved. Tensor names end in their
-shape: B samples, T positions of text and image tokens, C channels, H x W pixels, V vocabulary, N answer tokens.
+shape: B samples, U views of each, T positions of text and image tokens, C channels, H x W pixels, N answer tokens.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class IfasConfig(PreTrainedConfig):
     Attributes:
         vision_kind: key of `towers.TOWERS`.
         vision: fields of the tower, `image_size` in pixels included.
+        views: number of views of an image that the tower sees.
         connector: kind, queries, layers, heads, width, mlp_ratio, dropout.
         text_config: config of the language model, or its dict.
         image_token_id: placeholder of an image token in `input_ids`. It is never embedded, so it may lie outside of
@@ -35,6 +36,7 @@ class IfasConfig(PreTrainedConfig):
 
     vision_kind: str = "clip"
     vision: dict[str, Any] | None = None
+    views: int = 1
     connector: dict[str, Any] | None = None
     text_config: dict[str, Any] | PreTrainedConfig | None = None
     image_token_id: int = 0
@@ -72,13 +74,20 @@ class IfasModel(PreTrainedModel):
             self.vision.eval()
         return self
 
-    def embed(self, pixel_values_BCHW: Tensor, input_ids_BT: Tensor) -> Tensor:
-        """Embeddings (B, T, width) of the text, image tokens put where `input_ids` hold the placeholder."""
+    def see(self, pixel_values_BUCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """X_V (B, U * N, D), the patches of all views, and G_V: U * L tensors (B, D_l), view by view."""
         frozen = not any(p.requires_grad for p in self.vision.parameters())
+        samples, views = pixel_values_BUCHW.shape[:2]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            patches, levels = self.vision(pixel_values_BCHW)
+            patches, levels = self.vision(pixel_values_BUCHW.flatten(0, 1))
         dtype = self.connector.project.weight.dtype
-        image_BQW = self.connector(patches.to(dtype), [level.to(dtype) for level in levels])
+        levels = [level.to(dtype).unflatten(0, (samples, views)) for level in levels]
+        patches_BND = patches.to(dtype).unflatten(0, (samples, views)).flatten(1, 2)
+        return patches_BND, [level_BUD[:, view] for view in range(views) for level_BUD in levels]
+
+    def embed(self, pixel_values_BUCHW: Tensor, input_ids_BT: Tensor) -> Tensor:
+        """Embeddings (B, T, width) of the text, image tokens put where `input_ids` hold the placeholder."""
+        image_BQW = self.connector(*self.see(pixel_values_BUCHW))
         holes_BT = input_ids_BT == self.config.image_token_id
         text_BTW: Tensor = self.language.get_input_embeddings()(input_ids_BT.masked_fill(holes_BT, 0))
         return text_BTW.masked_scatter(holes_BT.unsqueeze(-1), image_BQW.to(text_BTW.dtype))
@@ -90,7 +99,7 @@ class IfasModel(PreTrainedModel):
         attention mask is needed, and the padding changes nothing.
 
         Args:
-            pixel_values: uint8 (B, 3, H, W).
+            pixel_values: uint8 (B, U, 3, H, W).
             input_ids: (B, T) prompt and answer, padded on the right with any id.
             parts: (B, T) loss.PROMPT, JUDGMENT or INTERPRETATION of each token; padding is PROMPT.
         """
@@ -109,9 +118,9 @@ class IfasModel(PreTrainedModel):
         """Runs the prompt once.
 
         Args:
-            pixel_values: uint8 (B, 3, H, W).
+            pixel_values: uint8 (B, U, 3, H, W).
             input_ids: (B, T) prompts of one length, no padding.
-            see: pictures that pass the vision tower at once; 0 takes all.
+            see: images whose views pass the vision tower at once; 0 takes all.
             opening: KV cache of what comes before `input_ids`, B rows; it is used up.
 
         Returns:
@@ -129,7 +138,7 @@ def new_connector(config: IfasConfig, vision: Any) -> Connector:
     """The connector between a tower and the language model of `config`, freshly initialised."""
     return connectors.new_connector(
         config.connector or {},
-        level_widths=vision.level_widths,
+        level_widths=vision.level_widths * config.views,
         patch_width=vision.patch_width,
         out_width=config.text_config.hidden_size,  # type: ignore[union-attr]
     )

@@ -22,15 +22,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ifas.core.errors import ConfigError, unknown_key
+from ifas.faces.face import Face
 from ifas.model.build import load
 from ifas.model.decoding import greedy
 from ifas.model.fast import speed_up
 from ifas.model.growing_text import GrowingText
-from ifas.model.processor import IfasProcessor, Pixels
+from ifas.model.processor import IfasProcessor
 
 #: Pictures that go through the model at once.
 BATCH = 16
-#: Of these, pictures that go through the vision tower at once on a CPU: maps of more would not fit into its cache.
+#: Of these, pictures whose views pass the vision tower at once on a CPU: maps of more would not fit into its cache.
 SEE_ON_CPU = 4
 #: Threads that resize pictures while the model is busy with others.
 RESIZERS = 4
@@ -111,55 +112,55 @@ class Judge:
             judge._compile()
         return judge
 
-    def judge(self, images: Sequence[Pixels]) -> npt.NDArray[np.float64]:
+    def judge(self, faces: Sequence[Face]) -> npt.NDArray[np.float64]:
         """Scores (B,): softmax over the logits of Yes and No at the first answer position, the part of Yes.
 
         1 is bona fide, 0 an attack. Nothing is decoded.
 
         Args:
-            images: B uint8 RGB pictures (H, W, 3) of any size.
+            faces: B images of any size, each with its face.
         """
-        scores = [self._start(pixels)[0] for pixels in self._pixels(images)]
+        scores = [self._start(pixels)[0] for pixels in self._pixels(faces)]
         return np.concatenate(scores) if scores else np.zeros(0)
 
-    def answer(self, images: Sequence[Pixels], threshold: float = 0.5) -> list[Judged]:
+    def answer(self, faces: Sequence[Face], threshold: float = 0.5) -> list[Judged]:
         """Scores as of `judge`, and the interpretation of the verdict that follows, from one prefill a picture.
 
         Args:
-            images: B uint8 RGB pictures (H, W, 3).
+            faces: B images, each with its face.
             threshold: a score of at least this is live.
         """
         answers: list[Judged] = []
-        for pixels in self._pixels(images):
+        for pixels in self._pixels(faces):
             scores, cache = self._start(pixels)
             lives = [score >= threshold for score in scores.tolist()]
             texts = self._texts(cache, lives)
             answers += map(Judged, scores.tolist(), lives, texts)
         return answers
 
-    def explain(self, images: Sequence[Pixels], verdicts: Sequence[bool] | None = None) -> list[str]:
+    def explain(self, faces: Sequence[Face], verdicts: Sequence[bool] | None = None) -> list[str]:
         """Interpretations, decoded greedily after a given verdict, up to the end token or `max_answer_tokens`.
 
         Args:
-            images: B uint8 RGB pictures (H, W, 3).
+            faces: B images, each with its face.
             verdicts: True for bona fide, as the threshold decided; None takes Yes or No, whichever is likelier.
         """
         if verdicts is None:
-            return [judged.text for judged in self.answer(images)]
+            return [judged.text for judged in self.answer(faces)]
         given = iter(verdicts)
         texts: list[str] = []
-        for pixels in self._pixels(images):
+        for pixels in self._pixels(faces):
             _, cache = self._start(pixels)
             texts += self._texts(cache, [bool(v) for v in islice(given, len(pixels))])
         return texts
 
-    def stream(self, images: Sequence[Pixels], threshold: float = 0.5) -> Iterator[tuple[int, str]]:
+    def stream(self, faces: Sequence[Face], threshold: float = 0.5) -> Iterator[tuple[int, str]]:
         """Interpretations of `answer` while they are decoded: (index of the picture, next piece of its text).
 
         A piece never holds a part of a character. A picture's pieces, joined, are its text in `answer`.
         """
         done = 0
-        for pixels in self._pixels(images):
+        for pixels in self._pixels(faces):
             scores, cache = self._start(pixels)
             growing = [GrowingText(self.processor) for _ in scores]
             for step in self._decode(cache, [score >= threshold for score in scores.tolist()]):
@@ -171,14 +172,14 @@ class Judge:
                     yield done + row, piece
             done += len(growing)
 
-    def _pixels(self, images: Sequence[Pixels]) -> Iterator[Tensor]:
-        """Resized pictures (b, 3, S, S) in batches, uint8."""
-        if len(images) == 1:  # no threads for the one picture of a request
-            yield self.processor.pixel_values([self.processor.image(images[0])])
+    def _pixels(self, faces: Sequence[Face]) -> Iterator[Tensor]:
+        """Views (b, V, 3, S, S) in batches, uint8."""
+        if len(faces) == 1:  # no threads for the one picture of a request
+            yield self.processor.pixel_values([self.processor.views(faces[0])])
             return
         with ThreadPoolExecutor(min(RESIZERS, os.cpu_count() or 1), thread_name_prefix="resize") as pool:
-            resized = pool.map(self.processor.image, images)
-            while batch := list(islice(resized, self.batch)):
+            seen = pool.map(self.processor.views, faces)
+            while batch := list(islice(seen, self.batch)):
                 yield self.processor.pixel_values(batch)
 
     @torch.inference_mode()
@@ -189,14 +190,14 @@ class Judge:
         return language.get_decoder()(input_ids=ids_1T, use_cache=True).past_key_values
 
     @torch.inference_mode()
-    def _start(self, pixels_BCHW: Tensor) -> tuple[npt.NDArray[np.float64], Any]:
+    def _start(self, pixels_BUCHW: Tensor) -> tuple[npt.NDArray[np.float64], Any]:
         """Scores (B,) and the cache of the prompts."""
         device = self.model.device
-        prompt_BT = torch.tensor([self.processor.prompt_ids[self._said :]], device=device).expand(len(pixels_BCHW), -1)
+        prompt_BT = torch.tensor([self.processor.prompt_ids[self._said :]], device=device).expand(len(pixels_BUCHW), -1)
         opening = copy.deepcopy(self._opening)
         if opening is not None:
-            opening.batch_repeat_interleave(len(pixels_BCHW))
-        hidden_BW, cache = self._prefill(pixels_BCHW.to(device), prompt_BT, self.see, opening)
+            opening.batch_repeat_interleave(len(pixels_BUCHW))
+        hidden_BW, cache = self._prefill(pixels_BUCHW.to(device), prompt_BT, self.see, opening)
         # The two rows of the head that count, in float32 whatever the weights are.
         tokens, head = self.processor.verdicts, self.model.language.get_output_embeddings()
         pair = [tokens.yes[0], tokens.no[0]]
@@ -220,10 +221,10 @@ class Judge:
 
     def _compile(self) -> None:
         """Compiles for one picture and for several."""
-        side = self.processor.image_size
+        side, views = self.processor.image_size, len(self.processor.kinds)
         try:
             for count in {1, self.batch}:  # one picture is a shape of its own, every other number is one shape
-                self._start(torch.zeros(count, 3, side, side, dtype=torch.uint8))
+                self._start(torch.zeros(count, views, 3, side, side, dtype=torch.uint8))
         except Exception as error:
             # Whatever the compiler raises is not the model's fault: the same code has run without compiling.
             reason = str(error).strip().splitlines()[0]

@@ -2,14 +2,14 @@
 
 The sequence is `prompt | verdict | interpretation`: the chat template's prompt with the image tokens before the one
 fixed question, then the answer "Yes. <caption>" or "No. <caption>" and the end token. Other questions are asked only in
-training, by alignment. Our choices, not stated in the paper: full frame, resized without keeping the aspect ratio; no
+training, by alignment. Our choices, not stated in the paper: the views of `ifas.faces.views`; no
 system prompt, which would say nothing about the picture; the end token belongs to the interpretation; a caption longer
 than `max_answer_tokens` is cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 from ifas.core.errors import ConfigError
 from ifas.core.files import read_json, write_json
+from ifas.faces.face import Face
+from ifas.faces.views import Square, cut, square
 from ifas.model.loss import INTERPRETATION, JUDGMENT, PROMPT
 from ifas.model.verdict import verdict_tokens
 
@@ -28,8 +30,6 @@ IMAGE_TOKEN = "<image>"  # noqa: S105 - a token of text
 PROCESSOR_FILE = "processor_config.json"
 
 Pixels = npt.NDArray[np.uint8]
-#: left, top, right, bottom in pixels
-Box = tuple[int, int, int, int]
 
 
 class IfasProcessor:
@@ -38,7 +38,9 @@ class IfasProcessor:
     Args:
         tokenizer: of the language model; the placeholder token is added to it.
         image_size: side in pixels of the square that the tower takes.
-        image_tokens: tokens that an image takes, |Q_P| + L.
+        image_tokens: tokens that an image takes, |Q_P| + V * L.
+        views: the V kinds of view of an image that the tower takes, see `ifas.faces.views`.
+        face_margin: of the view of the face.
         question: the fixed question.
         max_answer_tokens: longest interpretation, end token included.
 
@@ -47,11 +49,21 @@ class IfasProcessor:
     """
 
     def __init__(
-        self, tokenizer: Any, *, image_size: int, image_tokens: int, question: str, max_answer_tokens: int
+        self,
+        tokenizer: Any,
+        *,
+        image_size: int,
+        image_tokens: int,
+        views: Sequence[str],
+        face_margin: float,
+        question: str,
+        max_answer_tokens: int,
     ) -> None:
         self.tokenizer = tokenizer
         self.image_size = image_size
         self.image_tokens = image_tokens
+        self.kinds = tuple(views)
+        self.face_margin = face_margin
         self.question = question
         self.max_answer_tokens = max_answer_tokens
         if tokenizer.eos_token_id is None:
@@ -101,26 +113,21 @@ class IfasProcessor:
             text = self.tokenizer.apply_chat_template([user], **options)
         return str(text)
 
-    def image(self, picture: Pixels, box: Box | None = None) -> Pixels:
-        """RGB uint8 (H, W, 3) -> (image_size, image_size, 3), antialiased; of the part in `box` only, if given.
+    def views(self, face: Face, change: Callable[[Square], Square] | None = None) -> Pixels:
+        """The views of a face, uint8 (V, S, S, 3).
 
-        Bilinear as Pillow's, to one level, in a fifth of the time.
+        Args:
+            face: in its image.
+            change: of the square of each view, in training.
         """
-        import torch
-        from torch.nn import functional as F
+        parts = [square(face, kind, self.face_margin) for kind in self.kinds]
+        return np.stack([cut(face.picture, change(part) if change else part, self.image_size) for part in parts])
 
-        left, top, right, bottom = box or (0, 0, picture.shape[1], picture.shape[0])
-        part = np.require(picture[top:bottom, left:right], requirements=["C", "W"])  # what torch takes without a copy
-        side = (self.image_size, self.image_size)
-        pixels_1CHW = torch.from_numpy(part).permute(2, 0, 1)[None]
-        resized: Pixels = F.interpolate(pixels_1CHW, side, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
-        return resized
-
-    def pixel_values(self, resized: Sequence[Pixels]) -> Tensor:
-        """B pictures (S, S, 3) -> uint8 tensor (B, 3, S, S). They become floats on the device only."""
+    def pixel_values(self, seen: Sequence[Pixels]) -> Tensor:
+        """The views of B faces, each (V, S, S, 3) -> uint8 tensor (B, V, 3, S, S). They become floats on the device."""
         import torch
 
-        return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).contiguous()
+        return torch.from_numpy(np.stack(seen)).permute(0, 1, 4, 2, 3).contiguous()
 
     def answer(self, live: bool, caption: str, *, judged: bool = True) -> tuple[list[int], list[int]]:
         """Token ids of an answer and the part of each.
@@ -140,7 +147,7 @@ class IfasProcessor:
 
     def batch(
         self,
-        resized: Sequence[Pixels],
+        seen: Sequence[Pixels],
         live: Sequence[bool],
         captions: Sequence[str],
         pad_to: int = 0,
@@ -151,7 +158,7 @@ class IfasProcessor:
         """Inputs of `IfasModel.forward` for B samples.
 
         Args:
-            resized: pictures from `image`.
+            seen: of each sample, from `views`.
             live: bona fide or not; of another question, Yes or No.
             captions: interpretations.
             pad_to: least number of positions T.
@@ -171,7 +178,7 @@ class IfasProcessor:
         for row, (prompt, (ids, kinds), length) in enumerate(zip(prompts, answers, lengths, strict=True)):
             input_ids[row, :length] = torch.tensor(prompt + ids)
             parts[row, len(prompt) : length] = torch.tensor(kinds)
-        return {"pixel_values": self.pixel_values(resized), "input_ids": input_ids, "parts": parts}
+        return {"pixel_values": self.pixel_values(seen), "input_ids": input_ids, "parts": parts}
 
     def text(self, ids: Sequence[int]) -> str:
         """Interpretation in plain text, from its token ids up to the end token."""
@@ -184,8 +191,8 @@ class IfasProcessor:
     def save_pretrained(self, folder: Path) -> None:
         """Writes the tokenizer's files and `processor_config.json`."""
         self.tokenizer.save_pretrained(folder)
-        settings = ("image_size", "image_tokens", "question", "max_answer_tokens")
-        write_json(folder / PROCESSOR_FILE, {name: getattr(self, name) for name in settings})
+        settings = ("image_size", "image_tokens", "face_margin", "question", "max_answer_tokens")
+        write_json(folder / PROCESSOR_FILE, {**{name: getattr(self, name) for name in settings}, "views": self.kinds})
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> IfasProcessor:

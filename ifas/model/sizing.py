@@ -56,6 +56,8 @@ def lengths(config: ModelConfig, image_tokens: int) -> Lengths:
             load_tokenizer(config.language),
             image_size=config.vision.image_size,
             image_tokens=image_tokens,
+            views=config.views,
+            face_margin=config.face_margin,
             question=config.question,
             max_answer_tokens=config.max_answer_tokens,
         )

@@ -16,6 +16,7 @@ from ifas.core.errors import GateError, ImageRefused
 from ifas.core.files import sha256_tree
 from ifas.core.imaging import decode
 from ifas.core.taxonomy import media_named
+from ifas.faces.face import Face
 from ifas.serving.settings import MODEL_DIR, ServingSettings
 
 if TYPE_CHECKING:
@@ -57,12 +58,12 @@ class JudgedLike(Protocol):
 class Judging(Protocol):
     """The interface of a model that the verifier needs, such as `ifas.model.judge.Judge`."""
 
-    def judge(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float64]:
-        """Probability of bona fide per image."""
+    def judge(self, faces: Sequence[Face]) -> npt.NDArray[np.float64]:
+        """Probability of bona fide per face."""
         ...
 
-    def answer(self, images: Sequence[npt.NDArray[np.uint8]], threshold: float) -> Sequence[JudgedLike]:
-        """The same probability and the explanation of the verdict at a threshold, per image."""
+    def answer(self, faces: Sequence[Face], threshold: float) -> Sequence[JudgedLike]:
+        """The same probability and the explanation of the verdict at a threshold, per face."""
         ...
 
 
@@ -105,17 +106,17 @@ class Verifier:
         begin = time.perf_counter()
         image_id = hashlib.sha256(data).hexdigest()
         try:
-            image = decode(data, self.settings.limits)
-            detail.check(image)
+            face = Face.whole(decode(data, self.settings.limits))
+            detail.check(face.picture)
         except ImageRefused as refused:
             log.info("refused id=%s reason=%s: %s", image_id[:16], refused.reason, refused.what)
             raise
         threshold = self.settings.threshold
         if explain:
-            judged = self.judge.answer([image], threshold)[0]
+            judged = self.judge.answer([face], threshold)[0]
             score, explanation = judged.score, judged.text
         else:
-            score, explanation = float(self.judge.judge([image])[0]), ""
+            score, explanation = float(self.judge.judge([face])[0]), ""
         live = score >= threshold
         answer = Answer(
             verdict="live" if live else "spoof",

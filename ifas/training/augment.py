@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ifas.model.processor import Box, Pixels
+from ifas.faces.views import Square
+from ifas.model.processor import Pixels
 
 MIN_SIDE = 0.9
 BRIGHTNESS = 0.4
@@ -20,7 +21,12 @@ TINT = 0.15
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Changes to one draw. `left`, `top`, `side` are fractions of the width and height; `tint` multiplies R, G, B."""
+    """Changes to one draw, the same for all its views.
+
+    Attributes:
+        left, top, side: of the part of each view that is seen, as fractions of the view's side.
+        tint: factors of R, G, B.
+    """
 
     mirror: bool
     left: float
@@ -30,16 +36,15 @@ class Augmentation:
     contrast: float
     tint: tuple[float, float, float]
 
-    def box(self, height: int, width: int) -> Box:
-        """The crop in whole pixels, at least one: left, top, right, bottom."""
-        x, y = int(self.left * width), int(self.top * height)
-        return x, y, x + max(1, round(self.side * width)), y + max(1, round(self.side * height))
+    def shifted(self, view: Square) -> Square:
+        """The part of a view that is seen."""
+        return Square(view.left + self.left * view.side, view.top + self.top * view.side, self.side * view.side)
 
-    def recolour(self, picture: Pixels) -> Pixels:
-        """Mirrors and changes the colours of an already cropped and resized image (H, W, 3)."""
+    def recolour(self, views: Pixels) -> Pixels:
+        """Mirrors views (V, S, S, 3) and changes their colours."""
         if self.mirror:
-            picture = picture[:, ::-1]
-        values = picture.astype(np.float32)
+            views = views[:, :, ::-1]
+        values = views.astype(np.float32)
         mean = values.mean()
         values = ((values - mean) * self.contrast + mean * self.brightness) * np.array(self.tint, dtype=np.float32)
         recoloured: Pixels = np.clip(values + 0.5, 0, 255).astype(np.uint8)

@@ -12,6 +12,7 @@ import torch
 
 from ifas.core.errors import DataError, ImageRefused
 from ifas.core.imaging import decode
+from ifas.faces.face import Face
 from ifas.model.processor import IfasProcessor, Pixels
 from ifas.training.augment import augmentation
 from ifas.training.job import Job
@@ -129,7 +130,8 @@ class Batches:
                 f"training sample {row.sample_id} ({row.shard}, row {row.row}): {error.what}",
                 "run `ifas step validate` again: it lists images that can't be decoded, and training leaves them out",
             ) from error
+        face = Face.of(picture, row.box)
         if not self.job.train.augment:
-            return self.processor.image(picture)
+            return self.processor.views(face)
         change = augmentation(self.job.train.seed, position)
-        return change.recolour(self.processor.image(picture, change.box(*picture.shape[:2])))
+        return change.recolour(self.processor.views(face, change.shifted))

@@ -11,6 +11,7 @@ from ifas.core.errors import DataError, TrainingError
 from ifas.core.files import sha256_file, sha256_json
 from ifas.core.manifest import ImageSource, check_columns
 from ifas.core.release_status import RELEASED
+from ifas.faces.boxes import Box, box_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,8 @@ HOW = (
 class Row(NamedTuple):
     """One training sample. `spoof_type` is live for bona fide samples; `caption` is the interpretation to learn;
     `weight` is how often it is drawn, relative to others of its class. A corrective turn of alignment has a `question`
-    of its own, whose answer is `yes` or no and then `caption`; `judged`: that Yes or No is the judgment."""
+    of its own, whose answer is `yes` or no and then `caption`; `judged`: that Yes or No is the judgment. `box` is that
+    of the face; None: the image is nothing but the face."""
 
     sample_id: str
     shard: str
@@ -42,6 +44,7 @@ class Row(NamedTuple):
     question: str = ""
     yes: bool = False
     judged: bool = True
+    box: Box | None = None
 
     @property
     def live(self) -> bool:
@@ -117,8 +120,16 @@ def rows_of(manifest: pd.DataFrame) -> tuple[Row, ...]:
         )
     weighted = manifest if "weight" in manifest else manifest.assign(weight=1.0)
     rows = tuple(
-        Row(str(r.sample_id), str(r.shard), int(r.row), str(r.spoof_type), str(r.caption or ""), float(r.weight))
-        for r in weighted[list(Row._fields[:6])].itertuples(index=False)
+        Row(
+            str(r.sample_id),
+            str(r.shard),
+            int(r.row),
+            str(r.spoof_type),
+            str(r.caption or ""),
+            float(r.weight),
+            box=box_of(r.face_box),
+        )
+        for r in weighted[[*Row._fields[:6], "face_box"]].itertuples(index=False)
     )
     if {row.live for row in rows} != {True, False}:
         raise DataError(

@@ -30,6 +30,7 @@ from ifas.core.config import TrafficConfig
 from ifas.core.errors import ImageRefused, ImageWithoutDetail, LaunchError
 from ifas.core.files import read_json, sha256_file, sha256_tree
 from ifas.core.imaging import ImageLimits, decode
+from ifas.faces.face import Face
 from ifas.serving.client import ask, serve
 from ifas.serving.package import build_bento
 from ifas.serving.request_limits import frame
@@ -137,14 +138,14 @@ def test_the_score_is_that_of_the_model_in_process(url, model, kind):
     judge = Judge.load(model)
     for seed in range(3):
         data = picture(seed, kind=kind)
-        image = decode(data)
+        face = Face.whole(decode(data))
         answer = ask(url, data)
-        score = float(judge.judge([image])[0])
-        (judged,) = judge.answer([image], THRESHOLD)
+        score = float(judge.judge([face])[0])
+        (judged,) = judge.answer([face], THRESHOLD)
         assert judged.score == score
         assert answer["score"] == pytest.approx(score, abs=1e-5)
         assert ask(url, data, explain=False)["score"] == pytest.approx(score, abs=1e-5)
-        assert answer["explanation"] == judged.text == judge.explain([image], [answer["verdict"] == "live"])[0]
+        assert answer["explanation"] == judged.text == judge.explain([face], [answer["verdict"] == "live"])[0]
 
 
 def test_without_an_explanation(url):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from ifas.data.video.boxes import Box
     from ifas.data.video.display import Frame
+    from ifas.faces.boxes import Box
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from ifas.core.imaging import ImageLimits
 from ifas.data.readers import RawSample, Refusal
 from ifas.data.still import Still
-from ifas.data.video.boxes import Box, smoothed
 from ifas.data.video.decode import hdf5_frames, video_frames
-from ifas.data.video.detector import detector
 from ifas.data.video.filters import judge, measured, motion
 from ifas.data.video.plan import FramePlan
 from ifas.data.video.tracker import FaceTracker, Seen
+from ifas.faces.boxes import Box, smoothed
+from ifas.faces.detector import detector
 
 if TYPE_CHECKING:
     from ifas.data.video.display import Frame

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ifas.core.errors import unknown_key
-from ifas.data.video.boxes import Box, iou
+from ifas.faces.boxes import Box, iou
 
 if TYPE_CHECKING:
-    from ifas.data.video.detector import Detection, Detector
     from ifas.data.video.display import Frame
+    from ifas.faces.detector import Detection, Detector
 
 #: Longer side at which trackers work.
 TRACKED_SIDE = 360

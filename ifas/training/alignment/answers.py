@@ -17,9 +17,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from ifas.faces.face import Face
     from ifas.model.processor import IfasProcessor
 
-    Picture = npt.NDArray[np.uint8]
     Floats = npt.NDArray[np.float64]
 
 #: Images at once.
@@ -49,31 +49,31 @@ class Respondent:
         self.batch = batch
 
     def sample(
-        self, pictures: Iterable[Picture], ids: Sequence[str], *, draws: int, temperature: float, seed: int
+        self, faces: Iterable[Face], ids: Sequence[str], *, draws: int, temperature: float, seed: int
     ) -> Iterator[list[Answer]]:
         """`draws` answers to each image: verdict among Yes and No, then words, all at one temperature.
 
         Args:
-            pictures: uint8 RGB (H, W, 3).
+            faces: of the images.
             ids: hex sample ids; with the seed and the draw they decide the random numbers.
         """
         length = 1 + self.processor.max_answer_tokens
-        for chunk, names in zip(_chunks(pictures, self.batch), _chunks(ids, self.batch), strict=True):
+        for chunk, names in zip(_chunks(faces, self.batch), _chunks(ids, self.batch), strict=True):
             uniforms_RT = np.stack([uniforms(seed, name, draw, length) for name in names for draw in range(draws)])
             said = self._answer(chunk, draws, uniforms_RT, temperature)
             yield from (said[i : i + draws] for i in range(0, len(said), draws))
 
-    def greedy(self, pictures: Iterable[Picture]) -> Iterator[Answer]:
+    def greedy(self, faces: Iterable[Face]) -> Iterator[Answer]:
         """The likelier verdict and the greedy interpretation of each image."""
-        for chunk in _chunks(pictures, self.batch):
+        for chunk in _chunks(faces, self.batch):
             yield from self._answer(chunk, 1, None, 1.0)
 
     @torch.inference_mode()
     def _answer(
-        self, pictures: Sequence[Picture], draws: int, uniforms_RT: Floats | None, temperature: float
+        self, faces: Sequence[Face], draws: int, uniforms_RT: Floats | None, temperature: float
     ) -> list[Answer]:
         """Answers to each image's draws, R = images * draws rows in all."""
-        prefilled = self._prefill(pictures, draws)
+        prefilled = self._prefill(faces, draws)
         tokens, pair = self.processor.verdicts, [self.processor.verdicts.yes[0], self.processor.verdicts.no[0]]
         first_R = None if uniforms_RT is None else uniforms_RT[:, 0]
         # Index 0 is Yes.
@@ -85,7 +85,7 @@ class Respondent:
             if not rows:
                 continue
             # Verdicts of different lengths in one batch would need padding, so each has a prefill of its own.
-            cache = prefilled[1] if len(rows) == len(verdicts) else self._prefill(pictures, draws)[1]
+            cache = prefilled[1] if len(rows) == len(verdicts) else self._prefill(faces, draws)[1]
             if len(rows) < len(verdicts):
                 cache.batch_select_indices(torch.tensor(rows, device=self.model.device))
             ids_RS = torch.tensor([tokens.of(verdicts[row]) for row in rows], device=self.model.device)
@@ -94,11 +94,11 @@ class Respondent:
                 answers[row] = Answer(verdicts[row], self.processor.text(ids))
         return [answer for answer in answers if answer is not None]
 
-    def _prefill(self, pictures: Sequence[Picture], draws: int) -> tuple[Tensor, Any]:
+    def _prefill(self, faces: Sequence[Face], draws: int) -> tuple[Tensor, Any]:
         """Logits (R, V) of the verdict and the cache, each image's repeated for its draws."""
         processor, device = self.processor, self.model.device
-        pixels = processor.pixel_values([processor.image(picture) for picture in pictures]).to(device)
-        prompt_BT = torch.tensor([processor.prompt_ids], device=device).expand(len(pictures), -1)
+        pixels = processor.pixel_values([processor.views(face) for face in faces]).to(device)
+        prompt_BT = torch.tensor([processor.prompt_ids], device=device).expand(len(faces), -1)
         hidden_BW, cache = self.model.prefill(pixels, prompt_BT)
         logits_BV = self.model.language.get_output_embeddings()(hidden_BW)
         if draws > 1:

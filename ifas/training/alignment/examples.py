@@ -11,15 +11,13 @@ from ifas.core.errors import DataError, ImageRefused
 from ifas.core.imaging import decode
 from ifas.core.manifest import ImageSource
 from ifas.core.release_status import RELEASED
+from ifas.faces.boxes import Box, box_of
+from ifas.faces.face import Face
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import pandas as pd
 
-    Picture = npt.NDArray[np.uint8]
-
-COLUMNS = ("sample_id", "shard", "row", "subject_id", "spoof_type", "pai_species", "caption", "evidence")
+COLUMNS = ("sample_id", "shard", "row", "face_box", "subject_id", "spoof_type", "pai_species", "caption", "evidence")
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,7 @@ class Example:
     known: Known
     shard: str
     row: int
+    box: Box | None
     subject: str
     caption: str
 
@@ -56,15 +55,15 @@ def measurable(rows: pd.DataFrame, trained: Collection[str], most: int) -> list[
     return _chosen(_checked(rows, "dev"), trained, most)
 
 
-def pictures(examples: Sequence[Example], images: ImageSource) -> Iterator[Picture]:
-    """Decoded images, one after the other.
+def faces(examples: Sequence[Example], images: ImageSource) -> Iterator[Face]:
+    """Decoded images with their faces, one after the other.
 
     Raises:
         DataError: one can't be decoded.
     """
     for example in examples:
         try:
-            yield decode(images.read(example.shard, example.row))
+            yield Face.of(decode(images.read(example.shard, example.row)), example.box)
         except ImageRefused as error:
             raise DataError(
                 f"sample {example.known.sample_id} ({example.shard}, row {example.row}): {error.what}",
@@ -100,6 +99,7 @@ def _chosen(rows: pd.DataFrame, forbidden: Collection[str], most: int) -> list[E
             known=Known(str(r.sample_id), str(r.spoof_type), str(r.pai_species), sure_of(str(r.evidence))),
             shard=str(r.shard),
             row=int(r.row),
+            box=box_of(r.face_box),
             subject=str(r.subject_id),
             caption=str(r.caption),
         )

@@ -13,7 +13,7 @@ from ifas.core.config import AlignConfig, ModelConfig, TrainConfig
 from ifas.core.files import replacing, sha256_json, write_json
 from ifas.core.manifest import ImageSource
 from ifas.core.progress import Progress, emit
-from ifas.training.alignment.examples import Example, measurable, minable, pictures
+from ifas.training.alignment.examples import Example, faces, measurable, minable
 from ifas.training.alignment.mixture import correctives, mixture, yes_share
 from ifas.training.curve import CURVE_FILE
 from ifas.training.driver import train
@@ -156,7 +156,7 @@ def mine(
     if not file.is_file():
         progress = Progress("train", total=len(examples), unit="pictures mined")
         said = _respondent(model).sample(
-            pictures(examples, images),
+            faces(examples, images),
             ids,
             draws=config.samples,
             temperature=config.temperature,
@@ -173,7 +173,7 @@ def mine(
 def _greedy(model: Path, examples: Sequence[Example], images: ImageSource) -> list[Answer]:
     progress = Progress("train", total=len(examples), unit="answers compared")
     answers = []
-    for answer in _respondent(model).greedy(pictures(examples, images)):
+    for answer in _respondent(model).greedy(faces(examples, images)):
         answers.append(answer)
         progress.advance()
     return answers

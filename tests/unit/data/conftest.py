@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from ifas.data.video.boxes import Box
+from ifas.faces.boxes import Box
 
 
 @pytest.fixture(scope="session")

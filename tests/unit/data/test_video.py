@@ -23,11 +23,11 @@ from ifas.data.pack import pack
 from ifas.data.readers import RawSample, Refusal
 from ifas.data.still import Still
 from ifas.data.video.audit import selection_audit
-from ifas.data.video.boxes import Box, iou, smoothed
-from ifas.data.video.detector import DETECTORS, Detection, Mtcnn, detector, suppressed
 from ifas.data.video.filters import FILTERS, Filter, judge, measured, motion
 from ifas.data.video.plan import FramePlan
 from ifas.data.video.tracker import TRACKERS, FaceTracker
+from ifas.faces.boxes import Box, iou, smoothed
+from ifas.faces.detector import DETECTORS, Detection, Mtcnn, detector, suppressed
 from tests.unit.data.pictures import put
 
 LIMITS = ImageLimits()

@@ -20,8 +20,8 @@ from ifas.core.imaging import ImageLimits, decode
 from ifas.core.manifest import read_manifest
 from ifas.data.pack import pack
 from ifas.data.shards import ShardImages
-from ifas.data.video.boxes import Box, iou
 from ifas.data.video.decode import video_frames
+from ifas.faces.boxes import Box, iou
 
 LIMITS = ImageLimits()
 Portrait = tuple[np.ndarray, Box]

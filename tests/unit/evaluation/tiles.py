@@ -13,6 +13,7 @@ from PIL import Image
 
 from ifas.core.config import EvaluateConfig, ProtocolConfig
 from ifas.core.errors import CorruptShardError
+from ifas.faces.face import Face
 
 SPECIES = ("live", "live", "print.a4", "replay.phone", "mask.rigid3d")
 PROTOCOL = ProtocolConfig(source_domains=("office", "street"), target_domains=("kiosk",))
@@ -38,17 +39,17 @@ class BrightnessJudge:
     def __init__(self) -> None:
         self.explained: list[bool] = []
 
-    def judge(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        return np.array([image.mean() / 255 for image in images], dtype=np.float32)
+    def judge(self, faces: Sequence[Face]) -> np.ndarray:
+        return np.array([face.picture.mean() / 255 for face in faces], dtype=np.float32)
 
-    def explain(self, images: Sequence[np.ndarray], verdicts: Sequence[bool]) -> list[str]:
+    def explain(self, faces: Sequence[Face], verdicts: Sequence[bool]) -> list[str]:
         self.explained += verdicts
         media = ("a sheet of paper", "a phone screen", "a mask")
         return [
             "A real person in even light."
             if accepted
-            else f"The face is on {media[int(image.mean((0, 1)).argmax())]}, not skin."
-            for image, accepted in zip(images, verdicts, strict=True)
+            else f"The face is on {media[int(face.picture.mean((0, 1)).argmax())]}, not skin."
+            for face, accepted in zip(faces, verdicts, strict=True)
         ]
 
 
@@ -91,6 +92,7 @@ def make_dataset(subjects: int = 6, seed: int = 0) -> tuple[pd.DataFrame, Pictur
                         "synthetic": True,
                         "batch": None,
                         "status": "released",
+                        "face_box": None,
                         "shard": shard,
                         "row": len(pictures.shards[shard]),
                     }

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_model import pictures, tiny
+from tiny_model import faces, tiny
 
 from ifas.core.errors import ConfigError
 from ifas.model.build import build, load, save
@@ -130,14 +130,14 @@ def test_last_token_is_the_last_level_and_nothing_else() -> None:
     assert patches.grad is levels[0].grad is levels[1].grad is None
 
 
-@pytest.mark.parametrize(("kind", "tokens"), [("last_token", 1), ("gac", 4 + 3)])
+@pytest.mark.parametrize(("kind", "tokens"), [("last_token", 1), ("gac", 4 + 2 * 3)])
 def test_kind_is_saved_with_the_model(tmp_path: Path, kind: str, tokens: int) -> None:
     model, processor = build(tiny(f"model.connector.kind={kind}"), seed=1)
     assert processor.image_tokens == model.connector.tokens == tokens
     save(model, processor, tmp_path / "m")
     again, other = load(tmp_path / "m")
     assert type(again.connector) is type(model.connector)
-    shown = pictures(3)
+    shown = faces(3)
     # Not to the bit: kernels may choose by where in memory the weights lie.
     np.testing.assert_allclose(Judge(model, processor).judge(shown), Judge(again, other).judge(shown), atol=1e-6)
 

@@ -17,7 +17,7 @@ def test_base_and_large(profile: str, vision: int, language: int, levels: int) -
     assert round(sizes["vision"]["parameters"] / 1e6) == vision
     assert round(sizes["language"]["parameters"] / 1e6) == language
     assert sizes["levels"] == levels
-    assert sizes["image_tokens"] == config.connector.queries + levels
+    assert sizes["image_tokens"] == config.connector.queries + 2 * levels
     assert sizes["vision"]["trainable"] == 0
     assert sizes["connector"]["trainable"] == sizes["connector"]["parameters"] > 0
     # LoRA: rank * (in + out) per target and layer.

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from tiny_model import pictures, tiny
+from tiny_model import faces, tiny
 from torch import nn
 
 from ifas.model.build import build
@@ -68,7 +68,7 @@ def test_prefill_and_the_steps_after_it_are_those_of_the_saved_model() -> None:
     model, processor = build(tiny(), seed=5)
     fast = speed_up(copy.deepcopy(model.eval()), 16)
     assert isinstance(fast.language.get_output_embeddings(), PackedLinear)
-    pixels = processor.pixel_values([processor.image(image) for image in pictures(6)])
+    pixels = processor.pixel_values([processor.views(image) for image in faces(6)])
     ids = torch.tensor([processor.prompt_ids]).expand(6, -1)
     hidden, cache = model.prefill(pixels, ids)
     for see in (0, 1, 4):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_model import pictures, tiny
+from tiny_model import faces, tiny
 
 from ifas.core.errors import ConfigError
 from ifas.model.build import build, save
@@ -28,7 +28,7 @@ def judge(folder: Path) -> Judge:
 
 
 def test_score_is_the_softmax_over_yes_and_no_at_the_first_answer_position(judge: Judge) -> None:
-    images = pictures(3)
+    images = faces(3)
     scores = judge.judge(images)
     assert scores.shape == (3,)
     assert scores.dtype == np.float64
@@ -36,14 +36,14 @@ def test_score_is_the_softmax_over_yes_and_no_at_the_first_answer_position(judge
     for image, score in zip(images, scores, strict=True):
         ids = torch.tensor([processor.prompt_ids])
         with torch.no_grad():
-            embeds = model.embed(processor.pixel_values([processor.image(image)]), ids)
+            embeds = model.embed(processor.pixel_values([processor.views(image)]), ids)
             logits = model.language(inputs_embeds=embeds).logits[0, -1].double()
         yes, no = logits[processor.verdicts.yes[0]], logits[processor.verdicts.no[0]]
         assert score == pytest.approx((yes.exp() / (yes.exp() + no.exp())).item(), abs=1e-6)
 
 
 def test_answers_do_not_depend_on_batch_order_or_size(judge: Judge) -> None:
-    images = pictures(7)
+    images = faces(7)
     whole = judge.judge(images)
     order = [4, 0, 6, 2, 5, 1, 3]
     np.testing.assert_allclose(judge.judge([images[i] for i in order]), whole[order], atol=1e-5)
@@ -56,7 +56,7 @@ def test_answers_do_not_depend_on_batch_order_or_size(judge: Judge) -> None:
 @settings(max_examples=20)
 @given(order=st.permutations(range(7)), count=st.integers(1, 7), batch=st.integers(1, 8))
 def test_scores_of_any_batch_size_and_order(judge: Judge, order: list[int], count: int, batch: int) -> None:
-    images = [pictures(7)[i] for i in order[:count]]
+    images = [faces(7)[i] for i in order[:count]]
     alone = [judge.judge([image])[0] for image in images]
     other = Judge(judge.model, judge.processor, batch=batch)
     np.testing.assert_allclose(other.judge(images), alone, atol=1e-5)
@@ -71,7 +71,7 @@ def test_no_images(judge: Judge) -> None:
 
 
 def test_an_answer_is_the_score_and_the_text_of_one_prefill(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = pictures(7)
+    images = faces(7)
     scores = judge.judge(images)
     threshold = float(np.median(scores))
     lives = [bool(score >= threshold) for score in scores]
@@ -87,7 +87,7 @@ def test_an_answer_is_the_score_and_the_text_of_one_prefill(judge: Judge, monkey
 
 
 def test_streamed_pieces_join_to_the_text(judge: Judge) -> None:
-    images = pictures(5)
+    images = faces(5)
     small = Judge(judge.model, judge.processor, batch=2)
     joined = [""] * 5
     pieces = list(small.stream(images, threshold=0.4))
@@ -99,17 +99,17 @@ def test_streamed_pieces_join_to_the_text(judge: Judge) -> None:
 
 
 def test_a_stream_may_be_left(judge: Judge) -> None:
-    stream = judge.stream(pictures(9))
+    stream = judge.stream(faces(9))
     next(stream)
     stream.close()
-    assert judge.judge(pictures(2)).shape == (2,)
+    assert judge.judge(faces(2)).shape == (2,)
 
 
 def test_bfloat16_is_close(judge: Judge, folder: Path) -> None:
     half = Judge.load(folder, dtype="bfloat16")
     assert half.model.dtype == torch.bfloat16
-    np.testing.assert_allclose(half.judge(pictures(5)), judge.judge(pictures(5)), atol=0.02)
-    assert [a.score for a in half.answer(pictures(5))] == half.judge(pictures(5)).tolist()
+    np.testing.assert_allclose(half.judge(faces(5)), judge.judge(faces(5)), atol=0.02)
+    assert [a.score for a in half.answer(faces(5))] == half.judge(faces(5)).tolist()
     assert Judge.load(folder, dtype="auto").model.dtype == torch.float32, "as it was saved"
     with pytest.raises(ConfigError, match="float16"):
         Judge.load(folder, dtype="float16")
@@ -122,7 +122,7 @@ def test_compiled(tmp_path: Path) -> None:
     one = ("vision.shape.num_hidden_layers=1", "language.shape.num_hidden_layers=1")
     save(*build(tiny(*(f"model.{field}" for field in one)), seed=5), tmp_path / "m")
     judge, compiled = Judge.load(tmp_path / "m"), Judge.load(tmp_path / "m", batch=4, compile=True)
-    images = pictures(6)
+    images = faces(6)
     np.testing.assert_allclose(compiled.judge(images), judge.judge(images), atol=1e-5)
     answers = compiled.answer(images[:1])
     assert answers[0].score == pytest.approx(judge.judge(images[:1])[0], abs=1e-5)
@@ -141,7 +141,7 @@ def test_nothing_to_compile_with(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 def greedy(judge: Judge, image: np.ndarray, live: bool) -> list[int]:  # type: ignore[type-arg]
     """Decoding without a cache, one token at a time."""
     model, processor = judge.model, judge.processor
-    pixels = processor.pixel_values([processor.image(image)])
+    pixels = processor.pixel_values([processor.views(image)])
     ids = [*processor.prompt_ids, *processor.verdicts.of(live)]
     written: list[int] = []
     while len(written) < processor.max_answer_tokens:
@@ -154,14 +154,14 @@ def greedy(judge: Judge, image: np.ndarray, live: bool) -> list[int]:  # type: i
 
 
 def test_explanation_follows_the_forced_verdict(judge: Judge) -> None:
-    images = pictures(4)
+    images = faces(4)
     verdicts = [True, False, False, True]
     wanted = [judge.processor.text(greedy(judge, i, v)) for i, v in zip(images, verdicts, strict=True)]
     assert judge.explain(images, verdicts) == wanted
 
 
 def test_without_a_verdict_the_likelier_one_is_forced(judge: Judge) -> None:
-    images = pictures(4)
+    images = faces(4)
     assert judge.explain(images) == judge.explain(images, [bool(s >= 0.5) for s in judge.judge(images)])
 
 
@@ -181,7 +181,7 @@ def test_verdicts_of_different_lengths(judge: Judge) -> None:
     old = processor.verdicts
     processor.verdicts = VerdictTokens(shared=(), yes=(old.yes[0], 40), no=old.no)
     try:
-        images, verdicts = pictures(3), [True, False, True]
+        images, verdicts = faces(3), [True, False, True]
         wanted = [processor.text(greedy(judge, i, v)) for i, v in zip(images, verdicts, strict=True)]
         assert longer.explain(images, verdicts) == wanted
     finally:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_model import pictures, tiny
+from tiny_model import faces, tiny
 from torch.nn import functional as F
 
 from ifas.model.build import build, save
@@ -25,7 +25,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_scores_and_texts_are_those_of_the_cpu(folder: Path) -> None:
-    images = pictures(9)
+    images = faces(9)
     cpu, gpu = Judge.load(folder, device="cpu"), Judge.load(folder)
     assert gpu.model.device.type == "cuda", "taken where there is one"
     assert any(m.forward.__name__ == "_forward" for m in gpu.model.modules() if type(m).__name__ in SAME)
@@ -41,7 +41,7 @@ def test_scores_and_texts_are_those_of_the_cpu(folder: Path) -> None:
 
 
 def test_scores_do_not_depend_on_batch_or_order(folder: Path) -> None:
-    images = pictures(23)
+    images = faces(23)
     judge = Judge.load(folder)
     alone = np.array([judge.judge([image])[0] for image in images])
     order = np.random.default_rng(1).permutation(len(images))
@@ -52,13 +52,13 @@ def test_scores_do_not_depend_on_batch_or_order(folder: Path) -> None:
 
 def test_bfloat16_is_close(folder: Path) -> None:
     half = Judge.load(folder, dtype="bfloat16")
-    np.testing.assert_allclose(half.judge(pictures(5)), Judge.load(folder).judge(pictures(5)), atol=0.02)
+    np.testing.assert_allclose(half.judge(faces(5)), Judge.load(folder).judge(faces(5)), atol=0.02)
 
 
 def test_compiled(tmp_path: Path) -> None:
     save(*build(tiny(), seed=5), tmp_path / "m")
     judge, compiled = Judge.load(tmp_path / "m"), Judge.load(tmp_path / "m", batch=4, compile=True)
-    images = pictures(6)
+    images = faces(6)
     np.testing.assert_allclose(compiled.judge(images), judge.judge(images), atol=1e-5)
     assert compiled.explain(images) == judge.explain(images)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_model import CAPTIONS, pictures, tiny
+from tiny_model import CAPTIONS, faces, tiny
 from transformers import AutoModel
 
 from ifas.core.errors import ConfigError
@@ -24,7 +24,7 @@ EFFICIENTNET = (
 
 def batch_of(processor: object, n: int = 5, pad_to: int = 0) -> dict[str, torch.Tensor]:
     made = processor.batch(  # type: ignore[attr-defined]
-        [processor.image(p) for p in pictures(n)],  # type: ignore[attr-defined]
+        [processor.views(p) for p in faces(n)],  # type: ignore[attr-defined]
         LIVE[:n],
         CAPTIONS[:n],
         pad_to=pad_to,
@@ -76,7 +76,7 @@ def test_in_float64_one_two_and_eight_shares_have_one_gradient(tune: str) -> Non
     model, processor = build(config)
     tuning.prepare(model, config)
     model.double()
-    pictures8 = [processor.image(p) for p in pictures(8)]
+    pictures8 = [processor.views(p) for p in faces(8)]
     batch = processor.batch(pictures8, (LIVE * 2)[:8], (CAPTIONS * 2)[:8])
     counts = model(**batch).counts.detach()
     found = []
@@ -217,7 +217,7 @@ def test_efficientnet_batchnorm_never_sees_the_batch() -> None:
     model, processor = build(config)
     tuning.prepare(model, config)
     model.train()
-    pixels = batch_of(processor)["pixel_values"]
+    pixels = batch_of(processor)["pixel_values"][:, 0]
     patches, levels = model.vision(pixels)
     alone, _ = model.vision(pixels[:1])
     assert patches.shape == (5, 4, 1280)
@@ -227,7 +227,7 @@ def test_efficientnet_batchnorm_never_sees_the_batch() -> None:
 
 def test_clip_global_tokens_are_the_class_tokens_of_every_layer() -> None:
     model, processor = build(tiny())
-    pixels = batch_of(processor, 2)["pixel_values"]
+    pixels = batch_of(processor, 2)["pixel_values"][:, 0]
     patches, levels = model.vision.eval()(pixels)
     mean, std = np.array(model.vision.mean), np.array(model.vision.std)
     normalised = (pixels.permute(0, 2, 3, 1).numpy() - mean) / std
@@ -242,7 +242,7 @@ def test_clip_global_tokens_are_the_class_tokens_of_every_layer() -> None:
 
 def test_siglip_global_tokens_are_the_means_of_every_layer() -> None:
     model, processor = build(tiny("model.vision.kind=siglip"))
-    pixels = batch_of(processor, 2)["pixel_values"]
+    pixels = batch_of(processor, 2)["pixel_values"][:, 0]
     patches, levels = model.vision.eval()(pixels)
     states: list[torch.Tensor] = []
     for layer in model.vision.net.encoder.layers:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from ifas.core.errors import ConfigError
+from ifas.faces.face import Face
 from ifas.model.loss import INTERPRETATION, JUDGMENT, PROMPT
 from ifas.model.processor import IMAGE_TOKEN, IfasProcessor
 from ifas.model.small_tokenizer import small_tokenizer
@@ -58,7 +58,13 @@ ODD: list[Callable[[], Any]] = [merges_yes_with_the_full_stop, spells_the_verdic
 
 def processor(tokenizer: Any, max_answer_tokens: int = 40) -> IfasProcessor:
     return IfasProcessor(
-        tokenizer, image_size=32, image_tokens=5, question="Is this?", max_answer_tokens=max_answer_tokens
+        tokenizer,
+        image_size=32,
+        image_tokens=5,
+        views=("face", "frame"),
+        face_margin=1.2,
+        question="Is this?",
+        max_answer_tokens=max_answer_tokens,
     )
 
 
@@ -66,7 +72,7 @@ def processor(tokenizer: Any, max_answer_tokens: int = 40) -> IfasProcessor:
 def test_judgment_and_interpretation_never_share_a_token(make: Callable[[], Any]) -> None:
     made = processor(make())
     start = len(made.prompt_ids)
-    blank = [np.zeros((32, 32, 3), np.uint8)] * 2
+    blank = [np.zeros((2, 32, 32, 3), np.uint8)] * 2
     batch = made.batch(blank, [True, False], [TEXT, TEXT])
     for row, live in enumerate((True, False)):
         ids, parts = batch["input_ids"][row].tolist(), batch["parts"][row].tolist()
@@ -148,7 +154,7 @@ def test_long_captions_are_cut_and_short_ones_padded() -> None:
     ids, parts = made.answer(True, "paper " * 50)
     assert parts.count(INTERPRETATION) == 4
     assert ids[-1] != made.end_id
-    batch = made.batch([np.zeros((32, 32, 3), np.uint8)], [True], ["A"], pad_to=60)
+    batch = made.batch([np.zeros((2, 32, 32, 3), np.uint8)], [True], ["A"], pad_to=60)
     assert batch["input_ids"].shape == (1, 60)
 
 
@@ -156,7 +162,7 @@ def test_long_captions_are_cut_and_short_ones_padded() -> None:
 def test_other_questions_have_their_own_prompt_and_parts(make: Callable[[], Any]) -> None:
     """The fixed question beside a longer one, judged and not: each reads back as it was put, padding is no part."""
     made = processor(make())
-    blank = [np.zeros((32, 32, 3), np.uint8)] * 3
+    blank = [np.zeros((2, 32, 32, 3), np.uint8)] * 3
     asked = ["", "Is the face on paper?", "Is the face on paper?"]
     batch = made.batch(blank, [True, False, True], [TEXT] * 3, questions=asked, judged=[True, True, False])
     fixed = made.batch(blank[:1], [True], [TEXT])
@@ -180,30 +186,17 @@ def test_other_questions_have_their_own_prompt_and_parts(make: Callable[[], Any]
     assert made.prompt_ids == made.prompt() == made.prompt("Is this?")
 
 
-def test_picture_is_resized_whole_with_antialias() -> None:
+def test_views_of_a_face_become_one_tensor() -> None:
     made = processor(small_tokenizer())
-    checks = np.kron(np.indices((64, 64)).sum(0) % 2, np.ones((4, 4))).astype(np.uint8)[..., None].repeat(3, 2) * 255
-    small = made.image(checks)
-    assert small.shape == (32, 32, 3)
-    assert abs(small.astype(int) - 127).max() < 20  # without antialias, 0 or 255 remain
-    pixels = made.pixel_values([small, small])
-    assert pixels.shape == (2, 3, 32, 32)
+    face = Face(np.full((60, 40, 3), 200, np.uint8), (10.0, 10.0, 20.0, 30.0))
+    views = made.views(face)
+    assert views.shape == (2, 32, 32, 3)
+    assert (views[0] == 200).all(), "the square around the face lies inside the image"
+    assert (views[1][:, :5] == 0).all(), "the whole image is padded, not squeezed"
+    assert (views[1][:, 6:26] == 200).all()
+    pixels = made.pixel_values([views, views, views])
+    assert pixels.shape == (3, 2, 3, 32, 32)
     assert str(pixels.dtype) == "torch.uint8"
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("shape", [(640, 480), (31, 57), (1, 1), (20, 300)])
-def test_pictures_are_those_of_pillow_to_one_level(shape: tuple[int, int]) -> None:
-    """Also of a part, and of arrays that can't be written to, as they come from a decoder."""
-    made = processor(small_tokenizer())
-    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    picture.setflags(write=False)
-    h, w = shape
-    for part in (None, (w // 10, h // 20, w - w // 10, h - h // 9)):
-        wanted = Image.fromarray(picture).crop(part).resize((32, 32), Image.Resampling.BILINEAR)
-        got = made.image(picture, part)
-        assert got.dtype == np.uint8
-        assert abs(got.astype(int) - np.asarray(wanted)).max() <= 1
 
 
 def test_saved_and_read_again(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import CAPTIONS, pictures
+from tiny_model import CAPTIONS, faces
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
@@ -48,7 +48,7 @@ def real_batch(config: RunConfig) -> tuple[torch.nn.Module, dict[str, torch.Tens
     model, processor = build(config.model)
     tuning.prepare(model, config.model)
     n = config.train.batch
-    images = [processor.image(p) for p in pictures(n)]
+    images = [processor.views(p) for p in faces(n)]
     return model.train(), processor.batch(images, [i % 2 == 0 for i in range(n)], [" ".join(CAPTIONS * 3)] * n)
 
 
@@ -84,7 +84,7 @@ def test_frozen_parts_cost_no_weight_gradients() -> None:
         passes[tune] = size(config.model, config.train)["training"]
     shape = config.model.language.shape
     width, hidden, layers = shape["hidden_size"], shape["intermediate_size"], shape["num_hidden_layers"]
-    found = lengths(config.model, config.model.connector.queries + 3)
+    found = lengths(config.model, config.model.connector.queries + 3 * len(config.model.views))
     vocabulary = build(config.model)[0].language.config.vocab_size
     matrices = layers * (4 * width**2 + 3 * width * hidden)
     weight_gradients = 2 * (matrices * (found.prompt + found.answer) + vocabulary * width * found.answer)
@@ -189,7 +189,7 @@ def test_zero_stages_share_what_they_say() -> None:
 @pytest.mark.parametrize(
     ("overrides", "device", "ways"),
     [
-        (["train.workers=4"], 3_300_000, "train.zero_stage="),
+        (["train.workers=4"], 3_900_000, "train.zero_stage="),
         (["train.batch=64", "train.workers=1"], 8_000_000, "train.batch="),
         (["train.workers=1"], 600_000, "model.vision.tune=lora, or model.language.tune=lora"),
     ],
@@ -236,7 +236,7 @@ def test_prompt_length_of_a_source_that_is_here(tmp_path: Path) -> None:
     model.language.save_pretrained(tmp_path)
     processor.tokenizer.save_pretrained(tmp_path)
     config = load("tiny", [f"model.language.source={tmp_path}", "model.language.shape={}"]).model
-    found = lengths(config, 7)
+    found = lengths(config, processor.image_tokens)
     assert found.exact
     assert found.prompt == len(processor.prompt_ids)
     guessed = lengths(load("base").model, 7)

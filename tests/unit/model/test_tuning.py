@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_model import CAPTIONS, pictures, tiny
+from tiny_model import CAPTIONS, faces, tiny
 
 from ifas.core.config import ModelConfig
 from ifas.core.errors import ConfigError
@@ -24,7 +24,7 @@ def tuned(kind: str, *overrides: str, parts: tuple[str, ...] = PARTS) -> ModelCo
 
 
 def batch_of(processor: object) -> dict[str, torch.Tensor]:
-    images = [processor.image(p) for p in pictures(3)]  # type: ignore[attr-defined]
+    images = [processor.views(p) for p in faces(3)]  # type: ignore[attr-defined]
     made = processor.batch(images, [True, False, False], CAPTIONS[:3])  # type: ignore[attr-defined]
     assert isinstance(made, dict)
     return made

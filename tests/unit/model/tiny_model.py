@@ -1,20 +1,20 @@
 """The tiny profile's model and pictures for it."""
 
-from typing import Any
-
 import numpy as np
 
 from ifas.core.config import ModelConfig, load
+from ifas.faces.face import Face
 
 
 def tiny(*overrides: str) -> ModelConfig:
     return load("tiny", list(overrides)).model
 
 
-def pictures(n: int, seed: int = 0) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
-    """Noise of different sizes."""
+def faces(n: int, seed: int = 0) -> list[Face]:
+    """Noise of different sizes, and a box in each."""
     rng = np.random.default_rng(seed)
-    return [rng.integers(0, 256, (40 + 7 * i, 64 + 3 * i, 3), dtype=np.uint8) for i in range(n)]
+    images = (rng.integers(0, 256, (40 + 7 * i, 64 + 3 * i, 3), dtype=np.uint8) for i in range(n))
+    return [Face(image, (10.0 + i, 5.0, 20.0, 24.0 + i)) for i, image in enumerate(images)]
 
 
 CAPTIONS = (

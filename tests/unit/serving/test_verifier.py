@@ -13,6 +13,7 @@ from PIL import Image
 from ifas.core.errors import ConfigError, GateError, ImageRefused, ImageWithoutDetail
 from ifas.core.files import sha256_tree
 from ifas.core.imaging import ImageLimits, decode
+from ifas.faces.face import Face
 from ifas.model.judge import Judge, Judged
 from ifas.serving.settings import MODEL_DIR, ServingSettings
 from ifas.serving.verifier import Verifier
@@ -140,12 +141,12 @@ def test_the_real_model_of_a_folder(tmp_path):
     verifier, judge = Verifier.load(tmp_path), Judge.load(model)
     for seed in range(3):
         data = picture(seed)
-        image = decode(data)
+        face = Face.whole(decode(data))
         answer = verifier.verify(data)
-        score = float(judge.judge([image])[0])
+        score = float(judge.judge([face])[0])
         assert answer.score == score, "the very number that evaluation computes"
         assert verifier.verify(data, explain=False).score == score
-        assert answer.explanation == judge.explain([image], [score >= 0.5])[0]
+        assert answer.explanation == judge.explain([face], [score >= 0.5])[0]
 
 
 def test_an_answer_takes_one_prefill(tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from ifas.core.errors import DataError
 from ifas.core.files import sha256_file
 from ifas.core.imaging import decode
 from ifas.core.records import UNREADABLE_FILE, Lineage
+from ifas.faces.face import Face
 from ifas.model.build import build
 from ifas.model.build import load as load_model
 from ifas.steps import train as step
@@ -32,7 +33,7 @@ from ifas.steps.contract import STEPS, Context
 from ifas.training import driver
 from ifas.training.alignment import stage
 from ifas.training.alignment.answers import Answer, Respondent
-from ifas.training.alignment.examples import Example, measurable, minable, pictures
+from ifas.training.alignment.examples import Example, faces, measurable, minable
 from ifas.training.alignment.mixture import correctives, mixture
 from ifas.training.alignment.report import MEASURES, compare, keep, paired_interval, reference
 from ifas.training.curve import CURVE_FILE
@@ -68,7 +69,7 @@ def test_wrong_attack_names_are_unlearnt_and_verdicts_are_not_worse(tmp_path: Pa
     examples = minable(rows, set(), 36)
     asked = Respondent(model, processor)
     said = asked.sample(
-        pictures(examples, ToyImages()), [e.known.sample_id for e in examples], draws=3, temperature=1.0, seed=0
+        faces(examples, ToyImages()), [e.known.sample_id for e in examples], draws=3, temperature=1.0, seed=0
     )
     turns, errors = correctives(list(zip(examples, said, strict=True)), CUES, most=4)
     assert errors["wrong attack"] > 30
@@ -79,7 +80,7 @@ def test_wrong_attack_names_are_unlearnt_and_verdicts_are_not_worse(tmp_path: Pa
 
     judged = measurable(frame(300, 60, "dev"), set(rows["sample_id"]), 100)
     answers = [
-        list(Respondent(*load_model(folder / FINAL)).greedy(pictures(judged, ToyImages())))
+        list(Respondent(*load_model(folder / FINAL)).greedy(faces(judged, ToyImages())))
         for folder in (first.run, made.run)
     ]
     scores = compare(judged, *answers, CUES, resamples=500, seed=0)
@@ -93,7 +94,7 @@ def test_wrong_attack_names_are_unlearnt_and_verdicts_are_not_worse(tmp_path: Pa
 def test_questions_of_any_length_in_a_batch_add_up_to_those_alone(tmp_path: Path) -> None:
     """The loss of a batch with other questions is that of its samples one by one: padding changes nothing."""
     model, processor = build(config().model)
-    shown = [processor.image(decode(picture(i))) for i in range(3)]
+    shown = [processor.views(Face.whole(decode(picture(i)))) for i in range(3)]
     given = ([True, False, True], ["A person.", "Paper.", "A long text about a screen."])
     asked, judged = ["", "Is the face on a screen?", "Is it?"], [True, True, False]
     together = model(**processor.batch(shown, *given, questions=asked, judged=judged))
@@ -132,7 +133,7 @@ def test_the_second_stage_trains_on_from_the_first(tmp_path: Path, alone: None) 
 
 
 def judged(n: int, flips: Callable[[int], bool]) -> tuple[list[Example], list[Answer], list[Answer]]:
-    examples = [Example(Known(f"{i:x}", "print", "print.a4"), "s", i, f"p{i // 2}", "Paper.") for i in range(n)]
+    examples = [Example(Known(f"{i:x}", "print", "print.a4"), "s", i, None, f"p{i // 2}", "Paper.") for i in range(n)]
     right, wrong = Answer(False, "Printed paper."), Answer(True, "A person.")
     return examples, [right] * n, [wrong if flips(i) else right for i in range(n)]
 
@@ -186,8 +187,8 @@ def test_the_paired_interval_is_that_of_a_plain_bootstrap_and_draws_subjects() -
 
 def test_measures_of_explanations() -> None:
     cues = {**dict.fromkeys(CUES, 0.0), "bezel": 0.9}
-    replay = Example(Known("1", "replay", "replay.phone", cues), "s", 0, "p", "On a screen.")
-    live = Example(Known("2", "live", "live", dict.fromkeys(CUES, 0.0)), "s", 1, "q", "A person.")
+    replay = Example(Known("1", "replay", "replay.phone", cues), "s", 0, None, "p", "On a screen.")
+    live = Example(Known("2", "live", "live", dict.fromkeys(CUES, 0.0)), "s", 1, None, "q", "A person.")
 
     def measured(answer: Answer, example: Example) -> dict[str, bool | None]:
         return {name: measure(answer, example, CUES) for name, measure in MEASURES.items()}

@@ -177,7 +177,7 @@ def test_every_turn_is_entailed_by_label_and_evidence(known: Known, live: bool, 
     most=st.integers(2, 6),
 )
 def test_yes_and_no_are_balanced_and_questions_asked_once(data: list[tuple[Known, list[Answer]]], most: int) -> None:
-    mined = [(Example(known, "s", i, "p", "c"), answers) for i, (known, answers) in enumerate(data)]
+    mined = [(Example(known, "s", i, None, "p", "c"), answers) for i, (known, answers) in enumerate(data)]
     found, counted = correctives(mined, CUES, most=most)
     assert set(counted) == set(CODEBOOK)
     for share in yes_share([one.turn for one in found]).values():
@@ -189,7 +189,8 @@ def test_yes_and_no_are_balanced_and_questions_asked_once(data: list[tuple[Known
 
 def test_an_unbalanced_set_is_cut_not_filled() -> None:
     mined = [
-        (Example(replace(PRINT, sample_id=f"{i:x}"), "s", i, "p", "c"), [Answer(True, "A person.")]) for i in range(9)
+        (Example(replace(PRINT, sample_id=f"{i:x}"), "s", i, None, "p", "c"), [Answer(True, "A person.")])
+        for i in range(9)
     ]
     found, _ = correctives(mined, CUES, most=2)
     only_yes = [one for one in found if one.turn.yes]

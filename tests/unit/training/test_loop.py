@@ -9,6 +9,7 @@ from toy_training import ToyImages, job, manifest, picture, runaway
 
 from ifas.core.errors import DataError, TrainingError
 from ifas.core.imaging import decode
+from ifas.faces.face import Face
 from ifas.model.build import build, load
 from ifas.model.judge import Judge
 from ifas.training.batches import Batches
@@ -60,7 +61,7 @@ def test_it_learns_the_judgment_and_the_interpretation(tmp_path: Path) -> None:
         assert line["loss"] == pytest.approx(0.7 * line["judgment"] + 0.3 * line["interpretation"])
     judge = Judge.load(made.run / FINAL)
     unseen = range(100, 112)
-    scores = judge.judge([decode(picture(i)) for i in unseen])
+    scores = judge.judge([Face.whole(decode(picture(i))) for i in unseen])
     live = np.array([i % 3 == 0 for i in unseen])
     assert scores[live].min() > scores[~live].max()
 

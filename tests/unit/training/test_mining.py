@@ -12,15 +12,16 @@ from toy_training import ToyImages, config, manifest, picture
 from ifas.core.config import AlignConfig
 from ifas.core.errors import DataError
 from ifas.core.imaging import decode
+from ifas.faces.face import Face
 from ifas.model.build import build, save
 from ifas.model.judge import Judge
 from ifas.model.verdict import VerdictTokens
 from ifas.training.alignment.answers import Answer, Respondent, choose, uniforms
-from ifas.training.alignment.examples import measurable, minable, pictures
+from ifas.training.alignment.examples import faces, measurable, minable
 from ifas.training.alignment.stage import mine
 
 IDS = [f"{i:064x}" for i in range(5)]
-PICTURES = [decode(picture(i)) for i in range(5)]
+PICTURES = [Face.whole(decode(picture(i))) for i in range(5)]
 
 
 @pytest.fixture(scope="module")
@@ -148,4 +149,4 @@ class Broken(ToyImages):
 
 def test_a_picture_that_can_not_be_read_is_named() -> None:
     with pytest.raises(DataError, match=rf"{0:064x} .*row 0"):
-        list(pictures(minable(rows(), set(), 1), Broken()))
+        list(faces(minable(rows(), set(), 1), Broken()))

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ifas.faces.views import Square
 from ifas.training.augment import BRIGHTNESS, MIN_SIDE, augmentation
 from ifas.training.sampling import Draws, Sampler
 from ifas.training.schedule import lr_factor
@@ -68,26 +69,25 @@ def test_draws_need_no_history() -> None:
 def test_augmentation_is_light_and_repeatable(seed: int, position: int, height: int, width: int) -> None:
     change = augmentation(seed, position)
     assert change == augmentation(seed, position)
-    left, top, right, bottom = change.box(height, width)
-    assert 0 <= left < right <= width
-    assert 0 <= top < bottom <= height
-    assert right - left >= MIN_SIDE * width - 0.5
-    assert bottom - top >= MIN_SIDE * height - 0.5
+    left, top, side = change.shifted(Square(10, 20, width))
+    assert 10 <= left <= left + side <= 10 + width + 1e-6
+    assert 20 <= top <= top + side <= 20 + width + 1e-6
+    assert side >= MIN_SIDE * width - 1e-6
     assert abs(change.brightness - 1) <= BRIGHTNESS
 
 
 def test_recolour_keeps_shape_and_type_and_does_not_wrap_around() -> None:
-    picture = np.array([[[250, 250, 250], [10, 10, 10]]], np.uint8)
+    picture = np.array([[[[250, 250, 250], [10, 10, 10]]]], np.uint8)
     bright = dataclasses.replace(
         augmentation(0, 0), mirror=False, brightness=1.4, contrast=1.4, tint=(1.1, 1.0, 0.9)
     ).recolour(picture)
     # (250 - 130) * 1.4 + 130 * 1.4 = 350, and (10 - 130) * 1.4 + 182 = 14, each times the tint.
-    assert bright.tolist() == [[[255, 255, 255], [15, 14, 13]]]
+    assert bright.tolist() == [[[[255, 255, 255], [15, 14, 13]]]]
     assert bright.dtype == np.uint8
     dark = dataclasses.replace(
         augmentation(0, 0), mirror=True, brightness=0.5, contrast=1.4, tint=(1.0, 1.0, 1.0)
     ).recolour(picture)
-    assert dark.tolist() == [[[0, 0, 0], [233, 233, 233]]]
+    assert dark.tolist() == [[[[0, 0, 0], [233, 233, 233]]]]
 
 
 def test_learning_rate_warms_up_and_ends_near_zero() -> None:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 Box: TypeAlias = tuple[float, float, float, float]
+
+
+def box_of(value: object) -> Box | None:
+    """A box in a manifest's column: four numbers, or None where it is null."""
+    if not isinstance(value, Iterable):
+        return None
+    numbers = [float(v) for v in value]
+    return (numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == 4 else None
 
 
 def iou(a: Box, b: Box) -> float:

@@ -10,13 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ifas.core.errors import ConfigError, unknown_key
-from ifas.data.video.boxes import Box
+from ifas.faces.boxes import Box
 
 if TYPE_CHECKING:
-    from ifas.data.video.display import Frame
+    import numpy as np
+    import numpy.typing as npt
+
+    Frame: TypeAlias = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,75 @@
+"""Which part of an image each view shows, and how it is resized."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ifas.core.errors import ConfigError
+from ifas.faces.face import Face
+from ifas.faces.views import Square, cut, square
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_antialiased() -> None:
+    checks = np.kron(np.indices((64, 64)).sum(0) % 2, np.ones((4, 4))).astype(np.uint8)[..., None].repeat(3, 2) * 255
+    small = cut(checks, Square(0, 0, 256), 32)
+    assert small.shape == (32, 32, 3)
+    assert abs(small.astype(int) - 127).max() < 20  # without antialias, 0 or 255 remain
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("side", [480, 57, 1, 20])
+def test_a_square_inside_is_resized_as_pillow_does_to_one_level(side: int) -> None:
+    """Also of arrays that can't be written to, as they come from a decoder."""
+    picture = noise(side + 30, side + 9)
+    picture.setflags(write=False)
+    wanted = Image.fromarray(picture).crop((4, 20, 4 + side, 20 + side)).resize((32, 32), Image.Resampling.BILINEAR)
+    got = cut(picture, Square(4, 20, side), 32)
+    assert got.dtype == np.uint8
+    assert abs(got.astype(int) - np.asarray(wanted)).max() <= 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 80), (80, 40), (33, 70), (1, 200)])
+def test_the_frame_is_whole_and_never_squeezed(height: int, width: int) -> None:
+    picture = np.full((height, width, 3), 255, np.uint8)
+    face = Face(picture, (5, 5, 10, 10))
+    view = cut(picture, square(face, "frame", 1.2), 64)
+    lit = view[..., 0] == 255
+    rows, columns = lit.any(1).sum(), lit.any(0).sum()
+    assert max(rows, columns) == 64
+    assert abs(rows / columns - height / width) <= 1.5 / min(rows, columns)
+    assert (view[~lit] == 0).all()
+
+
+def test_the_face_is_a_square_about_its_box_and_black_outside_of_the_image() -> None:
+    picture = np.full((100, 100, 3), 9, np.uint8)
+    face = Face(picture, (-10.0, 0.0, 40.0, 50.0))
+    part = square(face, "face", 1.2)
+    assert part == Square(-20.0, -5.0, 60.0)
+    view = cut(picture, part, 60)
+    assert (view[:5] == 0).all()
+    assert (view[:, :20] == 0).all()
+    assert (view[5:, 20:] == 9).all()
+
+
+@pytest.mark.parametrize("part", [Square(500, 0, 10), Square(-40, -40, 20), Square(0, 0, 0.1), Square(99.7, 99.7, 3)])
+def test_squares_outside_and_tiny_ones_give_a_view(part: Square) -> None:
+    assert cut(noise(100, 100), part, 16).shape == (16, 16, 3)
+
+
+def test_two_sizes_of_one_image_give_nearly_the_same_views() -> None:
+    """An image halved by its sender shows the model the same face."""
+    small = np.asarray(Image.fromarray(noise(16, 16)).resize((200, 160), Image.Resampling.BICUBIC))
+    half = np.asarray(Image.fromarray(small).resize((100, 80), Image.Resampling.LANCZOS))
+    for kind in ("face", "frame"):
+        whole = cut(small, square(Face(small, (40, 30, 60, 80)), kind, 1.2), 48).astype(int)
+        halved = cut(half, square(Face(half, (20, 15, 30, 40)), kind, 1.2), 48).astype(int)
+        assert abs(whole - halved).mean() < 4
+
+
+def test_an_unknown_view_is_refused() -> None:
+    with pytest.raises(ConfigError, match="frame"):
+        square(Face.whole(noise(9, 9)), "eyes", 1.2)
