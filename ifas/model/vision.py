@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,34 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ifas.core.config import VisionConfig
-from ifas.core.errors import ConfigError
+from ifas.core.errors import ConfigError, unknown_key
 from ifas.model import architectures
 from ifas.model.sources import WEIGHTS_FILE, resolve, unreachable
 from ifas.model.towers import new_tower
 
-#: Fields of the vision configs of transformers that decide what a tower computes.
+#: Fields of the configs of transformers that decide what a tower computes; then those that only some kinds have.
 _FIELDS = (
     "hidden_size",
-    "intermediate_size",
     "num_hidden_layers",
     "num_attention_heads",
     "patch_size",
     "hidden_act",
     "layer_norm_eps",
 )
+_OWN_FIELDS = {
+    "clip": ("intermediate_size",),
+    "siglip": ("intermediate_size",),
+    "dinov2": ("mlp_ratio", "qkv_bias", "use_swiglu_ffn"),
+}
 
-#: `model_type` of a source's config.json -> kind of tower. Each also stands for the vision half of a two-tower model.
-_KINDS = {"clip": "clip", "clip_vision_model": "clip", "siglip": "siglip", "siglip_vision_model": "siglip"}
+#: `model_type` of a source's config.json -> kind of tower. `clip` and `siglip` are two-tower models: their vision half.
+_KINDS = {
+    "clip": "clip",
+    "clip_vision_model": "clip",
+    "siglip": "siglip",
+    "siglip_vision_model": "siglip",
+    "dinov2": "dinov2",
+}
 
 
 def tower_config(config: VisionConfig, *, download: bool = True) -> dict[str, Any]:
@@ -45,6 +56,9 @@ def tower_config(config: VisionConfig, *, download: bool = True) -> dict[str, An
         if config.source:
             fields = _fields(config, download)
         native = fields.pop("image_size", None)
+        known = (*_FIELDS, *_OWN_FIELDS[config.kind])
+        if unknown := config.shape.keys() - set(known):
+            raise unknown_key(f"field of {config.kind} in model.vision.shape", min(unknown), known)
         fields = {**fields, **config.shape}
         patch = fields.get("patch_size", _vision_classes(config.kind)[0]().patch_size)
         # Some models are published for a size that is no multiple of the patch; their convolution drops the rest.
@@ -60,8 +74,8 @@ def _vision_classes(kind: str) -> tuple[Any, Any]:
     """Config and model class of transformers."""
     import transformers
 
-    prefix = {"clip": "CLIP", "siglip": "Siglip"}[kind]
-    return getattr(transformers, f"{prefix}VisionConfig"), getattr(transformers, f"{prefix}VisionModel")
+    prefix = {"clip": "CLIPVision", "siglip": "SiglipVision", "dinov2": "Dinov2"}[kind]
+    return getattr(transformers, f"{prefix}Config"), getattr(transformers, f"{prefix}Model")
 
 
 def _fields(config: VisionConfig, download: bool) -> dict[str, Any]:
@@ -79,7 +93,7 @@ def _fields(config: VisionConfig, download: bool) -> dict[str, Any]:
         raise unreachable(source, error) from error
     _require_kind(config, loaded.model_type)
     loaded = getattr(loaded, "vision_config", loaded)
-    return {name: getattr(loaded, name) for name in (*_FIELDS, "image_size")}
+    return {name: getattr(loaded, name) for name in (*_FIELDS, *_OWN_FIELDS[config.kind], "image_size")}
 
 
 def _require_kind(config: VisionConfig, model_type: str) -> None:
@@ -102,16 +116,43 @@ def load_tower(config: VisionConfig) -> nn.Module:
     if not config.source:
         return tower
     folder = resolve(config.source)
+    net: Any = tower.net
     try:
         if config.kind in _KINDS.values():
-            shape, model = tower.net.config, _vision_classes(config.kind)[1]  # type: ignore[union-attr]
-            tower.net = model.from_pretrained(
-                folder, config=shape, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-            )
+            tower.net = _published(config.kind, folder, net)
         else:
             from safetensors.torch import load_file
 
-            tower.net.load_state_dict(load_file(Path(folder) / WEIGHTS_FILE))  # type: ignore[union-attr]
+            net.load_state_dict(load_file(Path(folder) / WEIGHTS_FILE))
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise unreachable(config.source, error) from error
     return tower
+
+
+def _published(kind: str, folder: str, net: Any) -> Any:
+    """A network of the shape of `net`, with the weights of its source.
+
+    Raises:
+        ValueError: the source lacks some of them; transformers would leave these random.
+    """
+    shape = copy.deepcopy(net.config)
+    if kind == "dinov2":
+        shape.image_size = type(shape).from_pretrained(folder).image_size
+    published, report = _vision_classes(kind)[1].from_pretrained(
+        folder,
+        config=shape,
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"{len(missing)} weights are missing, {missing[0]} among them")
+    if kind != "dinov2" or shape.image_size == net.config.image_size:
+        return published
+    # Its position embeddings are made for any size by interpolation. Done once here, no pass has to do it again.
+    side, state = net.config.image_size, published.state_dict()
+    positions = net.embeddings.position_embeddings
+    state["embeddings.position_embeddings"] = published.embeddings.interpolate_pos_encoding(positions, side, side)
+    net.load_state_dict(state)
+    return net

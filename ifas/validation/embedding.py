@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ifas.core.config import VisionConfig
-from ifas.model.sources import WEIGHTS_FILE
+from ifas.model.sources import PACKAGE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,15 +21,15 @@ BATCH = 16
 def embed(pictures: Iterable[npt.NDArray[np.uint8]], vision: VisionConfig) -> tuple[npt.NDArray[np.float64], str]:
     """One vector per RGB image (H, W, 3), (N, F), and what it is in words.
 
-    The tower is used for EfficientNet weights of a package; other towers give the descriptor, which needs no weights.
+    The tower is used where a package carries its weights: it is small. Others give the descriptor, which needs none.
 
     Raises:
-        ConfigError: the package of the weights is not installed.
+        ConfigError: the package of the weights is not installed, or holds another kind of tower.
     """
     import numpy as np
 
-    if vision.kind == "efficientnet-lite0" and vision.source.startswith("package:"):
-        return _tower(pictures, vision), f"the frozen tower {vision.kind} (pooled outputs of its stages)"
+    if vision.source.startswith(PACKAGE):
+        return _tower(pictures, vision), f"the frozen tower {vision.kind} (the global token of each of its levels)"
     vectors = np.stack([descriptor(picture) for picture in pictures])
     return vectors, f"a plain descriptor (colour mean, spread and gradient of {CELLS} x {CELLS} cells)"
 
@@ -53,14 +52,10 @@ def _tower(pictures: Iterable[npt.NDArray[np.uint8]], vision: VisionConfig) -> n
     import numpy as np
     import torch
     from PIL import Image
-    from safetensors.torch import load_file
 
-    from ifas.model.sources import resolve
-    from ifas.model.towers import new_tower
+    from ifas.model.vision import load_tower
 
-    tower = new_tower(vision.kind, {"image_size": vision.image_size})
-    tower.net.load_state_dict(load_file(Path(resolve(vision.source)) / WEIGHTS_FILE), strict=False)
-    tower.eval()
+    tower = load_tower(vision).eval()
     side = (vision.image_size, vision.image_size)
     out = []
     with torch.inference_mode():

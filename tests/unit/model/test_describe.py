@@ -26,6 +26,14 @@ def test_base_and_large(profile: str, vision: int, language: int, levels: int) -
     assert sizes["language"]["trainable"] == layers * rank * 2 * (2 * width + width + kv)
 
 
+@pytest.mark.parametrize(("size", "million"), [("small", 22), ("base", 87), ("large", 304)])
+def test_dinov2_at_its_published_size(size: str, million: int) -> None:
+    vision = ("kind=dinov2", f"source=facebook/dinov2-{size}", "image_size=518")
+    sizes = describe(load("base", [f"model.vision.{setting}" for setting in vision]).model)
+    assert round(sizes["vision"]["parameters"] / 1e6) == million
+    assert sizes["levels"] == {"small": 12, "base": 12, "large": 24}[size]
+
+
 def test_laptop_without_its_packages_weights() -> None:
     sizes = describe(load("laptop").model)
     assert sizes["levels"] == 7

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_model import faces, tiny
+from tiny_model import DINOV2, faces, tiny
 from torch.nn import functional as F
 
 from ifas.model.build import build, save
@@ -14,7 +14,11 @@ from ifas.model.judge import Judge
 from ifas.model.loss import answer_nll
 
 pytestmark = pytest.mark.gpu
-TOWERS = {"clip": (), "efficientnet-lite0": ("model.vision.kind=efficientnet-lite0", "model.vision.shape={}")}
+TOWERS = {
+    "clip": (),
+    "dinov2": DINOV2,
+    "efficientnet-lite0": ("model.vision.kind=efficientnet-lite0", "model.vision.shape={}"),
+}
 
 
 @pytest.fixture(scope="module", params=TOWERS)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_model import CAPTIONS, faces, tiny
+from tiny_model import CAPTIONS, DINOV2, faces, tiny
 from transformers import AutoModel
 
 from ifas.core.errors import ConfigError
@@ -255,8 +255,35 @@ def test_siglip_global_tokens_are_the_means_of_every_layer() -> None:
     assert patches.shape == (2, 16, 32)
 
 
+def test_dinov2_global_tokens_are_the_class_tokens_of_every_layer() -> None:
+    model, processor = build(tiny(*DINOV2))
+    pixels = batch_of(processor, 2)["pixel_values"][:, 0]
+    patches, levels = model.vision.eval()(pixels)
+    states: list[torch.Tensor] = []
+    for layer in model.vision.net.encoder.layer:
+        layer.register_forward_hook(lambda *a: states.append(a[2]))
+    # ImageNet's mean and spread, published for pixels of 0 to 1.
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    out = model.vision.net(pixel_values=(pixels / 255 - mean) / std)
+    assert len(levels) == len(states) == 3
+    for level, state in zip(levels, states, strict=True):
+        torch.testing.assert_close(level, state[:, 0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(patches, out.last_hidden_state[:, 1:], rtol=1e-4, atol=1e-5)
+    assert patches.shape == (2, 16, 32)
+
+
+def test_every_weight_of_a_dinov2_tower_takes_part() -> None:
+    """Else a worker of distributed training would wait for gradients that never come."""
+    config = tiny(*DINOV2)
+    model, processor = build(config)
+    tuning.prepare(model, config)
+    out = model.train()(**batch_of(processor))
+    lopsided(out.sums, out.counts, 0.7).backward()
+    assert [name for name, p in model.vision.named_parameters() if p.grad is None] == []
+
+
 def test_describe_counts_what_build_builds() -> None:
-    for overrides in ((), LORA, EFFICIENTNET):
+    for overrides in ((), LORA, EFFICIENTNET, DINOV2):
         config = tiny(*overrides)
         model, processor = build(config)
         sizes = describe(config)

