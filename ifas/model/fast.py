@@ -3,8 +3,9 @@ Afterwards only the language model's output at the last position is right; decod
 
 - *Folding*: a BatchNorm in eval mode is a scale and a shift per channel, which the convolution before it takes over.
   The convolution also does its zero padding, and on a CPU its activation. So a map is written once, not four times.
-- *Packing*: the language model's head is laid out once for oneDNN's kernels. A plain product of a few rows with a
-  matrix of a whole vocabulary is several times slower on some CPUs.
+- *Packing*: the matrices of a ViT and of the language model's head are laid out once for oneDNN's kernels. A plain
+  product of a few rows with a matrix of a whole vocabulary is several times slower on some CPUs. A GELU that follows is
+  done in the same pass.
 - *Fusing*: on a GPU, see `fused_norm`.
 - *Trimming*: the last layer's MLP runs on the last position only; its output at earlier ones is not used.
 """
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ifas.model.fused_norm import fuse
-from ifas.model.towers import EfficientNetLite0Tower
+from ifas.model.towers import ClipTower, Dinov2Tower, EfficientNetLite0Tower, SiglipTower
 
 
 def speed_up(model: Any, rows: int) -> Any:
@@ -31,6 +32,8 @@ def speed_up(model: Any, rows: int) -> Any:
     """
     if isinstance(model.vision, EfficientNetLite0Tower):
         fold(model.vision)
+    elif isinstance(model.vision, ClipTower | SiglipTower | Dinov2Tower) and _onednn(next(model.vision.parameters())):
+        pack(model.vision, rows)
     if model.device.type == "cuda":
         fuse(model.language)
     last = model.language.get_decoder().layers[-1]
@@ -62,6 +65,19 @@ def fold(tower: EfficientNetLite0Tower) -> None:
         setattr(owner, norm, nn.Identity())
     for owner in (net, *net._blocks):
         owner._swish = nn.Identity() if onednn else nn.ReLU6(inplace=True)
+
+
+def pack(tower: ClipTower | SiglipTower | Dinov2Tower, rows: int) -> None:
+    """Packs the tower's linear layers; see `PackedLinear`. Their plain matrices are dropped."""
+    for block in list(tower.modules()):
+        for name, layer in list(block.named_children()):
+            if type(layer) is nn.Linear:
+                active = name == "fc1" and tower.net.config.hidden_act == "gelu"
+                packed = PackedLinear(layer, rows, "gelu" if active else "none")
+                packed.register_parameter("weight", None)
+                setattr(block, name, packed)
+                if active:
+                    block.activation_fn = nn.Identity()
 
 
 def _onednn(weight: Tensor) -> bool:
@@ -124,14 +140,16 @@ class PackedLinear(nn.Module):
     Args:
         linear: its weight and bias are shared, not copied.
         rows: input rows (over all leading dimensions) that the layout is chosen for; others work as well.
+        act: `none`, or `gelu`: what follows, in the same pass.
     """
 
-    def __init__(self, linear: nn.Linear, rows: int) -> None:
+    def __init__(self, linear: nn.Linear, rows: int, act: str = "none") -> None:
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
         self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), rows)
+        self._after: tuple[str, list[float], str] = (act, [], "none" if act == "gelu" else "")
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, *self._after)
         return out

