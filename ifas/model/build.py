@@ -15,6 +15,7 @@ from ifas.core.files import replacing
 from ifas.model.ifas_model import IfasConfig, IfasModel, new_connector
 from ifas.model.language import load_language, load_tokenizer, text_config
 from ifas.model.processor import IfasProcessor
+from ifas.model.sources import complete
 from ifas.model.tuning import count, prepare
 from ifas.model.vision import load_tower, tower_config
 
@@ -139,8 +140,15 @@ def load(folder: Path, *, dtype: torch.dtype | None = None) -> tuple[IfasModel, 
     _quiet()
     processor = IfasProcessor.from_pretrained(folder)
     try:
-        model = IfasModel.from_pretrained(
-            folder, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, local_files_only=True
+        model = complete(
+            IfasModel.from_pretrained(
+                folder,
+                dtype=dtype or "auto",
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"the model in {folder} can't be loaded: {error}", "train it again") from error

@@ -132,6 +132,18 @@ def unreachable(source: str, error: Exception) -> ConfigError:
     )
 
 
+def complete(loaded: tuple[Any, dict[str, Any]]) -> Any:
+    """The model that transformers' `from_pretrained(..., output_loading_info=True)` returned.
+
+    Raises:
+        ValueError: the source lacks some of its weights; transformers leaves these random.
+    """
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"weights are missing: {missing[0]} and {len(missing) - 1} more")
+    return model
+
+
 def _package(source: str) -> Path:
     carrier, name = _carrier(source), source.removeprefix(PACKAGE)
     target = weights_home() / f"{name}-{metadata.version(name)}"

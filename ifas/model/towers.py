@@ -87,9 +87,11 @@ class SiglipTower(nn.Module):
 
 class Dinov2Tower(nn.Module):
     """DINOv2's ViT. X_V: last layer's patch tokens after the closing norm, which is how DINOv2's patch features are
-    published. G_V: class token after every layer, as in the paper.
+    published; before it, five channels make up a quarter of a token. G_V: class token after every layer, as in the
+    paper.
 
-    Position embeddings are those of `image_size`: `vision.load_tower` brings published ones to it.
+    Position embeddings are those of `image_size`: `vision.load_tower` brings published ones to it. Models with register
+    tokens are of another type, which is refused.
     """
 
     mean = (123.675, 116.28, 103.53)

@@ -13,7 +13,7 @@ from torch import nn
 from ifas.core.config import VisionConfig
 from ifas.core.errors import ConfigError, unknown_key
 from ifas.model import architectures
-from ifas.model.sources import WEIGHTS_FILE, resolve, unreachable
+from ifas.model.sources import WEIGHTS_FILE, complete, resolve, unreachable
 from ifas.model.towers import new_tower
 
 #: Fields of the configs of transformers that decide what a tower computes; then those that only some kinds have.
@@ -130,24 +130,20 @@ def load_tower(config: VisionConfig) -> nn.Module:
 
 
 def _published(kind: str, folder: str, net: Any) -> Any:
-    """A network of the shape of `net`, with the weights of its source.
-
-    Raises:
-        ValueError: the source lacks some of them; transformers would leave these random.
-    """
+    """A network of the shape of `net`, with the weights of its source."""
     shape = copy.deepcopy(net.config)
     if kind == "dinov2":
         shape.image_size = type(shape).from_pretrained(folder).image_size
-    published, report = _vision_classes(kind)[1].from_pretrained(
-        folder,
-        config=shape,
-        dtype=torch.float32,
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
+    published = complete(
+        _vision_classes(kind)[1].from_pretrained(
+            folder,
+            config=shape,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
     )
-    if missing := sorted(report["missing_keys"]):
-        raise ValueError(f"{len(missing)} weights are missing, {missing[0]} among them")
     if kind != "dinov2" or shape.image_size == net.config.image_size:
         return published
     # Its position embeddings are made for any size by interpolation. Done once here, no pass has to do it again.

@@ -1,5 +1,6 @@
 """Weights from folders and packages; what is missing is named with its fix."""
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -15,7 +16,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from ifas.core.config import LanguageConfig, VisionConfig, load
 from ifas.core.errors import ConfigError
 from ifas.model import sources, tuning
-from ifas.model.build import build
+from ifas.model.build import build, save
+from ifas.model.build import load as load_model
 from ifas.model.language import load_language, load_tokenizer, text_config
 from ifas.model.towers import new_tower, normalise
 from ifas.model.vision import load_tower, tower_config
@@ -136,16 +138,27 @@ def test_a_source_of_another_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [(), DINOV2], ids=["clip", "dinov2"])
-def test_a_folder_that_lacks_a_weight(kind: tuple[str, ...], tmp_path: Path) -> None:
-    """transformers would leave it random."""
-    model, _ = build(tiny(*kind))
-    model.vision.net.save_pretrained(tmp_path)
-    weights = load_file(tmp_path / "model.safetensors")
-    del weights[next(name for name in weights if name.endswith("1.mlp.fc1.weight"))]
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    vision = tiny(*kind).vision.model_copy(update={"source": str(tmp_path), "shape": {}})
-    with pytest.raises(ConfigError, match=r"1 weights are missing, .*1\.mlp\.fc1\.weight"):
-        load_tower(vision)
+def test_a_weight_that_a_folder_lacks_is_not_left_random(kind: tuple[str, ...], tmp_path: Path) -> None:
+    """Of a tower, a language model, a whole model."""
+    model, processor = build(tiny(*kind))
+    model.vision.net.save_pretrained(tmp_path / "vision")
+    model.language.save_pretrained(tmp_path / "language")
+    save(model, processor, tmp_path / "whole")
+    source = {"source": str(tmp_path / "vision"), "shape": {}}
+    loads = {
+        "vision": lambda: load_tower(tiny(*kind).vision.model_copy(update=source)),
+        "language": lambda: load_language(LanguageConfig(source=str(tmp_path / "language"))),
+        "whole": lambda: load_model(tmp_path / "whole"),
+    }
+    for name, again in loads.items():
+        again()
+        file = tmp_path / name / "model.safetensors"
+        weights = load_file(file)
+        gone = next(weight for weight in weights if weight.endswith(("1.mlp.fc1.weight", "1.mlp.up_proj.weight")))
+        del weights[gone]
+        save_file(weights, file, metadata={"format": "pt"})
+        with pytest.raises(ConfigError, match=rf"weights are missing: {re.escape(gone)} and 0 more"):
+            again()
 
 
 def test_a_field_that_the_tower_does_not_have() -> None:
