@@ -1,6 +1,7 @@
 """Views: the square parts of an image that a model sees of a face.
 
-A view is never squeezed: what lies outside of the image is black, as the bars of a letterboxed image are.
+A view is never squeezed: what lies outside of the image is black. Bars and borders of one colour that somebody put
+around the image are no part of it: with them, the same image would look smaller to the model.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Pixels = npt.NDArray[np.uint8]
+
+
+#: How far the pixels of a bar are from one colour, in levels of 0 to 255: compression blurs a bar's edge and its tone.
+BAR_LEVELS = 6
+#: Bars that leave less than this share of a side are none.
+LEAST_SHARE = 0.25
 
 
 class Square(NamedTuple):
@@ -50,6 +57,40 @@ def square(face: Face, kind: str, margin: float) -> Square:
     if kind not in VIEWS:
         raise unknown_key("view", kind, VIEWS)
     return VIEWS[kind](face, margin)
+
+
+def unframed(face: Face) -> Face:
+    """The face in its image without bars or a border of one colour.
+
+    A row or column belongs to a bar where its pixels differ from the corner's by at most `BAR_LEVELS`; cameras have
+    more noise than that. An image of one colour keeps its frame.
+    """
+    picture = face.picture
+    height, width = picture.shape[:2]
+    rows, columns = (0, height), (0, width)
+    # A border has two pairs of bars: the inner pair ends at the outer one.
+    for _ in range(2):
+        rows = _bars(picture[:, columns[0] : columns[1]], rows)
+        if rows[0] < rows[1]:
+            columns = _bars(picture[rows[0] : rows[1]].swapaxes(0, 1), columns)
+        if rows[1] - rows[0] < LEAST_SHARE * height or columns[1] - columns[0] < LEAST_SHARE * width:
+            return face
+    x, y, w, h = face.box
+    return Face(picture[slice(*rows), slice(*columns)], (x - columns[0], y - rows[0], w, h))
+
+
+def _bars(lines: Pixels, inside: tuple[int, int]) -> tuple[int, int]:
+    """First and last line (N, M, 3) between the bars."""
+    first, last = inside
+    while first < last and _plain(lines[first], lines[inside[0], 0]):
+        first += 1
+    while last > first and _plain(lines[last - 1], lines[inside[1] - 1, 0]):
+        last -= 1
+    return first, last
+
+
+def _plain(line: Pixels, colour: Pixels) -> bool:
+    return bool((abs(line.astype(int) - colour.astype(int)) <= BAR_LEVELS).all())
 
 
 def cut(picture: Pixels, part: Square, side: int) -> Pixels:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ifas.core.errors import ConfigError
 from ifas.core.files import read_json, write_json
 from ifas.faces.face import Face
-from ifas.faces.views import Square, cut, square
+from ifas.faces.views import Square, cut, square, unframed
 from ifas.model.loss import INTERPRETATION, JUDGMENT, PROMPT
 from ifas.model.verdict import verdict_tokens
 
@@ -120,6 +120,7 @@ class IfasProcessor:
             face: in its image.
             change: of the square of each view, in training.
         """
+        face = unframed(face)
         parts = [square(face, kind, self.face_margin) for kind in self.kinds]
         return np.stack([cut(face.picture, change(part) if change else part, self.image_size) for part in parts])
 

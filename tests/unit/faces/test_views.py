@@ -1,12 +1,14 @@
 """Which part of an image each view shows, and how it is resized."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from ifas.core.errors import ConfigError
 from ifas.faces.face import Face
-from ifas.faces.views import Square, cut, square
+from ifas.faces.views import Square, cut, square, unframed
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -34,10 +36,10 @@ def test_a_square_inside_is_resized_as_pillow_does_to_one_level(side: int) -> No
 
 @pytest.mark.parametrize(("height", "width"), [(40, 80), (80, 40), (33, 70), (1, 200)])
 def test_the_frame_is_whole_and_never_squeezed(height: int, width: int) -> None:
-    picture = np.full((height, width, 3), 255, np.uint8)
+    picture = noise(height, width) // 2 + 100
     face = Face(picture, (5, 5, 10, 10))
     view = cut(picture, square(face, "frame", 1.2), 64)
-    lit = view[..., 0] == 255
+    lit = view[..., 0] >= 50
     rows, columns = lit.any(1).sum(), lit.any(0).sum()
     assert max(rows, columns) == 64
     assert abs(rows / columns - height / width) <= 1.5 / min(rows, columns)
@@ -68,6 +70,33 @@ def test_two_sizes_of_one_image_give_nearly_the_same_views() -> None:
         whole = cut(small, square(Face(small, (40, 30, 60, 80)), kind, 1.2), 48).astype(int)
         halved = cut(half, square(Face(half, (20, 15, 30, 40)), kind, 1.2), 48).astype(int)
         assert abs(whole - halved).mean() < 4
+
+
+@pytest.mark.parametrize("tone", [0, 255, 90])
+@pytest.mark.parametrize(("above", "beside"), [(51, 0), (0, 40), (26, 26), (0, 0)])
+@pytest.mark.parametrize("quality", [None, 75])
+def test_bars_and_borders_change_nothing_of_the_frame(tone: int, above: int, beside: int, quality: int | None) -> None:
+    """Also where the framed image was compressed, which blurs the inner edge of a bar over 16 pixels at most."""
+    picture = noise(256, 256) // 2 + 64
+    framed = np.full((256 + 2 * above, 256 + 2 * beside, 3), tone, np.uint8)
+    framed[above : above + 256, beside : beside + 256] = picture
+    if quality:
+        file = io.BytesIO()
+        Image.fromarray(framed).save(file, "JPEG", quality=quality)
+        framed = np.asarray(Image.open(file))
+    face = unframed(Face(framed, (beside + 30, above + 40, 50, 60)))
+    assert face.picture.shape[:2] == pytest.approx((256, 256), abs=32 if quality else 0)
+    assert face.box == pytest.approx((30, 40, 50, 60), abs=16 if quality else 0)
+
+
+def test_only_bars_go_and_an_image_of_one_colour_stays() -> None:
+    camera = noise(80, 60) // 16 + 100  # a wall with a camera's noise
+    black = np.zeros((80, 60, 3), np.uint8)
+    thin = np.zeros((80, 60, 3), np.uint8)
+    thin[40:45] = camera[:5]
+    for picture in (camera, black, thin):
+        face = Face(picture, (1, 2, 3, 4))
+        assert unframed(face) is face or unframed(face).picture.shape == picture.shape
 
 
 def test_an_unknown_view_is_refused() -> None:
