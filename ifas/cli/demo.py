@@ -1,8 +1,7 @@
-"""`ifas demo`: the whole chain on synthetic data, from rendering to two answers over HTTP."""
+"""`ifas demo`: the whole chain on synthetic data, from rendering to answers over HTTP."""
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +12,11 @@ from ifas.cli.run import Runner, SetOption, refuse, run_pipeline
 from ifas.core.errors import GateError, ImageRefused
 from ifas.core.files import check_writable, locked, read_json, write_json
 from ifas.core.home import home
-from ifas.core.records import LINEAGE_FILE, PREDICTIONS_FILE
+from ifas.core.records import CONFIG_FILE, LINEAGE_FILE, METRICS_FILE
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ifas.core.config import RunConfig
 
 DATASET = "demo"
@@ -29,7 +30,7 @@ def demo(
     runner: Annotated[Runner, typer.Option()] = Runner.kfp,
     ask: Annotated[list[Path] | None, typer.Option(help="More images to send to the served model.")] = None,
 ) -> None:
-    """Make demo data, run `retrain`, serve the Bento and ask it about a bona fide and an attack image."""
+    """Make demo data, run `retrain`, serve the Bento; ask it about a bona fide image and one of each attack species."""
     from ifas.core.config import load
     from ifas.core.environment import prepare
 
@@ -46,8 +47,8 @@ def demo(
         raise GateError(f"no Bento was built: {state}", f"read {folder / 'report.html'}, then `ifas show CANDIDATE`")
     answers = _ask(folder, ask or [])
     write_json(folder / "demo.json", answers)
-    for answer in answers:
-        _print(answer)
+    for line in answer_lines(answers, read_json(folder / METRICS_FILE)):
+        typer.echo(line)
     typer.echo(f"report    {folder / 'report.html'}   ({time.monotonic() - begin:.0f} s in all)")
 
 
@@ -104,18 +105,24 @@ def _wait(since: str) -> None:
 
 
 def _ask(folder: Path, more: list[Path]) -> list[dict[str, Any]]:
-    """Serves the run's Bento and asks it: the first bona fide and the first attack of the target test data, by id."""
+    """Serves the run's Bento and asks it about `_test_pictures`, and about images that the user names."""
     from ifas.serving.client import ask, serve
 
+    def answered(url: str, image: str) -> dict[str, Any]:
+        try:
+            return dict(ask(url, Path(image)))
+        except ImageRefused as refused:  # no verdict is an answer, too
+            return {"verdict": None, "reason": refused.reason, "error": refused.what}
+
     pictures = _test_pictures(folder)
-    pictures += [{"picture": str(path), "truth": "given by the user"} for path in more]
+    pictures += [{"picture": str(path), "truth": None} for path in more]
     with serve(folder / "bento", log=folder / "serve.log") as url:
-        return [{**item, "answer": ask(url, Path(item["picture"]))} for item in pictures]
+        return [{**item, "answer": answered(url, item["picture"])} for item in pictures]
 
 
 def _test_pictures(folder: Path) -> list[dict[str, Any]]:
-    import pandas as pd
-
+    """Of the unseen domains' test data the first image by id of bona fide and of each attack species."""
+    from ifas.core.config import ProtocolConfig
     from ifas.core.manifest import read_manifest
     from ifas.data.shards import ShardImages
     from ifas.steps.folder import output_of
@@ -124,34 +131,55 @@ def _test_pictures(folder: Path) -> list[dict[str, Any]]:
     dataset, captions = output_of(root, "ingest", "dataset"), output_of(root, "caption", "captions")
     if dataset is None or captions is None:
         raise GateError("the run left no dataset to ask about", f"look into {root}")
-    manifest = read_manifest(captions, captioned=True).set_index("sample_id")
-    predictions = pd.read_parquet(folder / PREDICTIONS_FILE)
-    targets = load_targets(folder)
-    tested = predictions[(predictions["split"] == "test") & predictions["domain"].isin(targets)].sort_values(
-        "sample_id"
-    )
+    protocol = ProtocolConfig.model_validate(read_json(folder / CONFIG_FILE)["protocol"])
+    chosen = first_of_each_species(read_manifest(captions, captioned=True), protocol.target_domains)
     images = ShardImages(dataset)
     pictures = []
-    for label in ("live", "spoof"):
-        row = manifest.loc[tested[tested["label"] == label]["sample_id"].iloc[0]]
-        path = folder / "demo" / f"{'bona_fide' if label == 'live' else 'attack'}.jpg"
+    for row in chosen.itertuples():
+        path = folder / "demo" / f"{row.pai_species}.jpg"
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(images.read(row["shard"], int(row["row"])))
-        pictures.append({"picture": str(path), "truth": row["pai_species"], "sample_id": row.name})
+        path.write_bytes(images.read(str(row.shard), int(row.row)))
+        pictures.append({"picture": str(path), "truth": row.pai_species, "sample_id": row.sample_id})
     return pictures
 
 
-def load_targets(folder: Path) -> list[str]:
-    """Target domains of a run."""
-    targets: list[str] = json.loads((folder / "config.json").read_text())["protocol"]["target_domains"]
-    return targets
+def first_of_each_species(manifest: pd.DataFrame, targets: tuple[str, ...]) -> pd.DataFrame:
+    """Released test rows of the target domains, the first by id of each PAI species, bona fide first.
+
+    The choice knows no prediction.
+    """
+    from ifas.core.release_status import released
+
+    rows = released(manifest[(manifest["split"] == "test") & manifest["domain"].isin(targets)])
+    first = rows.sort_values("sample_id").drop_duplicates("pai_species")
+    return first.sort_values("pai_species", key=lambda names: (names != "live").astype(str) + names)
 
 
-def _print(item: dict[str, Any]) -> None:
-    answer = item["answer"]
-    typer.echo(f"asked     {item['picture']}  (truth: {item['truth']})")
-    typer.echo(
-        f"          verdict {answer['verdict']}, score {answer['score']:.3f} (threshold {answer['threshold']:.3f}), "
-        f"spoof type {answer['spoof_type']}, model {answer['model_version']}"
+def answer_lines(answers: list[dict[str, Any]], metrics: dict[str, Any]) -> list[str]:
+    """Truth and answer of each image side by side, right or wrong; and how often answers are right in the test."""
+    lines = []
+    for item in answers:
+        answer, truth = item["answer"], item["truth"]
+        if answer["verdict"] is None:
+            said, right = f"no verdict ({answer['reason']})", False
+        elif answer["verdict"] == "live":
+            said, right = f"live, score {answer['score']:.2f}", truth == "live"
+        else:
+            sure = answer["spoof_type_confidence"]
+            said = f"{answer['spoof_type']} ({100 * sure:.0f} %), score {answer['score']:.2f}"
+            right = truth is not None and truth != "live" and answer["spoof_type"] == truth.split(".")[0]
+        mark = "     " if truth is None else "right" if right else "WRONG"
+        lines.append(f"{mark}     {truth or item['picture']:15} answered {said}")
+        lines.append(f"          {answer.get('explanation') or answer.get('error', '')}")
+    target = metrics["slices"]["target"]
+    shares = [
+        ("bona fide accepted", target["bpcer"], lambda value: 1 - value),
+        ("attacks rejected", target["apcer_pooled"], lambda value: 1 - value),
+        ("of these named rightly", target["explanation_medium"], lambda value: value),
+    ]
+    told = ", ".join(
+        f"{name} {100 * of(entry['value']):.0f} % of {entry['n']}"
+        for name, entry, of in shares
+        if entry["value"] is not None
     )
-    typer.echo(f"          {answer['explanation']}")
+    return [*lines, f"test      {told}"]

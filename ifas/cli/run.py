@@ -11,7 +11,7 @@ import typer
 
 from ifas.core.errors import ConfigError, IfasError, ModelRefused
 from ifas.core.files import check_writable
-from ifas.core.records import LINEAGE_FILE
+from ifas.core.records import CONFIG_FILE, LINEAGE_FILE
 
 if TYPE_CHECKING:
     from ifas.core.config import RunConfig
@@ -97,7 +97,7 @@ def run_pipeline(config: RunConfig, runner: Runner, runs: Path, *, descriptor: i
     run_id = new_run_id()
     folder = runs / run_id
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     root, log = folder / "artifacts", folder / "run.log"
     with following(folder / "events.jsonl", descriptor) as follower:
         try:

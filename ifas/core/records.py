@@ -11,6 +11,7 @@ from ifas.core.files import sha256_json
 
 #: Files that evaluation writes: figures, one row per judged image, and the page for people.
 METRICS_FILE = "metrics.json"
+CONFIG_FILE = "config.json"
 PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "report.html"
 #: The lineage, in a run's folder and in a Bento.

@@ -1,0 +1,106 @@
+"""`python -m benchmarks.demo [--seeds N] [--work FOLDER] [--set KEY=VALUE]`: how good is the demo's model, over N trainings?
+
+The demo's data and captions are made once; then the demo's pipeline runs with each seed of the training. Printed are
+figures of the unseen domain, each against its bar, and whether a training was stuck: how long the loss of the judgment
+stays at the share of the classes.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.figure import figure
+from ifas.cli.demo import publish_demo
+from ifas.cli.run import Runner, run_pipeline
+from ifas.core.config import load
+from ifas.core.environment import prepare
+from ifas.core.files import read_json
+from ifas.core.records import METRICS_FILE
+
+#: At most this part of the steps may pass before the judgment's loss leaves the share of the classes.
+QUARTER = 0.25
+
+
+def run_of(folder: Path) -> dict[str, Any]:
+    """The metrics and the facts of the training of a run."""
+    entries = {entry["step"]: entry for entry in read_json(folder / "lineage.json")["entries"]}
+    return {"metrics": read_json(folder / METRICS_FILE), "training": entries["train"]["facts"]}
+
+
+def main() -> int:
+    """Prints each seed's figures and the bars; 1 where a bar is missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.demo")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--work", type=Path, default=Path("build/benchmark-demo"), help="kept; a second call goes on")
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    args = parser.parse_args()
+    prepare()
+    work = args.work.absolute()
+    work.mkdir(parents=True, exist_ok=True)
+    os.environ["IFAS_HOME"] = str(work / "home")
+    os.chdir(work)
+    overrides = ["gate.policy=builtin:permissive", *args.overrides]
+    publish_demo(load("laptop", overrides), None)
+    found = []
+    for seed in range(args.seeds):
+        folder = run_pipeline(load("laptop", [*overrides, f"train.seed={seed}"]), Runner.kfp, work / "runs")
+        found.append(run_of(folder))
+        print(json.dumps({"seed": seed, **shown(found[-1])}), flush=True)
+    return 0 if all(bars(found)) else 1
+
+
+def shown(run: dict[str, Any]) -> dict[str, Any]:
+    """The figures of one run that have a bar."""
+    slices = run["metrics"]["slices"]
+    target = slices["target"]
+    types = {name: entry["explanation_medium"]["value"] for name, entry in target_types(run).items()}
+    return {
+        "auc": target["auc"]["value"],
+        "hter": target["hter"]["value"],
+        "right_attack": target["explanation_medium"]["value"],
+        "right_attack_by_type": types,
+        "contradictions": target["explanation_contradictions"]["value"],
+        "source_auc": slices["source_test"]["auc"]["value"],
+        "flips": {
+            name: entry["value"] for name, entry in run["metrics"].get("robustness", {}).get("flips", {}).items()
+        },
+        "left_classes_at": run["training"].get("left_class_shares_at"),
+        "steps": run["training"].get("steps"),
+    }
+
+
+def target_types(run: dict[str, Any]) -> dict[str, Any]:
+    """Slices by spoof type."""
+    return {n.partition(":")[2]: s for n, s in run["metrics"]["slices"].items() if n.startswith("spoof_type:")}
+
+
+def bars(found: list[dict[str, Any]]) -> list[bool]:
+    """Prints each figure with its bar."""
+    each = [shown(run) for run in found]
+    passed = [
+        figure("demo.target AUC, median", median(one["auc"] for one in each), "", bar=0.96, bar_is="value >="),
+        figure("demo.target AUC, least", min(one["auc"] for one in each), "", bar=0.92, bar_is="value >="),
+        figure(
+            "demo.right attack, median", median(one["right_attack"] for one in each), "", bar=0.8, bar_is="value >="
+        ),
+        figure("demo.contradictions", max(one["contradictions"] for one in each), "", bar=0),
+    ]
+    for name in each[0]["right_attack_by_type"]:
+        value = median(one["right_attack_by_type"][name] or 0 for one in each)
+        passed.append(figure(f"demo.right attack, {name}", value, "", bar=0.6, bar_is="value >="))
+    for name in each[0]["flips"]:
+        value = median(one["flips"][name] for one in each)
+        passed.append(figure(f"demo.flips, {name}", value, "", bar=0.05))
+    stuck = [one["left_classes_at"] for one in each]
+    if all(at is not None for at in stuck):
+        limit = QUARTER * each[0]["steps"]
+        passed.append(figure("demo.steps at the share of the classes, most", max(stuck), "steps", bar=limit))
+    return passed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
