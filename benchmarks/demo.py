@@ -1,4 +1,4 @@
-"""`python -m benchmarks.demo [--seeds N] [--work FOLDER] [--set KEY=VALUE]`: how good is the demo's model, over N trainings?
+"""`python -m benchmarks.demo [--seeds N] [--work FOLDER] [--set KEY=VALUE]`: how good is the demo's model?
 
 The demo's data and captions are made once; then the demo's pipeline runs with each seed of the training. Printed are
 figures of the unseen domain, each against its bar, and whether a training was stuck: how long the loss of the judgment
@@ -57,6 +57,7 @@ def shown(run: dict[str, Any]) -> dict[str, Any]:
     """The figures of one run that have a bar."""
     slices = run["metrics"]["slices"]
     target = slices["target"]
+    flips = run["metrics"].get("robustness", {}).get("flips", {})
     types = {name: entry["explanation_medium"]["value"] for name, entry in target_types(run).items()}
     return {
         "auc": target["auc"]["value"],
@@ -65,9 +66,7 @@ def shown(run: dict[str, Any]) -> dict[str, Any]:
         "right_attack_by_type": types,
         "contradictions": target["explanation_contradictions"]["value"],
         "source_auc": slices["source_test"]["auc"]["value"],
-        "flips": {
-            name: entry["value"] for name, entry in run["metrics"].get("robustness", {}).get("flips", {}).items()
-        },
+        "flips": {name: entry["value"] for name, entry in flips.items()},
         "left_classes_at": run["training"].get("left_class_shares_at"),
         "steps": run["training"].get("steps"),
     }
@@ -81,12 +80,11 @@ def target_types(run: dict[str, Any]) -> dict[str, Any]:
 def bars(found: list[dict[str, Any]]) -> list[bool]:
     """Prints each figure with its bar."""
     each = [shown(run) for run in found]
+    aucs, named = [one["auc"] for one in each], [one["right_attack"] for one in each]
     passed = [
-        figure("demo.target AUC, median", median(one["auc"] for one in each), "", bar=0.96, bar_is="value >="),
-        figure("demo.target AUC, least", min(one["auc"] for one in each), "", bar=0.92, bar_is="value >="),
-        figure(
-            "demo.right attack, median", median(one["right_attack"] for one in each), "", bar=0.8, bar_is="value >="
-        ),
+        figure("demo.target AUC, median", median(aucs), "", bar=0.96, bar_is="value >="),
+        figure("demo.target AUC, least", min(aucs), "", bar=0.92, bar_is="value >="),
+        figure("demo.right attack, median", median(named), "", bar=0.8, bar_is="value >="),
         figure("demo.contradictions", max(one["contradictions"] for one in each), "", bar=0),
     ]
     for name in each[0]["right_attack_by_type"]:

@@ -34,7 +34,7 @@ def test_right_and_wrong_answers_and_none_are_told_apart() -> None:
         {
             "truth": "mask.rigid3d",
             "picture": "e",
-            "answer": {"verdict": None, "reason": "no_face", "error": "No face."},
+            "answer": {"verdict": None, "reason": "no_face", "error": "None."},
         },
         {"truth": None, "picture": "mine.jpg", "answer": {**spoof, "spoof_type": "mask"}},
     ]
