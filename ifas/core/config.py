@@ -131,7 +131,8 @@ class VisionConfig(TunedSection):
 class ConnectorConfig(TunedSection):
     """Globally aware connector. Sizes are not stated in the paper.
 
-    It starts from random weights. With any `tune` but `full`, most of them stay random.
+    It starts from random weights, and with `full` from residual branches that add nothing yet. With any `tune` but
+    `full`, most of its weights stay random.
     """
 
     kind: Literal["gac", "last_token"] = Field(
