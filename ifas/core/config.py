@@ -216,6 +216,13 @@ class TrainConfig(Section):
     warmup: Share = Field(default=0.1, description="part of the steps in which the learning rate rises")
     weight_decay: Share = 0.01
     clip: Weight = Field(default=1.0, description="largest norm of the gradient; 0: no limit")
+    average: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of an exponential average of the weights, which is then what is saved; 0: the last weights. "
+        "Not in the paper",
+    )
     balance: bool = Field(default=True, description="draw live and each spoof type equally often")
     domain_balance: bool = Field(
         default=False,
