@@ -301,6 +301,9 @@ class EvaluateConfig(Section):
     unit: Literal["image", "track"] = Field(
         default="image", description="what counts once: each image, or each face track by the mean score of its frames"
     )
+    calibrate: bool = Field(
+        default=True, description="turn scores into probabilities by a temperature and a bias, from source dev data"
+    )
     threshold: Literal["eer", "apcer"] = Field(default="eer", description="operating point on source development data")
     max_apcer: Share = Field(default=0.1, description="for threshold `apcer`: largest APCER per species allowed")
     bootstrap: int = Field(

@@ -9,11 +9,12 @@ N parameters, M of them trained, P workers, w bytes per number in the training p
 | 2 | w N | w M / P | 12 M / P |
 | 3 | w N / P | w M / P | 12 M / P |
 
-Stages 1 to 3 keep the float32 copy in fp32, too. `train.average` adds 4 M (4 M / P) to the optimizer. Buckets: gradients on their way between workers are collected in
-buffers of 5e8 numbers (DeepSpeed's default): one in stage 3, one in stage 2, and with GPUs, where communication
-overlaps with the backward pass, two in stages 1 and 2. In stage 3, up to 1e9 whole weights are gathered at a time
-(DeepSpeed's stage3_max_live_parameters). Activations: see `dry_run`. While the optimizer steps, activations are gone;
-it holds the gradients in float32 and one more temporary of the same size instead.
+Stages 1 to 3 keep the float32 copy in fp32, too. `train.average` adds 4 M to the optimizer, 4 M / P from stage 1 on.
+Buckets: gradients on their way between workers are collected in buffers of 5e8 numbers (DeepSpeed's default): one in
+stage 3, one in stage 2, and with GPUs, where communication overlaps with the backward pass, two in stages 1 and 2. In
+stage 3, up to 1e9 whole weights are gathered at a time (DeepSpeed's stage3_max_live_parameters). Activations: see
+`dry_run`. While the optimizer steps, activations are gone; it holds the gradients in float32 and one more temporary of
+the same size instead.
 """
 
 from __future__ import annotations
