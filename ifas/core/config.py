@@ -131,7 +131,8 @@ class VisionConfig(TunedSection):
 class ConnectorConfig(TunedSection):
     """Globally aware connector. Sizes are not stated in the paper.
 
-    It starts from random weights. With any `tune` but `full`, most of them stay random.
+    It starts from random weights, and with `full` from residual branches that add nothing yet. With any `tune` but
+    `full`, most of its weights stay random.
     """
 
     kind: Literal["gac", "last_token"] = Field(
@@ -215,6 +216,13 @@ class TrainConfig(Section):
     warmup: Share = Field(default=0.1, description="part of the steps in which the learning rate rises")
     weight_decay: Share = 0.01
     clip: Weight = Field(default=1.0, description="largest norm of the gradient; 0: no limit")
+    average: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of an exponential average of the weights, which is then what is saved; 0: the last weights. "
+        "Not in the paper",
+    )
     balance: bool = Field(default=True, description="draw live and each spoof type equally often")
     domain_balance: bool = Field(
         default=False,
@@ -292,6 +300,9 @@ class EvaluateConfig(Section):
 
     unit: Literal["image", "track"] = Field(
         default="image", description="what counts once: each image, or each face track by the mean score of its frames"
+    )
+    calibrate: bool = Field(
+        default=True, description="turn scores into probabilities by a temperature and a bias, from source dev data"
     )
     threshold: Literal["eer", "apcer"] = Field(default="eer", description="operating point on source development data")
     max_apcer: Share = Field(default=0.1, description="for threshold `apcer`: largest APCER per species allowed")

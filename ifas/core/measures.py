@@ -63,6 +63,12 @@ MEASURES: dict[str, Measure] = {
         better="lower",
         about="mean of the worst species' APCER and BPCER; common in papers, not part of ISO/IEC 30107-3",
     ),
+    "ece": Measure(
+        title="ECE, expected calibration error",
+        better="lower",
+        about="how far scores are from being probabilities: of images with a score near 0.8, about 80 % should be bona "
+        "fide (15 bins, bona fide and attacks weighing the same); some of it is chance where images are few",
+    ),
     "tpr_at_fpr_1": Measure(
         title="TPR at FPR = 1 %",
         better="higher",

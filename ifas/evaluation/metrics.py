@@ -27,6 +27,8 @@ Bools = npt.NDArray[np.bool_]
 
 #: Thresholds of the public cross-domain code (FLIP, SSDG, InstructFLIP): 0, 0.0001, …, 1.
 PUBLIC_GRID = np.arange(10_001) / 10_000
+#: Bins of the expected calibration error (Guo et al. 2017 show their tables with 15).
+ECE_BINS = 15
 
 
 class Sweep:
@@ -147,6 +149,21 @@ def bpcer_at_apcer_of(sweep: Sweep, live_N: Bools, species_N: npt.NDArray[np.obj
     return np.asarray(1 - np.where(allowed, live, 0).max(axis=1) / live[:, 0])
 
 
+def ece_of(sweep: Sweep, live_N: Bools) -> Floats:
+    """Expected calibration error (B,) of the scores, bona fide and attacks weighing the same.
+
+    Guo et al. 2017 (arXiv 1706.04599), equation 3, over `ECE_BINS` bins of equal width, ((m - 1) / M, m / M]: the mean
+    over the bins, by their weight, of |share of bona fide - mean score|. As in their section on binary models, a bin is
+    one of p(bona fide). The equal weight of the classes is our choice: shares of two slices can then be compared.
+    """
+    weights_BN = sweep.weights_BN.astype(np.float64)
+    for mask_N in (live_N, ~live_N):
+        weights_BN[:, mask_N] /= 2 * weights_BN[:, mask_N].sum(axis=1, keepdims=True)
+    bins_N = np.clip(np.ceil(sweep.scores_N * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
+    gaps_NM = (live_N - sweep.scores_N)[:, None] * (bins_N[:, None] == np.arange(ECE_BINS))
+    return np.asarray(np.abs(weights_BN @ gaps_NM).sum(axis=1))
+
+
 @dataclass(frozen=True)
 class Rate:
     """`errors` out of `n`."""
@@ -201,6 +218,22 @@ def roc(scores: npt.ArrayLike, live: npt.ArrayLike) -> Roc:
 def auc(scores: npt.ArrayLike, live: npt.ArrayLike) -> float:
     """Area under the ROC; a tie counts one half. Raises DataError when a class is empty."""
     return float(auc_of(*_checked(scores, live))[0])
+
+
+def ece(scores: npt.ArrayLike, live: npt.ArrayLike) -> float:
+    """Expected calibration error, see `ece_of`. Raises DataError when a class is empty."""
+    return float(ece_of(*_checked(scores, live))[0])
+
+
+def nll(scores: npt.ArrayLike, live: npt.ArrayLike) -> float:
+    """Mean negative log-likelihood of the truth in nats, bona fide and attacks weighing the same: the mean over both
+    classes of the class's mean. A probability of 0 counts as the smallest one above 0 that 1 - p can tell (1e-16).
+    Raises DataError when a class is empty.
+    """
+    sweep, live_N = _checked(scores, live)
+    p_N = np.where(live_N, sweep.scores_N, 1 - sweep.scores_N)
+    nll_N = -np.log(p_N.clip(1e-16))
+    return float((nll_N[live_N].mean() + nll_N[~live_N].mean()) / 2)
 
 
 def eer(scores: npt.ArrayLike, live: npt.ArrayLike) -> OperatingPoint:

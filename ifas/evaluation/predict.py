@@ -1,4 +1,4 @@
-"""Scores, then a frozen threshold, then explanations: the table that `predictions.parquet` holds.
+"""Scores, then calibration and a threshold, both frozen, then explanations: the table that `predictions.parquet` holds.
 
 An explanation is written for a verdict, a verdict needs the threshold, and the threshold needs the scores of all
 development images. So the images are read twice: for scores, then for explanations.
@@ -21,9 +21,9 @@ from ifas.core.prefetch import prefetch
 from ifas.core.progress import Progress, emit
 from ifas.core.release_status import RELEASED
 from ifas.evaluation import gallery
+from ifas.evaluation.calibration import calibrated
 from ifas.evaluation.explanations import spoof_type_named
 from ifas.evaluation.threshold import freeze
-from ifas.evaluation.tracks import with_track_scores
 from ifas.faces.boxes import box_of
 from ifas.faces.face import Face
 
@@ -49,8 +49,9 @@ CARRIED = (
     "status",
 )
 
-#: Columns of predictions.parquet. `refused` says why an image could not be read; its score is then null.
-PREDICTION_COLUMNS = (*CARRIED, "score", "refused", "verdict", "explanation", "spoof_type_named")
+#: Columns of predictions.parquet. `raw_score` is the model's own, `score` the calibrated one, which is judged.
+#: `refused` says why an image could not be read; its scores are then null.
+PREDICTION_COLUMNS = (*CARRIED, "raw_score", "score", "refused", "verdict", "explanation", "spoof_type_named")
 
 
 class JudgeLike(Protocol):
@@ -102,7 +103,8 @@ class Predicted:
 def predict(
     judge: JudgeLike, manifest: pd.DataFrame, images: ImageSource, protocol: ProtocolConfig, config: EvaluateConfig
 ) -> Predicted:
-    """Scores dev and test rows and batches that are not released, freezes the threshold, explains what is judged.
+    """Scores dev and test rows and batches that are not released, freezes calibration and threshold, explains what is
+    judged.
 
     Raises:
         ConfigError: an empty protocol or an unknown `explain`.
@@ -117,12 +119,11 @@ def predict(
         raise DataError("the manifest has no dev or test rows", "split the dataset by subject into train, dev and test")
     frame = rows[list(CARRIED)].copy()
     scores, refused = _score(judge, rows, images, config.batch)
-    frame["score"] = scores
+    frame["raw_score"] = scores
     frame["refused"] = [refused.get(i) for i in range(len(frame))]
     if len(refused) == len(frame):
         raise DataError(f"none of the {len(frame)} images can be decoded: {refused[0]}", "fetch the dataset again")
-    if config.unit == "track":
-        frame = with_track_scores(frame)
+    frame, _ = calibrated(frame, protocol, config)
     threshold = freeze(frame, protocol, config).value
     frame["verdict"] = (frame["score"] >= threshold).astype("boolean").mask(frame["score"].isna())
     in_protocol = (frame["split"] == "test") & frame["domain"].isin(protocol.source_domains + protocol.target_domains)

@@ -9,6 +9,7 @@ from ifas.core.errors import DataError
 from ifas.core.files import sha256_json
 from ifas.core.measures import FIXED_SLICES, SLICE_KINDS
 from ifas.core.release_status import CANARY, QUARANTINED, RELEASED, released
+from ifas.evaluation.calibration import before_and_after, calibrated
 from ifas.evaluation.slices import measure_slice, split_by
 from ifas.evaluation.threshold import freeze
 from ifas.evaluation.tracks import voting
@@ -22,14 +23,16 @@ def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evalua
 
     Args:
         predictions: rows of the dev and test splits and of batches that are not released, as `predict` writes them
-            (its `PREDICTION_COLUMNS`).
+            (its `PREDICTION_COLUMNS`); `score` is made again from `raw_score`.
 
     Raises:
         ConfigError: a side of the protocol is empty.
         DataError: a domain of the protocol or the development data is missing, or explanations were written for
             verdicts of another threshold.
     """
+    predictions, calibration = calibrated(predictions, protocol, config)
     threshold = freeze(predictions, protocol, config)
+    frames = predictions
     predictions = voting(predictions, config)
     released_rows = released(predictions)
     readable = predictions[predictions["score"].notna()].copy()
@@ -59,6 +62,7 @@ def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evalua
         "schema": 1,
         "summary": _summary(len(judged), threshold.value, slices["target"], slices["source_test"]),
         "unit": config.unit,
+        "calibration": calibration and calibration.entry() | _calibrated(released(frames), protocol, config),
         "threshold": threshold.entry(),
         "protocol": {
             "source_domains": list(protocol.source_domains),
@@ -74,6 +78,15 @@ def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evalua
             "others": f"percentile bootstrap over subjects, {config.bootstrap} resamples, seed {config.seed}",
         },
         "slices": slices,
+    }
+
+
+def _calibrated(frames: pd.DataFrame, protocol: ProtocolConfig, config: EvaluateConfig) -> dict[str, Any]:
+    """What calibration did to the test images of either side."""
+    test = frames[frames["split"] == "test"]
+    return {
+        "source_test": before_and_after(test[test["domain"].isin(protocol.source_domains)], config),
+        "target": before_and_after(test[test["domain"].isin(protocol.target_domains)], config),
     }
 
 

@@ -51,6 +51,7 @@ def measure_slice(rows: pd.DataFrame, threshold: float, config: EvaluateConfig, 
         "eer": metrics.eer_of,
         "hter": partial(metrics.hter_of, threshold=threshold),
         "hter_oracle_eer": metrics.hter_oracle_of,
+        "ece": metrics.ece_of,
         "tpr_at_fpr_1": partial(metrics.tpr_at_fpr_of, fpr=0.01),
     }
     for percent in (10, 5, 1):

@@ -81,6 +81,26 @@ def check_protocol(predictions: pd.DataFrame, protocol: ProtocolConfig) -> None:
             )
 
 
+def development(predictions: pd.DataFrame, protocol: ProtocolConfig, column: str) -> pd.DataFrame:
+    """The released dev rows of the source domains that have a value in `column`.
+
+    Raises:
+        ConfigError: an empty protocol.
+        DataError: no bona fide or no attack among those rows.
+    """
+    rows = released(predictions)
+    check_protocol(rows, protocol)
+    rows = rows[(rows["split"] == "dev") & rows["domain"].isin(protocol.source_domains) & rows[column].notna()]
+    lacking = [name for name, kind in (("bona fide", "live"), ("attack", "spoof")) if not (rows["label"] == kind).any()]
+    if lacking:
+        raise DataError(
+            f"no {' and no '.join(lacking)} image in the dev split of the source domains "
+            f"({', '.join(protocol.source_domains)}): the threshold can't be chosen",
+            "give those domains dev subjects with bona fide and attack images",
+        )
+    return rows
+
+
 def freeze(predictions: pd.DataFrame, protocol: ProtocolConfig, config: EvaluateConfig) -> Threshold:
     """The threshold on the released dev rows of the source domains, each image or track with one vote.
 
@@ -94,19 +114,10 @@ def freeze(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evaluate
         ConfigError: an empty protocol, or an unknown rule.
         DataError: no bona fide or no attack among those rows.
     """
-    check_protocol(released(predictions), protocol)
     if config.threshold not in THRESHOLD_RULES:
         raise unknown_key("threshold rule", config.threshold, THRESHOLD_RULES)
-    rows = voting(released(predictions), config)
-    rows = rows[(rows["split"] == "dev") & rows["domain"].isin(protocol.source_domains) & rows["score"].notna()]
+    rows = voting(development(predictions, protocol, "score"), config)
     live = (rows["label"] == "live").to_numpy(dtype=bool)
-    lacking = [name for name, n in (("bona fide", live.sum()), ("attack", (~live).sum())) if n == 0]
-    if lacking:
-        raise DataError(
-            f"no {' and no '.join(lacking)} image in the dev split of the source domains "
-            f"({', '.join(protocol.source_domains)}): the threshold can't be chosen",
-            "give those domains dev subjects with bona fide and attack images",
-        )
     point = THRESHOLD_RULES[config.threshold](
         rows["score"].to_numpy(dtype="float64"), live, rows["pai_species"].tolist(), config
     )

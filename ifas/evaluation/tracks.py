@@ -14,13 +14,21 @@ if TYPE_CHECKING:
 TRACK = ["dataset", "media_id", "track_id", "status"]
 
 
-def with_track_scores(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The same rows; `score` becomes the mean over the readable frames of the row's track, null where none is readable.
+def with_track_scores(predictions: pd.DataFrame, column: str = "score") -> pd.DataFrame:
+    """The same rows; `column` becomes its mean over the readable frames of the row's track; null where there are none.
 
     The public code of the MCIO protocols averages the probabilities of a video in the same way.
     """
     keys = _keys(predictions)
-    return predictions.assign(score=predictions["score"].groupby(keys).transform("mean"))
+    return predictions.assign(**{column: predictions[column].groupby(keys).transform("mean")})
+
+
+def votes(predictions: pd.DataFrame, config: EvaluateConfig) -> pd.Series:
+    """How much each of these rows counts, so that a track counts once under `config.unit`."""
+    if config.unit == "track":
+        keys = _keys(predictions)
+        return 1 / keys.groupby(keys).transform("size")
+    return predictions["label"].map(lambda _: 1.0)
 
 
 def voting(predictions: pd.DataFrame, config: EvaluateConfig) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from ifas.model.ifas_model import IfasConfig, IfasModel, new_connector
 from ifas.model.language import load_language, load_tokenizer, text_config
 from ifas.model.processor import IfasProcessor
 from ifas.model.sources import complete
-from ifas.model.tuning import count, prepare
+from ifas.model.tuning import ADAPTERS, count, prepare
 from ifas.model.vision import load_tower, tower_config
 
 
@@ -50,6 +50,8 @@ def build(config: ModelConfig, *, seed: int = 0, device: str = "cpu") -> tuple[I
         language = load_language(config.language)
         shape = ifas_config(config)
         connector = new_connector(shape, vision)
+        if config.connector.tune in ADAPTERS:
+            connector.fill_branches()
         connector.match_scale(language.get_input_embeddings().weight.std().item())
     processor = IfasProcessor(
         load_tokenizer(config.language),

@@ -47,6 +47,10 @@ class Connector(nn.Module):
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
 
+    def fill_branches(self) -> None:
+        """Fills whatever `reset` left at zero with random weights, for adapters: they are factors of weights that stay
+        as they are, and a factor of zero learns nothing."""
+
     def match_scale(self, std: float) -> None:
         """Rescales the fresh projection so that its outputs have standard deviation `std`, that of word embeddings."""
         width = self.project.in_features
@@ -154,9 +158,26 @@ class GloballyAwareConnector(Connector):
         return self.queries.shape[0] + len(self.level_widths)
 
     def reset(self) -> None:
-        """Initialises all parameters: queries N(0, 0.02^2), the others as in `Connector`."""
+        """Initialises all parameters: queries N(0, 0.02^2), the last matrix of each residual branch 0, the others as in
+        `Connector`."""
         nn.init.normal_(self.queries, std=0.02)
         super().reset()
+        for matrix in self._branch_ends():
+            nn.init.zeros_(matrix)
+
+    def fill_branches(self) -> None:
+        """As in `Connector`: Xavier uniform."""
+        for matrix in self._branch_ends():
+            nn.init.xavier_uniform_(matrix)
+
+    def _branch_ends(self) -> list[Tensor]:
+        """The matrices that MSA, MCA and MLP of each layer end in."""
+        return [
+            end.weight
+            for layer in self.modules()
+            if isinstance(layer, ConnectorLayer)
+            for end in (layer.msa.out, layer.mca.out, layer.mlp.fc2)
+        ]
 
     def forward(self, patches_BND: Tensor, levels: Sequence[Tensor]) -> Tensor:
         """X_V (B, N, D) and G_V, L tensors (B, D_l) -> (B, |Q_P| + L, out_width)."""

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ifas.core.calibration import Calibration
 from ifas.core.errors import ConfigError, unknown_key
 from ifas.faces.face import Face
 from ifas.model.build import load
@@ -62,9 +63,19 @@ class Judge:
             stay as they are: what the prompt says before the picture is computed once, here.
         batch: pictures at once.
         compile: runs the prefill through torch.compile, for every shape of batch once.
+        calibration: of the scores, frozen by evaluation; None leaves the model's own.
     """
 
-    def __init__(self, model: Any, processor: IfasProcessor, batch: int = BATCH, *, compile: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        processor: IfasProcessor,
+        batch: int = BATCH,
+        *,
+        compile: bool = False,
+        calibration: Calibration | None = None,
+    ) -> None:
+        self.calibration = calibration
         self.model = model.eval()
         self.processor = processor
         self.batch = batch
@@ -84,6 +95,7 @@ class Judge:
         *,
         batch: int = BATCH,
         compile: bool = False,
+        calibration: Calibration | None = None,
     ) -> Judge:
         """The judge in a model directory.
 
@@ -94,6 +106,7 @@ class Judge:
             dtype: of the weights, a key of `DTYPES`. A threshold belongs to the dtype that it was frozen at.
             batch: pictures at once.
             compile: compiles the prefill now (a minute; needs a C++ compiler).
+            calibration: of the scores. A threshold belongs to it, too.
 
         Raises:
             ConfigError: not a model directory, an unknown dtype, or nothing to compile with.
@@ -107,7 +120,7 @@ class Judge:
         if model.device.type == "cuda" and model.dtype == torch.float32:
             # Else cuDNN rounds what it convolves to 10 bits (TF32): on an H100 ten times further from the CPU's scores.
             torch.backends.cudnn.allow_tf32 = False
-        judge = cls(speed_up(model, batch), processor, batch, compile=compile)
+        judge = cls(speed_up(model, batch), processor, batch, compile=compile, calibration=calibration)
         if compile:
             judge._compile()
         return judge
@@ -115,7 +128,7 @@ class Judge:
     def judge(self, faces: Sequence[Face]) -> npt.NDArray[np.float64]:
         """Scores (B,): softmax over the logits of Yes and No at the first answer position, the part of Yes.
 
-        1 is bona fide, 0 an attack. Nothing is decoded.
+        1 is bona fide, 0 an attack. With a calibration, what it makes of that. Nothing is decoded.
 
         Args:
             faces: B images of any size, each with its face.
@@ -204,6 +217,8 @@ class Judge:
         bias = None if head.bias is None else head.bias[pair].float()
         logits_B2 = F.linear(hidden_BW.float(), head.weight[pair].float(), bias)
         scores: npt.NDArray[np.float64] = logits_B2.double().softmax(dim=-1)[:, 0].cpu().numpy()
+        if self.calibration:
+            scores = self.calibration.apply(scores)
         return scores, cache
 
     def _decode(self, cache: Any, lives: Sequence[bool]) -> Iterator[list[tuple[int, int]]]:

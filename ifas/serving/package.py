@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ifas.core.calibration import Calibration
 from ifas.core.config import TrafficConfig
 from ifas.core.errors import DataError, GateError, MachineError, NotApproved
 from ifas.core.files import read_json, replacing, sha256_file, sha256_tree, write_json
@@ -46,6 +47,7 @@ class PackageRecord(BaseModel):
     product: str
     model_version: str
     model_sha256: str
+    calibration: Calibration | None = None
     threshold: float
     approved_by: str
     approved_at: str
@@ -111,6 +113,7 @@ def build_bento(
         candidate=approval["candidate"],
         model_version=digest[:12],
         model_sha256=digest,
+        calibration=_calibration(metrics),
         threshold=metrics["threshold"]["value"],
         question=read_json(model / PROCESSOR_FILE)["question"],
         limits=limits,
@@ -141,6 +144,7 @@ def build_bento(
             product=str(approval["product"]),
             model_version=settings.model_version,
             model_sha256=digest,
+            calibration=settings.calibration,
             threshold=settings.threshold,
             approved_by=str(approval["actor"]),
             approved_at=str(approval["at"]),
@@ -189,6 +193,15 @@ def check_approval(model: Path, approval: Mapping[str, Any], metrics: Mapping[st
     if evaluated is not None and evaluated.facts.get("metrics") != metrics:
         raise GateError("the metrics are not those of the run's evaluation", "use the metrics.json of the same run")
     return digest
+
+
+def _calibration(metrics: Mapping[str, Any]) -> Calibration | None:
+    """The calibration that the threshold was frozen with; none where it was switched off, or not yet known."""
+    found = metrics.get("calibration")
+    try:
+        return Calibration(**{name: found[name] for name in Calibration.model_fields}) if found else None
+    except (KeyError, TypeError, ValidationError) as error:
+        raise DataError(f"metrics.json has a damaged calibration: {error}", "run `ifas step evaluate` again") from error
 
 
 def _check_space(model: Path, out: Path) -> None:

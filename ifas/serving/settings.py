@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ifas.core.calibration import Calibration
 from ifas.core.config import TrafficConfig
 from ifas.core.errors import ConfigError
 from ifas.core.files import read_json, write_json
@@ -30,6 +31,7 @@ class ServingSettings(BaseModel):
     candidate: str
     model_version: str = Field(description="first 12 hex digits of model_sha256")
     model_sha256: str
+    calibration: Calibration | None = Field(default=None, description="of the scores; none: the model's own")
     threshold: float = Field(ge=0, le=1, description="a score of at least this is live")
     question: str
     limits: ImageLimits

@@ -93,7 +93,7 @@ class Verifier:
             )
         from ifas.model.judge import Judge
 
-        judge = Judge.load(folder / MODEL_DIR)
+        judge = Judge.load(folder / MODEL_DIR, calibration=settings.calibration)
         return cls(judge, settings)
 
     def verify(self, data: bytes, *, explain: bool = True) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from ifas.training.step import StepLosses
 
 CURVE_FILE = "curve.jsonl"
+#: Steps over which `left_plateau` smooths.
+WINDOW = 8
 
 
 class Curve:
@@ -46,6 +49,32 @@ class Curve:
         line["seconds"] = round(time.monotonic() - self._began, 3)
         with self.path.open("a", encoding="utf-8") as f:
             f.write(json.dumps(line) + "\n")
+
+
+def left_plateau(curve: list[dict[str, Any]], live_share: float, window: int = WINDOW) -> int | None:
+    """The step from which on the judgment loss stays below that of a model that ignores its images.
+
+    Such a model can only learn how often bona fide and attacks are drawn: its loss is the entropy of these shares.
+    The judgment loss is smoothed by the mean over the last `window` steps that have one.
+
+    Args:
+        curve: lines of a whole training.
+        live_share: share of bona fide among the draws, between 0 and 1.
+        window: of the smoothing.
+
+    Returns:
+        None where the smoothed loss of the last step is not below.
+    """
+    entropy = -live_share * math.log(live_share) - (1 - live_share) * math.log(1 - live_share)
+    lines = [line for line in curve if "judgment" in line]
+    since = None
+    for i, line in enumerate(lines):
+        last = [past["judgment"] for past in lines[max(0, i + 1 - window) : i + 1]]
+        if sum(last) / len(last) >= entropy:
+            since = None
+        elif since is None:
+            since = int(line["step"])
+    return since
 
 
 def read(path: Path) -> list[dict[str, Any]]:

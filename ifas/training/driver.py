@@ -6,18 +6,18 @@ import shutil
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ifas.core import storage
 from ifas.core.config import ModelConfig, TrainConfig
 from ifas.core.errors import TrainingError
 from ifas.core.files import read_json, remove, replacing, write_json
 from ifas.core.manifest import ImageSource
-from ifas.training.curve import CURVE_FILE, read
+from ifas.training.curve import CURVE_FILE, left_plateau, read
 from ifas.training.job import FACTS_FILE, FINAL, Job, Row, fingerprint, rows_of
 from ifas.training.record import TRAINING_FILE, TrainingRecord
 from ifas.training.startup import StartLog
-from ifas.training.weights import sample_weights
+from ifas.training.weights import drawn_shares, sample_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,6 +116,8 @@ def train(
             judgment=last["judgment"],
             interpretation=last["interpretation"],
             species={name: tuple(means) for name, means in last["species"].items()},
+            left_plateau=_left_plateau(curve, rows, config),
+            average=config.average,
             parameters=facts["parameters"],
             trainable=facts["trainable"],
             alpha=config.alpha,
@@ -130,6 +132,12 @@ def train(
     if job.uri:
         storage.delete(job.uri)
     return record
+
+
+def _left_plateau(curve: list[dict[str, Any]], rows: tuple[Row, ...], config: TrainConfig) -> int | None:
+    if any(row.question for row in rows):  # turns of alignment ask about other things as well
+        return None
+    return left_plateau(curve, drawn_shares(rows, config)["live"])
 
 
 def _prepare_sources(model_config: ModelConfig) -> None:

@@ -7,7 +7,7 @@ import os
 import socket
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,24 +20,15 @@ from ifas.core.config import TrainConfig
 from ifas.core.environment import hidden, setting
 from ifas.core.errors import ConfigError
 from ifas.model.loss import LossSums
+from ifas.training.optimizer import AdamW
 from ifas.training.schedule import lr_factor
 
 TAG = "state"
+#: In a checkpoint of a run under ZeRO: the average, whole, for another number of ranks. DeepSpeed's universal form has
+#: the weights and Adam's moments only.
+AVERAGE_FILE = "average.safetensors"
 #: How long ranks wait for each other before the first collective, as torch does for gloo.
 MEETING = timedelta(minutes=30)
-
-
-class _AdamW(torch.optim.AdamW):
-    """torch's AdamW with a step that can be skipped: weights and moments then stay as they are, under any ZeRO stage.
-
-    DeepSpeed's own optimizers are compiled on first use, which takes minutes and a compiler.
-    """
-
-    skip = False
-
-    def step(self, closure: Any = None) -> Any:
-        """As in torch."""
-        return None if self.skip else super().step(closure)
 
 
 class Engine:
@@ -69,7 +60,8 @@ class Engine:
         self.accumulate = accumulate
         self.peaks = [group["lr"] for group in groups]
         self.decays = [group["weight_decay"] for group in groups]
-        self._adamw = _AdamW(groups)
+        self._trained = [p for group in groups for p in group["params"]]  # DeepSpeed puts others into the groups
+        self._adamw = AdamW(groups, config.average)
         self.deep, *_ = deepspeed.initialize(
             model=model,
             optimizer=self._adamw,
@@ -122,9 +114,11 @@ class Engine:
         # DeepSpeed makes the folder on rank 0 only, but ranks may have disks of their own.
         (folder / TAG).mkdir(parents=True, exist_ok=True)
         self.deep.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
+        if self._splits_average:
+            self._save_average(folder / AVERAGE_FILE)
 
     def restore(self, folder: Path, tag: str = TAG) -> None:
-        """Reads what `save` wrote; every rank calls it."""
+        """Reads what `save` wrote, or the form of it called `tag`; every rank calls it."""
         self.deep.load_checkpoint(str(folder), tag=tag, load_module_strict=False)
         # From the universal form, DeepSpeed's stage 3 gives every group the settings of the first one, and all
         # parameters one and the same counter of steps, which each of them then counts up.
@@ -133,12 +127,65 @@ class Engine:
         for state in self._adamw.state.values():
             if isinstance(state.get("step"), Tensor):
                 state["step"] = state["step"].clone()
+        if tag != TAG and self._splits_average:
+            self._load_average(folder / AVERAGE_FILE)
+
+    def take_average(self) -> None:
+        """Puts the average of the weights, if there is one, into the model, for good; every rank calls it."""
+        if not self.config.average:
+            return
+        self._adamw.exchange()
+        for parameter, whole in self._whole_masters():
+            with self._gathered([parameter], 0), torch.no_grad():
+                parameter.copy_(whole)
+
+    @property
+    def _splits_average(self) -> bool:
+        return bool(self.config.average) and self.config.zero_stage > 0
+
+    def _whole_masters(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each trained parameter with the whole of its float32 master copy; every rank goes through all of them."""
+        if self.config.zero_stage == 0:
+            yield from zip(
+                self._trained, [p for group in self._adamw.param_groups for p in group["params"]], strict=True
+            )
+            return
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        for parameter in self._trained:
+            yield parameter, safe_get_full_fp32_param(parameter)
+
+    def _names(self) -> dict[Tensor, str]:
+        return {parameter: name for name, parameter in self.model.named_parameters()}
+
+    def _save_average(self, file: Path) -> None:
+        from safetensors.torch import save_file
+
+        names, first = self._names(), dist.get_rank() == 0
+        tensors = {}
+        with self._adamw.averaged():
+            for parameter, whole in self._whole_masters():
+                if first:
+                    tensors[names[parameter]] = whole.detach().to("cpu", copy=True).contiguous()
+        if first:
+            save_file(tensors, file)
+
+    def _load_average(self, file: Path) -> None:
+        from deepspeed.utils import safe_set_full_fp32_param
+        from safetensors import safe_open
+
+        names = self._names()
+        with safe_open(file, "pt") as tensors, self._adamw.becoming_averages():
+            for parameter in self._trained:
+                safe_set_full_fp32_param(parameter, tensors.get_tensor(names[parameter]).to(self.device))
 
     def checkpoint_bytes(self) -> int:
         """What `save` will write over all ranks, in bytes, a little over-estimated."""
         trained = sum(_full_size(p) for p in self.model.parameters() if p.requires_grad)
-        # Weights in the training precision, a float32 copy of them, and the optimizer's two moments.
-        return int(1.05 * trained * (self._weight_bytes() + 4 + 8)) + 2**20
+        # Weights in the training precision, a float32 copy of them, the optimizer's two moments, and the average, which
+        # is there twice under ZeRO: split and whole.
+        average = 0 if not self.config.average else 8 if self._splits_average else 4
+        return int(1.05 * trained * (self._weight_bytes() + 4 + 8 + average)) + 2**20
 
     def model_bytes(self) -> int:
         """What the final model will take on disk, in bytes, a little over-estimated."""
@@ -150,13 +197,17 @@ class Engine:
     @contextmanager
     def whole_model(self) -> Iterator[Any]:
         """The model with all its weights in place; every rank enters and leaves together (ZeRO-3 gathers)."""
-        if self.config.zero_stage < 3:
+        with self._gathered(list(self.model.parameters()), None):
             yield self.model
-            return
+
+    def _gathered(self, parameters: list[Tensor], writer: int | None) -> AbstractContextManager[Any]:
+        """Parameters are whole inside; what the rank `writer` makes of them stays. Every rank enters and leaves."""
+        if self.config.zero_stage < 3:
+            return nullcontext()
         import deepspeed
 
-        with deepspeed.zero.GatheredParameters(list(self.model.parameters()), modifier_rank=None):
-            yield self.model
+        gathered: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(parameters, modifier_rank=writer)
+        return gathered
 
 
 def settings(config: TrainConfig, accumulate: int, *, universal: bool = False) -> dict[str, Any]:

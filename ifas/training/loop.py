@@ -204,8 +204,10 @@ def _facts(rank: _Rank, seconds: float) -> dict[str, Any]:
 
 
 def _export(rank: _Rank, facts: dict[str, Any]) -> None:
-    """The trained model, adapters merged, as a model directory; rank 0 writes it."""
+    """The trained model, its weights averaged if `train.average` says so, adapters merged, as a model directory; rank 0
+    writes it."""
     job, engine = rank.job, rank.engine
+    engine.take_average()
     target = job.run / FINAL
     free = rank.checkpoints.free
     with checkpoint.written_by_all(target, engine.model_bytes(), free) as folder, engine.whole_model() as model:

@@ -33,6 +33,12 @@ class TrainingRecord(BaseModel):
     species: dict[str, tuple[float, float]] = Field(
         description="judgment and interpretation of the last step by spoof type, nats per token"
     )
+    left_plateau: int | None = Field(
+        default=None,
+        description="step from which on the judgment loss, a mean of 8 steps, stays below the entropy of the class "
+        "shares, which a model that ignores its images reaches; null: it never does, or some rows are no judgments",
+    )
+    average: float = Field(default=0.0, description="decay of the average of the weights that was saved; 0: none")
     parameters: int
     trainable: int
     alpha: float

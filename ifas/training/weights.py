@@ -9,6 +9,12 @@ from ifas.core.errors import ConfigError
 from ifas.training.job import Row
 
 
+def drawn_shares(rows: tuple[Row, ...], config: TrainConfig) -> dict[str, float]:
+    """Spoof type, or `live` -> share of the draws: equal ones, or by the number of rows."""
+    species = Counter(row.spoof_type for row in rows)
+    return {s: 1 / len(species) if config.balance else n / len(rows) for s, n in species.items()}
+
+
 def sample_weights(rows: tuple[Row, ...], config: TrainConfig) -> tuple[float, ...]:
     """A weight per row, 1 on average over the draws.
 
@@ -18,14 +24,13 @@ def sample_weights(rows: tuple[Row, ...], config: TrainConfig) -> tuple[float, .
     Raises:
         ConfigError: a spoof type in `species_weights` that no row has, or weights that leave nothing to learn from.
     """
-    species = Counter(row.spoof_type for row in rows)
+    drawn = drawn_shares(rows, config)
+    species = list(drawn)
     if unknown := sorted(set(config.species_weights) - set(species)):
         raise ConfigError(
             f"train.species_weights names {', '.join(unknown)}, which no training row is",
             f"the rows are: {', '.join(sorted(species))}",
         )
-    # How often each class is drawn: equally, or by its number of rows.
-    drawn = {s: 1 / len(species) if config.balance else n / len(rows) for s, n in species.items()}
     weight = {s: config.species_weights.get(s, 1.0) for s in species}
     if config.class_balance:
         for live in (True, False):

@@ -34,7 +34,16 @@ from ifas.faces.face import Face
 from ifas.serving.client import ask, serve
 from ifas.serving.package import build_bento
 from ifas.serving.request_limits import frame
-from tests.unit.serving.bento_records import CANDIDATE, THRESHOLD, approval, lineage, metrics, picture, tiny_model
+from tests.unit.serving.bento_records import (
+    CALIBRATION,
+    CANDIDATE,
+    THRESHOLD,
+    approval,
+    lineage,
+    metrics,
+    picture,
+    tiny_model,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -135,14 +144,15 @@ def test_an_answer(url):
 def test_the_score_is_that_of_the_model_in_process(url, model, kind):
     from ifas.model.judge import Judge
 
-    judge = Judge.load(model)
+    judge, own = Judge.load(model, calibration=CALIBRATION), Judge.load(model)
     for seed in range(3):
         data = picture(seed, kind=kind)
         face = Face.whole(decode(data))
         answer = ask(url, data)
         score = float(judge.judge([face])[0])
         (judged,) = judge.answer([face], THRESHOLD)
-        assert judged.score == score
+        assert judged.score == score == CALIBRATION.apply(own.judge([face])).item()
+        assert abs(score - own.judge([face]).item()) > 0.01
         assert answer["score"] == pytest.approx(score, abs=1e-5)
         assert ask(url, data, explain=False)["score"] == pytest.approx(score, abs=1e-5)
         assert answer["explanation"] == judged.text == judge.explain([face], [answer["verdict"] == "live"])[0]

@@ -13,6 +13,7 @@ from ifas.core.config import ProtocolConfig
 from ifas.core.errors import ConfigError, DataError
 from ifas.core.measures import FIXED_SLICES, MEASURES, SLICE_KINDS, check_slice
 from ifas.evaluation import metrics
+from ifas.evaluation.calibration import calibrated
 from ifas.evaluation.protocol import evaluate
 from ifas.evaluation.threshold import freeze
 from tests.unit.evaluation.tiles import CONFIG, PROTOCOL
@@ -27,8 +28,11 @@ def test_threshold_is_frozen_on_source_development_data(predictions: pd.DataFram
     rng = np.random.default_rng(0)
     is_dev_source = (predictions["split"] == "dev") & predictions["domain"].isin(PROTOCOL.source_domains)
     changed = predictions.copy()
-    changed.loc[~is_dev_source, "score"] = rng.random((~is_dev_source).sum())
+    for column in ("raw_score", "score"):
+        changed.loc[~is_dev_source, column] = rng.random((~is_dev_source).sum())
     assert freeze(changed, PROTOCOL, CONFIG) == before
+    changed, calibration = calibrated(changed, PROTOCOL, CONFIG)
+    assert calibration == calibrated(predictions, PROTOCOL, CONFIG)[1]
     tree = evaluate(unexplained(changed), PROTOCOL, CONFIG)
     assert tree["threshold"]["value"] == before.value
     # ... and the target's figures do move, at that same threshold.
@@ -150,7 +154,7 @@ def test_explanation_scores(predictions: pd.DataFrame) -> None:
 
 def test_of_equally_bad_species_the_one_with_fewer_pictures_is_the_worst(predictions: pd.DataFrame) -> None:
     attack = (predictions["split"] == "test") & (predictions["domain"] == "kiosk") & (predictions["label"] == "spoof")
-    predictions.loc[attack, "score"] = 1.0
+    predictions.loc[attack, "raw_score"] = 1.0
     few = predictions.index[attack & (predictions["pai_species"] == "replay.phone")][1:]
     target = evaluate(unexplained(predictions.drop(few)), PROTOCOL, CONFIG)["slices"]["target"]
     assert target["apcer"]["print.a4"]["value"] == target["apcer_max"]["value"] == 1

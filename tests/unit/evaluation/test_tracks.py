@@ -40,6 +40,8 @@ def test_evaluation_by_track(dataset: tuple[pd.DataFrame, Pictures]) -> None:
         [manifest, manifest.assign(sample_id=manifest["sample_id"].map(lambda s: s[::-1]))], ignore_index=True
     )
     tree = evaluate(predict(BrightnessJudge(), double, pictures, PROTOCOL, by_track).frame, PROTOCOL, by_track)
+    for name in ("temperature", "bias", "n_live", "n_spoof"):
+        assert tree["calibration"][name] == pytest.approx(trees[0]["calibration"][name])
     for name, figures in trees[0]["slices"].items():
         for measure in ("n", "auc", "hter", "bpcer", "apcer_max"):
             assert tree["slices"][name][measure] == figures[measure], (name, measure)

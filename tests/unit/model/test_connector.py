@@ -113,6 +113,35 @@ def test_scale_of_fresh_tokens_matches_word_embeddings() -> None:
     assert 0.1 < out.std().item() < 0.17
 
 
+def test_a_fresh_connector_hands_on_its_queries_and_global_tokens_as_they_are() -> None:
+    """X_T = Q: no residual branch adds anything before it has learned something."""
+    config = tiny("model.connector.layers=3", "model.connector.dropout=0.2")
+    model = build(config, seed=3)[0].connector
+    x_v, g_v = torch.randn(2, 9, 32), [torch.randn(2, 32) for _ in model.level_widths]
+    q = torch.cat([model.queries.expand(2, -1, -1), model.levels[0](torch.stack(g_v, dim=1))], dim=1)
+    with torch.no_grad():
+        assert torch.equal(model(x_v, g_v), model.project(model.norm_out(q)))
+
+
+def test_a_fresh_connector_learns_from_patches_within_two_steps() -> None:
+    """Zero matrices at the ends of the branches do not block what lies before them."""
+    torch.manual_seed(0)
+    model = build(tiny(), seed=3)[0].connector
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x_v, g_v = torch.randn(2, 9, 32, requires_grad=True), [torch.randn(2, 32) for _ in model.level_widths]
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for _ in range(2):
+        optimizer.zero_grad()
+        x_v.grad = None
+        model(x_v, g_v).square().sum().backward()
+        optimizer.step()
+    assert x_v.grad is not None
+    assert x_v.grad.abs().sum() > 0
+    # A bias of all keys changes no softmax.
+    still = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
+    assert all(name.endswith("key.bias") for name in still)
+
+
 def test_last_token_is_the_last_level_and_nothing_else() -> None:
     torch.manual_seed(0)
     model = LastTokenConnector(level_widths=(4, 6, 9), out_width=OUT).double()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import faces, tiny
 
+from ifas.core.calibration import Calibration, log_odds
 from ifas.core.errors import ConfigError
 from ifas.model.build import build, save
 from ifas.model.judge import Judge
@@ -40,6 +41,19 @@ def test_score_is_the_softmax_over_yes_and_no_at_the_first_answer_position(judge
             logits = model.language(inputs_embeds=embeds).logits[0, -1].double()
         yes, no = logits[processor.verdicts.yes[0]], logits[processor.verdicts.no[0]]
         assert score == pytest.approx((yes.exp() / (yes.exp() + no.exp())).item(), abs=1e-6)
+
+
+def test_a_calibration_makes_scores_and_verdicts(folder: Path, judge: Judge) -> None:
+    images, raw = faces(4), judge.judge(faces(4))
+    made = Calibration(temperature=0.2, bias=float(-log_odds(raw).mean() / 0.2))
+    other = Judge.load(folder, calibration=made)
+    scores = other.judge(images)
+    np.testing.assert_allclose(scores, made.apply(raw), atol=1e-5)
+    assert np.abs(scores - raw).max() > 1e-3
+    answers = other.answer(images, 0.5)
+    assert [a.score for a in answers] == scores.tolist()
+    assert [a.live for a in answers] == (scores >= 0.5).tolist()
+    assert {a.live for a in answers} == {True, False}, "both sides of the threshold"
 
 
 def test_answers_do_not_depend_on_batch_order_or_size(judge: Judge) -> None:

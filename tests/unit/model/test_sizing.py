@@ -141,7 +141,12 @@ def deepspeed_holds(ways: list[tuple[int, str]]) -> list[tuple[int, int]]:
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
     found = []
     for stage, precision in ways:
-        overrides = [f"train.zero_stage={stage}", f"train.precision={precision}", "train.workers=1"]
+        overrides = [
+            f"train.zero_stage={stage}",
+            f"train.precision={precision}",
+            "train.workers=1",
+            "train.average=0.9",
+        ]
         config = load("tiny", [*SMALL, *TUNES["frozen tower, LoRA"], *overrides])
         join(config.train)
         before = held()
@@ -185,6 +190,9 @@ def test_zero_stages_share_what_they_say() -> None:
     assert [m.weights for m in held.values()] == [2000, 2000, 2000, 500]
     assert [m.gradients for m in held.values()] == [800, 800, 200, 200]
     assert [m.optimizer for m in held.values()] == [4800, 1200, 1200, 1200]
+    averaging = train.model_copy(update={"average": 0.99})
+    more = [training_memory(1000, 400, 70, averaging, s).optimizer - held[s].optimizer for s in held]
+    assert more == [1600, 400, 400, 400]
 
 
 @pytest.mark.parametrize(

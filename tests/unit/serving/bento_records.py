@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ifas.core.calibration import Calibration
 from ifas.core.config import load
 from ifas.core.files import sha256_tree
 from ifas.core.measures import MEASURES
@@ -16,6 +17,7 @@ from ifas.core.records import Lineage, LineageEntry
 
 CANDIDATE = "c-7f3a"
 THRESHOLD = 0.4625
+CALIBRATION = Calibration(temperature=0.4, bias=-0.3)
 
 
 def tiny_model(folder: Path) -> Path:
@@ -43,6 +45,11 @@ def metrics() -> dict[str, Any]:
     other = {**tree, "explanation_medium": {"value": None, "reason": "no such explanation in this slice", "n": 0}}
     return {
         "schema": 1,
+        "calibration": {
+            **CALIBRATION.model_dump(),
+            "n": 88,
+            "source_test": {"n": 48, "ece": {"before": 0.2, "after": 0.1}, "nll": {"before": 0.7, "after": 0.5}},
+        },
         "threshold": {
             "value": THRESHOLD,
             "rule": "eer",

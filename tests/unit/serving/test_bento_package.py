@@ -60,9 +60,10 @@ def test_an_approval_of_other_evidence_can_not_be_replayed(model, tmp_path):
         build(model, tmp_path / "out", approval=approval(model, evidence_sha256="f" * 64))
 
 
-def test_other_metrics_than_the_evaluated_ones(model, tmp_path):
+@pytest.mark.parametrize("edited", [("threshold", "value"), ("calibration", "bias"), ("calibration", "temperature")])
+def test_other_metrics_than_the_evaluated_ones(model, tmp_path, edited):
     better = metrics()
-    better["threshold"]["value"] = 0.1
+    better[edited[0]][edited[1]] = 0.1
     with pytest.raises(GateError, match="metrics"):
         build(model, tmp_path / "out", metrics=better)
 
@@ -83,6 +84,14 @@ def test_an_approval_by_nobody(model, tmp_path):
 def test_records_that_lack(model, tmp_path):
     with pytest.raises(DataError, match="step ingest"):
         build(model, tmp_path / "out", lineage=Lineage(run_id="r"))
+
+
+@pytest.mark.parametrize("damage", [{"temperature": -1.0}, {"temperature": None}, {"bias": float("inf")}])
+def test_a_damaged_calibration(model, tmp_path, damage):
+    figures = metrics()
+    figures["calibration"] |= damage
+    with pytest.raises(DataError, match="calibration"):
+        build(model, tmp_path / "out", metrics=figures, lineage=lineage(figures))
 
 
 def test_no_disk_space(model, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from toy_training import ToyImages, job, manifest, picture, runaway
 
 from ifas.core.errors import DataError, TrainingError
@@ -14,6 +15,7 @@ from ifas.model.build import build, load
 from ifas.model.judge import Judge
 from ifas.training.batches import Batches
 from ifas.training.curve import CURVE_FILE, Curve, read
+from ifas.training.engine import AVERAGE_FILE
 from ifas.training.job import FINAL, Job, rows_of
 from ifas.training.loop import run
 from ifas.training.startup import StartLog
@@ -94,13 +96,96 @@ def test_zero_stages_agree_and_save_the_whole_model(tmp_path: Path, tune: str) -
         assert curve == pytest.approx(curves[0, "none"], rel=1e-5)
 
 
-@pytest.mark.parametrize("settings", [("train.schedule=one-cycle",), ("train.length_window=3",), ("train.loaders=3",)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("train.schedule=one-cycle",),
+        ("train.length_window=3",),
+        ("train.loaders=3",),
+        ("train.average=0.9",),
+        ("train.average=0.9", "train.zero_stage=2", "train.offload=optimizer", "train.precision=bf16"),
+        ("train.average=0.9", "train.zero_stage=3"),
+    ],
+)
 def test_resume_under_other_settings_equals_uninterrupted(tmp_path: Path, settings: tuple[str, ...]) -> None:
     whole, again = (job(tmp_path / name, *settings) for name in ("whole", "again"))
     trained(whole)
     killed_after(again, 3)
     trained(again)
     assert weights(again) == weights(whole)
+
+
+def average_of(steps: list[dict[str, torch.Tensor]], most: float) -> dict[str, torch.Tensor]:
+    """The average of the weights after each step, from its definition."""
+    average = {name: weight.double() for name, weight in steps[0].items()}
+    for t, weights_t in enumerate(steps[1:], 2):
+        decay = min(most, (1 + t) / (10 + t))
+        average = {name: decay * a + (1 - decay) * weights_t[name].double() for name, a in average.items()}
+    return average
+
+
+def weights_after_each_step(made: Job) -> list[dict[str, torch.Tensor]]:
+    """Of a run with ZeRO stage 0 to 2 that kept a checkpoint of every step: all but the last."""
+    checkpoints = sorted(made.run.glob("checkpoint_*/state/mp_rank_00_model_states.pt"))
+    assert len(checkpoints) == made.train.steps - 1
+    return [torch.load(file, weights_only=False)["module"] for file in checkpoints]
+
+
+EVERY = ("train.checkpoint_every=1", "train.keep_checkpoints=9")
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, torch.Tensor]]:
+    """The weights after each of six steps."""
+    made = job(tmp_path_factory.mktemp("steps") / "r", *EVERY)
+    trained(made)
+    last = load_file(made.run / FINAL / "model.safetensors")  # without the second name of the tied word embeddings
+    return [*({name: weights_t[name] for name in last} for weights_t in weights_after_each_step(made)), last]
+
+
+@pytest.mark.parametrize(
+    ("most", "settings"),
+    [
+        (0.2, ("train.zero_stage=0",)),
+        (0.99, ("train.zero_stage=0",)),
+        (0.99, ("train.zero_stage=1",)),
+        (0.99, ("train.zero_stage=2", "train.offload=optimizer")),
+        (0.99, ("train.zero_stage=3",)),
+        (0.99, ("train.zero_stage=3", "train.offload=optimizer")),
+    ],
+)
+def test_the_saved_model_is_the_average_of_the_weights(
+    tmp_path: Path, steps: list[dict[str, torch.Tensor]], most: float, settings: tuple[str, ...]
+) -> None:
+    made = job(tmp_path / "r", f"train.average={most}", *settings)
+    trained(made)
+    wanted = average_of(steps, most)
+    saved = load_file(made.run / FINAL / "model.safetensors")
+    assert saved.keys() == wanted.keys()
+    # Of a key's bias, no gradient is left but rounding, which Adam blows up to whole steps.
+    sound = [name for name in saved if not name.endswith(("key.bias", "k_proj.bias"))]
+    for name in sound:
+        torch.testing.assert_close(saved[name].double(), wanted[name], rtol=0, atol=1e-5)
+    for others in (steps[-1], average_of(steps, 0.99 if most < 0.9 else 0.2)):
+        assert max(float((wanted[name] - others[name]).abs().max()) for name in sound) > 3e-5
+
+
+def test_the_average_is_kept_in_float32_and_does_not_change_the_training(tmp_path: Path) -> None:
+    settings = ("train.zero_stage=1", "train.precision=bf16")
+    plain, averaged = (
+        job(tmp_path / "plain", *settings),
+        job(tmp_path / "averaged", *settings, *EVERY, "train.average=0.99"),
+    )
+    trained(plain)
+    trained(averaged)
+    losses = [[line["loss"] for line in read(made.run / CURVE_FILE)] for made in (plain, averaged)]
+    assert losses[0] == losses[1]
+    kept = load_file(averaged.run / "checkpoint_00000005" / AVERAGE_FILE)
+    assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
+    assert any(not torch.equal(tensor, tensor.bfloat16().float()) for tensor in kept.values())
+    wanted = average_of(weights_after_each_step(averaged), 0.99)
+    for name, tensor in kept.items():
+        torch.testing.assert_close(tensor.double(), wanted[name], rtol=2**-8, atol=1e-4)
 
 
 def test_the_plain_loss_and_weights_are_trained_on(tmp_path: Path) -> None:

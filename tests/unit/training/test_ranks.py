@@ -3,6 +3,7 @@
 import random
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from toy_training import job
 
 from ifas.core import storage
 from ifas.training.curve import CURVE_FILE, read
+from ifas.training.engine import AVERAGE_FILE
 from ifas.training.job import FINAL, Job
 from ifas.training.startup import StartLog
 from tests.servers import s3_server
@@ -40,21 +42,25 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Job:
 @pytest.mark.parametrize(
     "settings",
     [
-        ("train.zero_stage=2", "model.language.tune=lora", "model.vision.tune=frozen"),
-        ("train.zero_stage=3",),
-        ("train.zero_stage=1", "train.precision=bf16"),
-        ("train.zero_stage=0",),
+        ("train.zero_stage=2", "model.language.tune=lora", "model.vision.tune=frozen", "train.average=0.99"),
+        ("train.zero_stage=3", "train.average=0.99"),
+        ("train.zero_stage=1", "train.precision=bf16", "train.average=0.99"),
+        ("train.zero_stage=0", "train.average=0.99"),
     ],
     ids=["zero2-lora", "zero3", "zero1-bf16", "zero0"],
 )
 def test_the_number_of_workers_may_change_on_the_way(tmp_path: Path, settings: tuple[str, ...]) -> None:
     """2 -> 1 -> 2 workers, each start from the universal form of what the other number wrote."""
     whole, changing = (job(tmp_path / name, *TWO, *settings) for name in ("whole", "changing"))
-    assert train(whole, 2) == [0, 0]
+    every = whole.train.model_copy(update={"checkpoint_every": 1, "keep_checkpoints": 12})
+    assert train(replace(whole, train=every), 2) == [0, 0]
     assert -signal.SIGKILL in train(changing, 2, kill="step:6")
-    assert train(changing, 1, kill="step:10") == [-signal.SIGKILL]
+    notice = tmp_path / "changing.job.notice"
+    notice.write_text("0")
+    assert train(changing, 1) == [0]
+    notice.unlink()
     assert train(changing, 2) == [0, 0]
-    assert [(s["step"], s["workers"]) for s in StartLog(changing).lines()] == [(0, 2), (4, 1), (8, 2)]
+    assert [(s["step"], s["workers"]) for s in StartLog(changing).lines()] == [(0, 2), (4, 1), (5, 2)]
     loose = "train.precision=bf16" in settings
     assert losses(changing) == pytest.approx(losses(whole), rel=0.02 if loose else 1e-4)
     for name, wanted in weights(whole).items():
@@ -62,12 +68,20 @@ def test_the_number_of_workers_may_change_on_the_way(tmp_path: Path, settings: t
             weights(changing)[name].float(), wanted.float(), rtol=0, atol=3e-2 if loose else 2e-4, msg=name
         )
     assert losses(changing)[:4] == losses(whole)[:4]
+    if whole.train.zero_stage:
+        before, wanted_average, average = (
+            load_file(made.run / f"checkpoint_0000000{step}" / AVERAGE_FILE)
+            for made, step in ((whole, 4), (whole, 5), (changing, 5))
+        )
+        apart = sum(float((average[name] - wanted_average[name]).abs().sum()) for name in wanted_average)
+        moved = sum(float((before[name] - wanted_average[name]).abs().sum()) for name in wanted_average)
+        assert apart < 0.1 * moved, "the average went over to the other number of workers"
 
 
 @pytest.mark.slow
 def test_twenty_kills_change_not_one_bit(tmp_path: Path) -> None:
     """Either rank, before a random step or in the middle of a checkpoint, twenty times over one training."""
-    settings = ("train.zero_stage=1", "train.steps=46", "train.checkpoint_every=2", "train.workers=2", "train.batch=2")
+    settings = ("train.zero_stage=1", "train.steps=46", "train.checkpoint_every=2", *TWO[:2], "train.average=0.9")
     whole, killed = (job(tmp_path / name, *settings) for name in ("whole", "killed"))
     assert train(whole, 2) == [0, 0]
     rng = random.Random(20)

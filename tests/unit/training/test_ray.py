@@ -15,7 +15,7 @@ import toy_training
 from toy_training import ToyImages, config, job, manifest
 
 from ifas.core.errors import ConfigError, DataError
-from ifas.training.curve import CURVE_FILE, read
+from ifas.training.curve import CURVE_FILE, left_plateau, read
 from ifas.training.driver import train
 from ifas.training.loop import run
 from ifas.training.ray_worker import leave_error, left_error
@@ -59,6 +59,7 @@ def test_two_workers_equal_one(whole: tuple[Path, TrainingRecord], tmp_path: Pat
     assert record.loader_samples_per_second > 0 < record.demand_samples_per_second
     assert set(record.species) == {"live", "print", "replay"}
     assert record.judgment == two_losses[-1][0]
+    assert record.left_plateau == left_plateau(read(model / CURVE_FILE), 1 / 3)
     assert not list((model.parent / "work").iterdir()), "checkpoints are removed once the model is written"
 
 
