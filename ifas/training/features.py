@@ -107,14 +107,15 @@ class Features:
             DataError: an image can't be read or decoded.
             TrainingError: no space on the disk.
         """
-        found = list(each(self._read, wanted))
-        lacking = [i for i, features in enumerate(found) if features is None]
+        keys = [(self._file(*pair), pair[1].number) for pair in wanted]
+        found = dict(zip(keys, each(self._read, wanted), strict=True))
+        # Alignment draws rows of one image in one batch.
+        lacking = {key: pair for key, pair in zip(keys, wanted, strict=True) if found[key] is None}
         if lacking:
-            made_BF = self._make([wanted[i] for i in lacking], each)
-            for i, features_F in zip(lacking, made_BF, strict=True):
-                self._keep(*wanted[i], features_F)
-                found[i] = features_F
-        return torch.stack(found)
+            for key, features_F in zip(lacking, self._make(list(lacking.values()), each), strict=True):
+                self._keep(*lacking[key], features_F)
+                found[key] = features_F
+        return torch.stack([found[key] for key in keys])
 
     def has(self, row: Row, shown: Version) -> bool:
         """Whether there is a file of this version or an older one, whole or damaged."""

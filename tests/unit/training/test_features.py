@@ -15,7 +15,7 @@ from ifas.model.towers import ClipTower
 from ifas.training import ahead
 from ifas.training.batches import Batches
 from ifas.training.curve import CURVE_FILE, read
-from ifas.training.job import STARTS_FILE, Job, fingerprint, rows_of
+from ifas.training.job import FINAL, STARTS_FILE, Job, fingerprint, rows_of
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -92,6 +92,24 @@ def test_images_as_they_are_have_one_version(tmp_path: Path, images_seen: list[i
     trained(cached)
     assert losses(cached) == pytest.approx(losses(plain), rel=1e-5)
     assert sum(images_seen) == 18 * VIEWS
+
+
+def test_questions_of_alignment_share_the_features_of_their_image(tmp_path: Path, images_seen: list[int]) -> None:
+    """Rows, draws and base model as in the second stage."""
+    rows = rows_of(manifest(6))
+    asked = tuple(row._replace(question="Is this a screen?", weight=3.0, judged=False) for row in rows[:3])
+    settings = ("train.steps=6", "train.balance=false", "train.domain_balance=true")
+    first = job(tmp_path / "first" / "run", *FROZEN, "train.steps=1", rows=rows)
+    trained(first)
+    made = [
+        dataclasses.replace(job(tmp_path / name / "run", *kind, *settings, rows=rows + asked), base=first.run / FINAL)
+        for name, kind in (("plain", FROZEN), ("cached", KEPT))
+    ]
+    trained(made[0])
+    images_seen.clear()
+    trained(made[1])
+    assert losses(made[1]) == pytest.approx(losses(made[0]), rel=1e-5)
+    assert sum(images_seen) == len(files(made[1])) * VIEWS <= 6 * 2 * VIEWS
 
 
 def test_bf16_features_are_kept_as_such(tmp_path: Path) -> None:
