@@ -60,6 +60,7 @@ def _compute(job: Job, stop: Event, lock: ExitStack) -> None:
         import torch
 
         from ifas.model.build import build, load
+        from ifas.model.fast import speed_up
         from ifas.model.sizing import dtype_of
         from ifas.training.batches import Batches
 
@@ -69,6 +70,7 @@ def _compute(job: Job, stop: Event, lock: ExitStack) -> None:
             )
             batches = Batches(job, processor, 0, model=model.eval().to(dtype_of(job.train)))
             assert batches.features is not None
+            speed_up(model, AT_ONCE)  # only now: the features are named by the weights as they were
             lacking = [pair for pair in batches.first_versions() if not batches.features.has(*pair)]
             progress = Progress("train", len(lacking), unit="images seen by the tower")
             for start in range(0, len(lacking), AT_ONCE):

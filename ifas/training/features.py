@@ -92,7 +92,9 @@ class Features:
         self.model = model
         self.look = look
         self.free = free
-        self.dtype: torch.dtype = next(model.vision.parameters()).dtype
+        weight = next(model.vision.parameters())
+        self.dtype: torch.dtype = weight.dtype
+        self.device: torch.device = weight.device
         self.folder = job.features / self._decided_by()[:32]
         self.computed = 0
         self._room = False
@@ -124,8 +126,7 @@ class Features:
     @torch.no_grad()
     def _make(self, wanted: Sequence[tuple[Row, Version]], each: Callable[..., Iterable[Any]]) -> Tensor:
         pixels = [torch.from_numpy(one) for one in each(lambda pair: self.look(*pair), wanted)]
-        device = next(self.model.vision.parameters()).device
-        made: Tensor = self.model.features(torch.stack(pixels).permute(0, 1, 4, 2, 3).contiguous().to(device))
+        made: Tensor = self.model.features(torch.stack(pixels).permute(0, 1, 4, 2, 3).contiguous().to(self.device))
         self.computed += len(wanted)
         return made.to(self.dtype).cpu()
 
