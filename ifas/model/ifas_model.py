@@ -85,26 +85,48 @@ class IfasModel(PreTrainedModel):
         patches_BND = patches.to(dtype).unflatten(0, (samples, views)).flatten(1, 2)
         return patches_BND, [level_BUD[:, view] for view in range(views) for level_BUD in levels]
 
+    def features(self, pixel_values_BUCHW: Tensor) -> Tensor:
+        """What `see` gives, as one row (B, F) per sample: G_V, then X_V."""
+        patches_BND, levels = self.see(pixel_values_BUCHW)
+        return torch.cat([*levels, patches_BND.flatten(1)], dim=1)
+
+    def seen(self, features_BF: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What `see` gave, from `features`."""
+        widths = self.vision.level_widths * self.config.views
+        *levels, patches_BM = torch.split(features_BF, [*widths, features_BF.shape[1] - sum(widths)], dim=1)
+        return patches_BM.reshape(len(patches_BM), -1, self.vision.patch_width), levels
+
     def embed(self, pixel_values_BUCHW: Tensor, input_ids_BT: Tensor) -> Tensor:
         """Embeddings (B, T, width) of the text, image tokens put where `input_ids` hold the placeholder."""
-        image_BQW = self.connector(*self.see(pixel_values_BUCHW))
+        return self._embed(self.see(pixel_values_BUCHW), input_ids_BT)
+
+    def _embed(self, seen: tuple[Tensor, list[Tensor]], input_ids_BT: Tensor) -> Tensor:
+        image_BQW = self.connector(*seen)
         holes_BT = input_ids_BT == self.config.image_token_id
         text_BTW: Tensor = self.language.get_input_embeddings()(input_ids_BT.masked_fill(holes_BT, 0))
         return text_BTW.masked_scatter(holes_BT.unsqueeze(-1), image_BQW.to(text_BTW.dtype))
 
-    def forward(self, pixel_values: Tensor, input_ids: Tensor, parts: Tensor) -> LossSums:
+    def forward(
+        self, input_ids: Tensor, parts: Tensor, pixel_values: Tensor | None = None, features: Tensor | None = None
+    ) -> LossSums:
         """Loss sums of a batch; see `loss`. The language model's head runs on the answer's positions only.
 
         Sequences are padded on the right. A causal model's answer positions never look at what follows them, so no
         attention mask is needed, and the padding changes nothing.
 
         Args:
-            pixel_values: uint8 (B, U, 3, H, W).
             input_ids: (B, T) prompt and answer, padded on the right with any id.
             parts: (B, T) loss.PROMPT, JUDGMENT or INTERPRETATION of each token; padding is PROMPT.
+            pixel_values: uint8 (B, U, 3, H, W).
+            features: (B, F), of `features`, in place of `pixel_values`: the tower then does not run.
         """
+        if features is None:
+            assert pixel_values is not None
+            embeds_BTW = self.embed(pixel_values, input_ids)
+        else:
+            embeds_BTW = self._embed(self.seen(features), input_ids)
         decoder, head = self.language.get_decoder(), self.language.get_output_embeddings()
-        hidden_BTW = decoder(inputs_embeds=self.embed(pixel_values, input_ids), use_cache=False).last_hidden_state
+        hidden_BTW = decoder(inputs_embeds=embeds_BTW, use_cache=False).last_hidden_state
         # The token at a position is predicted one position before.
         answer_BT = parts[:, 1:] != PROMPT
         nll_N = answer_nll(

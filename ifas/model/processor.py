@@ -159,7 +159,7 @@ class IfasProcessor:
         """Inputs of `IfasModel.forward` for B samples.
 
         Args:
-            seen: of each sample, from `views`.
+            seen: of each sample, from `views`; none at all: the inputs have no pixel_values.
             live: bona fide or not; of another question, Yes or No.
             captions: interpretations.
             pad_to: least number of positions T.
@@ -179,7 +179,8 @@ class IfasProcessor:
         for row, (prompt, (ids, kinds), length) in enumerate(zip(prompts, answers, lengths, strict=True)):
             input_ids[row, :length] = torch.tensor(prompt + ids)
             parts[row, len(prompt) : length] = torch.tensor(kinds)
-        return {"pixel_values": self.pixel_values(seen), "input_ids": input_ids, "parts": parts}
+        pixels = {"pixel_values": self.pixel_values(seen)} if seen else {}
+        return {**pixels, "input_ids": input_ids, "parts": parts}
 
     def text(self, ids: Sequence[int]) -> str:
         """Interpretation in plain text, from its token ids up to the end token."""

@@ -95,7 +95,7 @@ def size(model: ModelConfig, train: TrainConfig, *, judged_at_once: int = 16) ->
     judged = prefill_pass(skeletal, judged_at_once, length.prompt)
     sizes = describe(model, skeletal)
     tokens = length.prompt + length.answer
-    trained = training_pass(skeletal.to(dtype_of(train)), train.batch, tokens, length.answer)
+    trained = training_pass(skeletal.to(dtype_of(train)), train.batch, tokens, length.answer, features=train.features)
     memory = {stage: _memory(sizes, trained.peak, train, stage) for stage in STAGES}
     return {
         **sizes,

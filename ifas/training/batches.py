@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,7 +15,8 @@ from ifas.core.imaging import decode
 from ifas.faces.face import Face
 from ifas.model.processor import IfasProcessor, Pixels
 from ifas.training.augment import augmentation
-from ifas.training.job import Job
+from ifas.training.features import Features, Version, version
+from ifas.training.job import Job, Row
 from ifas.training.sampling import Draws, Sampler
 from ifas.training.weights import sample_weights
 
@@ -28,7 +29,7 @@ class MicroBatch:
     """The B samples that a rank passes through the model at once.
 
     Attributes:
-        inputs: of `IfasModel.forward`: pixel_values (uint8 until they are on the device), input_ids, parts.
+        inputs: of `IfasModel.forward`: pixel_values (uint8 until they are on the device) or features, input_ids, parts.
         sample_ids: for errors that name samples.
         species_B: index of each sample's spoof type in `Job.species`.
         weights_B: of each sample in the loss.
@@ -45,13 +46,17 @@ class Batches:
 
     Args:
         rank, world_size: this rank, and the number of ranks.
+        model: on its device; for `train.features`.
 
     Attributes:
+        features: kept ones of the tower; None: the model gets pixels.
         seconds: spent on making batches so far, in the thread that makes them.
         waited: seconds that the model waited for a batch.
     """
 
-    def __init__(self, job: Job, processor: IfasProcessor, rank: int, world_size: int = 1) -> None:
+    def __init__(
+        self, job: Job, processor: IfasProcessor, rank: int, world_size: int = 1, *, model: Any = None
+    ) -> None:
         self.job = job
         self.processor = processor
         self.rank = rank
@@ -73,6 +78,7 @@ class Batches:
         self.world_size = world_size
         self.weights = sample_weights(job.rows, train)
         self.species = {name: index for index, name in enumerate(job.species)}
+        self.features = Features(job, model, self._views) if train.features else None
         self.seconds = self.waited = 0.0
 
     def steps(self, start: int, stop: int) -> Iterator[list[MicroBatch]]:
@@ -101,16 +107,22 @@ class Batches:
         """A rank's `micro`-th micro-batch of a step; images are decoded by `decoders` where there are any."""
         share = slice(*self._share(micro))
         positions, indices = self.draws.step(step)
-        pictures = (decoders.map if decoders else map)(self._picture, positions[share], indices[share])
+        each = decoders.map if decoders else map
         rows = [self.job.rows[index] for index in indices[share]]
+        shown = [
+            self._version(index, position) for index, position in zip(indices[share], positions[share], strict=True)
+        ]
+        inputs = self.processor.batch(
+            [] if self.features else list(each(self._views, rows, shown)),
+            [row.reply for row in rows],
+            [row.caption for row in rows],
+            questions=[row.question for row in rows],
+            judged=[row.judged for row in rows],
+        )
+        if self.features:
+            inputs["features"] = self.features.rows(list(zip(rows, shown, strict=True)), each)
         return MicroBatch(
-            inputs=self.processor.batch(
-                list(pictures),
-                [row.reply for row in rows],
-                [row.caption for row in rows],
-                questions=[row.question for row in rows],
-                judged=[row.judged for row in rows],
-            ),
+            inputs=inputs,
             sample_ids=tuple(row.sample_id for row in rows),
             species_B=torch.tensor([self.species[row.spoof_type] for row in rows]),
             weights_B=torch.tensor([self.weights[index] for index in indices[share]]),
@@ -121,8 +133,21 @@ class Batches:
         start = (micro * self.world_size + self.rank) * self.job.train.batch
         return start, start + self.job.train.batch
 
-    def _picture(self, position: int, index: int) -> Pixels:
-        row = self.job.rows[index]
+    def first_versions(self) -> Iterator[tuple[Row, Version]]:
+        """The samples and versions that the whole training shows, each once, as long as none has been replaced."""
+        known = set()
+        for step in range(self.job.train.steps):
+            for position, index in zip(*self.draws.step(step), strict=True):
+                shown = self._version(index, position)
+                key = self.job.rows[index].sample_id, shown.place
+                if not shown.block and key not in known:
+                    known.add(key)
+                    yield self.job.rows[index], shown
+
+    def _version(self, index: int, position: int) -> Version:
+        return version(self.job, self.job.rows[index], position, self.draws.sampler.turn)
+
+    def _views(self, row: Row, shown: Version) -> Pixels:
         try:
             picture = decode(self.job.images.read(row.shard, row.row))
         except ImageRefused as error:
@@ -131,7 +156,7 @@ class Batches:
                 "run `ifas step validate` again: it lists images that can't be decoded, and training leaves them out",
             ) from error
         face = Face.of(picture, row.box)
-        if not self.job.train.augment:
+        if shown.number is None:
             return self.processor.views(face)
-        change = augmentation(self.job.train.seed, position)
+        change = augmentation(self.job.train.seed, shown.number)
         return change.recolour(self.processor.views(face, change.shifted))

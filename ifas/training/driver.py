@@ -27,9 +27,10 @@ VERSIONS = ("torch", "transformers", "peft", "deepspeed", "ray")
 
 def fit(job: Job, began: float) -> None:
     """Trains `job` with Ray: see `ray_trainer.fit`."""
+    from ifas.training.ahead import computed_ahead
     from ifas.training.ray_cluster import cluster
 
-    with cluster(job.train):
+    with computed_ahead(job), cluster(job.train):
         from ifas.training import ray_trainer
 
         ray_trainer.fit(job, began)
@@ -58,7 +59,7 @@ def train(
         config: how.
         manifest: captioned rows to train on, already filtered by split and domain; or training samples made of them.
         images: where their bytes come from; goes to the workers by pickle.
-        work: folder that all workers reach.
+        work: folder that all workers reach; with `train.features`, those are kept beside it.
         out: model directory, written whole or not at all.
         run_name: of the run.
         base: model directory to go on from; None begins with the model's sources.

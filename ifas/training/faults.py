@@ -39,6 +39,8 @@ class Watch:
         self.part = ""
         self._hooks = []
         for name in PARTS:
+            if name == "vision" and job.train.features:
+                continue  # it runs in another thread, and not as a part of a step
             module = getattr(engine.model, name)
             module = module.get_decoder() if name == "language" else module
             self._hooks.append(module.register_forward_pre_hook(self._enters(name)))

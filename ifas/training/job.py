@@ -25,6 +25,7 @@ FACTS_FILE = "facts.json"
 #: Settings that say how and where the training runs, not what it computes.
 HOW = (
     *("where", "gpus_per_worker", "workers", "accumulate", "batch", "loaders", "offload", "mlflow", "storage"),
+    "features",
     *("max_failures", "max_preemptions", "checkpoint_every", "keep_checkpoints"),
 )
 
@@ -77,6 +78,11 @@ class Job:
     def global_batch(self) -> int:
         """Samples per optimizer step, over all ranks and micro-batches."""
         return self.train.global_batch
+
+    @property
+    def features(self) -> Path:
+        """Folder of kept features, shared by the runs of one work folder and by those beside it."""
+        return self.run.parent.parent / "features"
 
     @property
     def uri(self) -> str:

@@ -18,7 +18,7 @@ from ifas.model import tuning
 from ifas.model.build import build, load
 from ifas.model.fused_norm import fuse
 from ifas.model.sizing import device_memory, size, will_not_fit
-from ifas.training import checkpoint
+from ifas.training import ahead, checkpoint
 from ifas.training.batches import Batches
 from ifas.training.checkpoint import Checkpoints
 from ifas.training.engine import Engine, join
@@ -119,11 +119,14 @@ def _begin(job: Job, clock: StartupTimer, free: checkpoint.FreeBytes) -> _Rank:
     if found:
         checkpoints.restore(engine, found)
     clock.mark("DeepSpeed")
+    if config.features:
+        ahead.wait(job)
+        clock.mark("features")
     return _Rank(
         job=job,
         engine=engine,
         processor=processor,
-        batches=Batches(job, processor, dist.get_rank(), dist.get_world_size()),
+        batches=Batches(job, processor, dist.get_rank(), dist.get_world_size(), model=model),
         checkpoints=checkpoints,
         watch=Watch(engine, job, found.skipped if found else 0),
         start=found.step if found else 0,

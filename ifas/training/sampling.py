@@ -43,6 +43,18 @@ class Sampler:
         epoch, card = divmod(turn, len(deck))
         return int(self._shuffled(which, epoch)[card])
 
+    def turn(self, position: int) -> int:
+        """How often the sample at a position was drawn before.
+
+        With weights, an epoch of its deck counts as one draw, and its draws within an epoch are counted on from there.
+        """
+        turn, which = divmod(position, len(self.decks))
+        epoch, card = divmod(turn, len(self.decks[which]))
+        if self.weights is None:
+            return epoch
+        shuffled = self._shuffled(which, epoch)
+        return epoch + int((shuffled[:card] == shuffled[card]).sum())
+
     def _shuffle(self, which: int, epoch: int) -> npt.NDArray[np.int64]:
         rng = np.random.default_rng([self.seed, which, epoch])
         deck = self.decks[which]

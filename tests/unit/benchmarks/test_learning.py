@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from benchmarks.learning.compare import FIGURES, Difference, difference, mean, values
-from benchmarks.learning.features import RememberingTower, remember
+from benchmarks.learning.features import Pooled
 from benchmarks.learning.page import page
 from benchmarks.learning.settings import FULL, Single, config_of, key_of, read_study, singles
+from ifas.core.config import load
 from ifas.core.errors import ConfigError
-from ifas.model.towers import TOWERS, EfficientNetLite0Tower
+from ifas.faces.face import Face
 
 STUDY = read_study()
 
@@ -124,34 +124,16 @@ def test_runs_are_leave_one_out_and_keyed_by_what_they_depend_on() -> None:
         singles(STUDY, seeds=[], targets=["balcony"], arms=[])
 
 
-def test_remembered_features_are_the_towers_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    plain = EfficientNetLite0Tower({"image_size": 64}).eval()
-    tower = RememberingTower({"image_size": 64}).eval()
-    tower.load_state_dict(plain.state_dict())
-    pictures = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
-    calls: list[int] = []
-    original = EfficientNetLite0Tower.forward
-
-    def counted(self: Any, pixel_values: torch.Tensor) -> Any:
-        calls.append(len(pixel_values))
-        return original(self, pixel_values)
-
-    with torch.no_grad():
-        wanted = plain(pictures)
-        monkeypatch.setattr(EfficientNetLite0Tower, "forward", counted)
-        tower(pictures[:2])
-        got = tower(pictures[[3, 1, 0, 2, 3]])
-    assert calls == [2, 2]
-    order = [3, 1, 0, 2, 3]
-    torch.testing.assert_close(got[0], wanted[0][order])
-    for mine, its in zip(got[1], wanted[1], strict=True):
-        torch.testing.assert_close(mine, its[order])
-
-
-def test_features_of_augmented_pictures_are_not_remembered() -> None:
-    config = config_of(STUDY, Single(1, "street", FULL))
-    augmented = config.model_copy(update={"train": config.train.model_copy(update={"augment": True})})
-    with pytest.raises(ConfigError, match="remembered"):
-        remember(augmented)
-    assert TOWERS["efficientnet-lite0"] is EfficientNetLite0Tower
+def test_pooled_features_are_those_of_each_view() -> None:
+    pooled = Pooled(load("tiny"))
+    rng = np.random.default_rng(0)
+    faces = [Face(rng.integers(0, 256, (60, 80, 3), np.uint8), (20.0, 10.0, 30.0, 40.0)) for _ in range(3)]
+    both = pooled(faces)
+    # Two views, each with three levels and the mean of its patches, 32 wide.
+    assert both.shape == (3, 2 * (3 + 1) * 32)
+    one = Pooled(load("tiny", ["model.views=[face]"]))
+    one.model.vision.load_state_dict(pooled.model.vision.state_dict())
+    alone = one(faces)
+    np.testing.assert_allclose(alone[:, :96], both[:, :96], atol=1e-5)
+    np.testing.assert_allclose(alone[:, 96:], both[:, 192:224], atol=1e-5)
+    assert abs(both[:, 192:224] - both[:, 224:]).max() > 1e-3, "the views are told apart"

@@ -60,6 +60,20 @@ def test_embeddings_stay_tied(tmp_path: Path) -> None:
     assert language.get_input_embeddings().weight is language.get_output_embeddings().weight
 
 
+@pytest.mark.parametrize("tower", [(), ("model.vision.kind=siglip",), EFFICIENTNET])
+def test_features_stand_for_pixels(tower: tuple[str, ...]) -> None:
+    model, processor = build(tiny(*tower))
+    model.eval()
+    batch = batch_of(processor)
+    with torch.no_grad():
+        wanted = model(**batch)
+        features_BF = model.features(batch.pop("pixel_values"))
+        assert features_BF.shape[0] == 5
+        assert features_BF.ndim == 2
+        torch.testing.assert_close(model(features=features_BF, **batch).sums, wanted.sums)
+        assert not torch.allclose(model(features=features_BF.flip(0), **batch).sums, wanted.sums)
+
+
 def test_padding_changes_nothing() -> None:
     model, processor = build(tiny())
     model.eval()

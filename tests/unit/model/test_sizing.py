@@ -41,6 +41,12 @@ TUNES = {
     "connector only": ("model.vision.tune=frozen", "model.language.tune=frozen"),
     "SigLIP": ("model.vision.kind=siglip",),
     "DINOv2": DINOV2,
+    "kept features": (
+        "model.vision.tune=frozen",
+        "model.language.tune=lora",
+        "train.versions=1",
+        "train.features=true",
+    ),
 }
 
 
@@ -60,6 +66,9 @@ def test_flops_are_those_of_torchs_counter(tune: str) -> None:
     sizes = size(config.model, config.train)
     tokens = sizes["tokens"]
     assert batch["input_ids"].shape[1] == tokens["prompt"] + tokens["answer"]
+    pixels = batch["pixel_values"]
+    if config.train.features:
+        batch["features"] = model.features(batch.pop("pixel_values"))  # type: ignore[operator]
     # torch's counter doesn't know the fused attention of a CPU, so it gets the plain one to count.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         out = model(**batch)
@@ -70,7 +79,7 @@ def test_flops_are_those_of_torchs_counter(tune: str) -> None:
     assert told["forward_flops_per_sample"] * config.train.batch == pytest.approx(forward, rel=0.02)
     assert told["backward_flops_per_sample"] * config.train.batch == pytest.approx(backward, rel=0.03)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model.eval().prefill(batch["pixel_values"], batch["input_ids"][:, : tokens["prompt"]])  # type: ignore[operator]
+        model.eval().prefill(pixels, batch["input_ids"][:, : tokens["prompt"]])  # type: ignore[operator]
     if "lora" not in str(TUNES[tune]) and "alore" not in str(TUNES[tune]):  # the judge has them merged
         judged = sizes["judge"]["flops_per_picture"] * config.train.batch
         assert judged == pytest.approx(counter.get_total_flops(), rel=0.02)

@@ -131,3 +131,24 @@ def test_equal_weights_draw_everything_once() -> None:
         for sampler in (plain, weighted):
             drawn = [sampler.draw(p * len(sampler.decks) + which) for p in range(len(deck))]
             assert sorted(drawn) == sorted(deck)
+
+
+@given(seed=st.integers(0, 5), balance=st.booleans())
+def test_a_turn_is_the_number_of_earlier_draws(seed: int, balance: bool) -> None:
+    sampler = Sampler(CLASSES, seed=seed, balance=balance)
+    before: Counter[int] = Counter()
+    for position in range(120):
+        sample = sampler.draw(position)
+        assert sampler.turn(position) == before[sample]
+        before[sample] += 1
+
+
+def test_with_weights_no_turn_of_a_sample_comes_twice_in_an_epoch() -> None:
+    sampler = Sampler(CLASSES, seed=3, balance=False, weights=[5.0] + [1.0] * 17)
+    for epoch in range(4):
+        turns: dict[int, list[int]] = {}
+        for position in range(epoch * 18, (epoch + 1) * 18):
+            turns.setdefault(sampler.draw(position), []).append(sampler.turn(position))
+        assert len(turns[0]) >= 3
+        for of_sample in turns.values():
+            assert of_sample == list(range(epoch, epoch + len(of_sample)))

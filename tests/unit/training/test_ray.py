@@ -64,6 +64,27 @@ def test_two_workers_equal_one(whole: tuple[Path, TrainingRecord], tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_features_are_computed_while_ray_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: None) -> None:
+    events = tmp_path / "events.jsonl"
+    monkeypatch.setenv("IFAS_EVENTS", str(events))
+    ray.cloudpickle.register_pickle_by_value(toy_training)
+    settings = (*SETTINGS, "model.vision.tune=frozen", "train.versions=2")
+    made = config(*settings, "train.features=true")
+    record = train(
+        made.model, made.train, manifest(), ToyImages(), work=tmp_path / "work", out=tmp_path / "m", run_name="r"
+    )
+    assert list(record.start_up)[-2:] == ["features", "first step"]
+    said = [json.loads(line) for line in events.read_text().splitlines()]
+    seen = [event for event in said if event.get("unit") == "images seen by the tower"]
+    assert (seen[-1]["done"], seen[-1]["total"]) == (36, 36)
+    assert len([file for file in (tmp_path / "features").rglob("*") if file.is_file()]) == 36
+    plain = job(tmp_path / "plain", *settings, "train.workers=1", "train.batch=6")
+    run(plain, lambda *_: None)
+    losses = [[line["loss"] for line in read(folder / CURVE_FILE)] for folder in (tmp_path / "m", plain.run)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.slow
 def test_nothing_of_a_training_listens_where_other_machines_reach_it(whole: tuple[Path, TrainingRecord]) -> None:
     model, _ = whole
     listening = json.loads((model.parent / "sockets.json").read_text())
