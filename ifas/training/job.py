@@ -25,7 +25,7 @@ FACTS_FILE = "facts.json"
 #: Settings that say how and where the training runs, not what it computes.
 HOW = (
     *("where", "gpus_per_worker", "workers", "accumulate", "batch", "loaders", "offload", "mlflow", "storage"),
-    *("max_failures", "max_preemptions", "checkpoint_every", "keep_checkpoints"),
+    *("max_failures", "max_preemptions", "checkpoint_every", "keep_checkpoints", "compile"),
 )
 
 
