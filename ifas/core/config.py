@@ -209,8 +209,8 @@ class TrainConfig(Section):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = Field(
         default=False,
-        description="torch.compile of the tower's blocks and the language model's layers: faster on a GPU, less memory, "
-        "a minute or more at the start of every run; needs a C++ compiler",
+        description="torch.compile of the tower's blocks and the language model's layers: faster on a GPU, less "
+        "memory, a minute or more at the start of every run; needs a C++ compiler",
     )
     schedule: Literal["cosine", "one-cycle"] = Field(
         default="cosine", description="of the learning rate. Not stated in the paper"

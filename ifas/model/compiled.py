@@ -18,14 +18,13 @@ FIX = "install a C++ compiler (on Debian and Ubuntu: apt-get install g++ python3
 
 
 def blocks(part: nn.Module) -> Iterator[nn.Module]:
-    """The blocks of a part: members of each list of at least two modules whose parameters have equal names and shapes.
+    """The blocks of a part: its outermost list of modules, if they all have parameters of the same names and shapes.
 
-    EfficientNet has none, as each of its blocks has another shape.
+    EfficientNet has none, as its blocks differ.
     """
-    for module in part.modules():
-        if isinstance(module, nn.ModuleList) and len(module) > 1 and len({_shape(block) for block in module}) == 1:
-            yield from module
-            return
+    found = next((module for module in part.modules() if isinstance(module, nn.ModuleList)), nn.ModuleList())
+    if len({_shape(block) for block in found}) == 1:
+        yield from found
 
 
 def _shape(block: nn.Module) -> tuple[Any, ...]:
@@ -67,7 +66,7 @@ def require_compiler(device: torch.device) -> None:
         return (x.sin() * x).sum()
 
     try:
-        torch.compile(tried)(torch.ones(8, device=device, requires_grad=True)).backward()
+        torch.autograd.backward(torch.compile(tried)(torch.ones(8, device=device, requires_grad=True)))
     except Exception as error:
         # Whatever the compiler raises, the same code has run without compiling in every training before.
         reason = (str(error).strip().splitlines() or [""])[0]

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch import distributed as dist
 
 from ifas.model.loss import INTERPRETATION, JUDGMENT, LOSSES
+from ifas.model.tuning import PARTS
 from ifas.training.batches import MicroBatch
 from ifas.training.engine import Engine
 from ifas.training.faults import Watch
-from ifas.model.tuning import PARTS
 from ifas.training.job import Job
 
 
