@@ -280,7 +280,9 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, ledger: _Ledger) -> Tensor:
-        out_BHTD = q_BHTD.new_empty((*q_BHTD.shape[:-1], v_BHSD.shape[-1]))
+        # Its heads lie side by side, as the layer's last product takes them: no copy is made.
+        batch, heads, length, _ = q_BHTD.shape
+        out_BHTD = q_BHTD.new_empty((batch, length, heads, v_BHSD.shape[-1])).transpose(1, 2)
         sums_BHT = q_BHTD.new_empty(q_BHTD.shape[:-1], dtype=torch.float32)
         ctx.save_for_backward(q_BHTD, k_BHSD, v_BHSD, out_BHTD, sums_BHT)
         if ledger.block:
