@@ -1,10 +1,16 @@
-"""`python -m benchmarks.gpu [--profile large] [--device cuda]`: the model on a GPU, with random weights in bf16.
+"""`python -m benchmarks.gpu [--profile large] [--device cuda] [--parts ...]`: the model on a GPU, random weights, bf16.
 
-Measures the card's own ceilings first (copy, matrix product), then a training step and the judgment of a profile, and
-compares peak memory with what `ifas model describe` predicts; then the judge and the decoder against transformers'
-`generate`, every row as long as it can get. Needs torch, transformers, pydantic and PyYAML; where
+Measures the card's own ceilings first (copy, matrix product), then by parts, all of them by default:
+
+- `plain`: a training step of a plain loop;
+- `compiled`: the same with `train.compile`, which needs a C++ compiler;
+- `judge`: the judgment, then judge and decoder against transformers' `generate`, every row as long as it can get;
+- `deepspeed`: the step of the product's engine against the plain loop's, compiled or not as those before; needs
+  DeepSpeed.
+
+Peak memory is compared with what `ifas model describe` predicts. Needs torch, transformers, pydantic and PyYAML; where
 peft is missing, ALoRE takes the place of LoRA, and the name of the figure says so. Without a GPU nothing is measured.
-The loop is a plain one; where DeepSpeed is installed, its step is measured as well. All samples have full length.
+All samples have full length.
 
 Model FLOPs are those of `ifas.model.dry_run`: recomputation is not counted, a causal attention in full. MFU is their
 rate over the card's dense bf16 rate as its maker states it, where the card is in `STATED`, else over the measured one.
@@ -13,6 +19,7 @@ rate over the card's dense bf16 rate as its maker states it, where the card is i
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import socket
@@ -27,7 +34,8 @@ from benchmarks.figure import figure
 #: Part of a card's name -> dense bf16 FLOP/s of its data sheet. Searched in this order.
 STATED = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
 
-MFU_BAR, JUDGE_BAR, MEMORY_BAR = 0.45, 0.55, 0.10
+PARTS = ("plain", "compiled", "judge", "deepspeed")
+MFU_BAR, COMPILED_MFU_BAR, DEEPSPEED_BAR, JUDGE_BAR, MEMORY_BAR = 0.45, 0.52, 0.95, 0.55, 0.10
 
 #: Images at once where answers are decoded.
 DECODED = 16
@@ -48,6 +56,22 @@ def best(device: str, run: Callable[[], Any], tries: int) -> float:
     return min(seconds[2:])
 
 
+def apart(device: str, before: Callable[[], Any], run: Callable[[], Any], tries: int = 3) -> float:
+    """Seconds of the fastest of `tries` runs, each after `before`, which does not count."""
+    import torch
+
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    seconds = []
+    for _ in range(tries):
+        before()
+        wait()
+        began = time.perf_counter()
+        run()
+        wait()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
 def ceilings(device: str, tries: int) -> tuple[float, float]:
     """What this card reaches: bytes copied and read per second, and bf16 FLOP/s of a square matrix product."""
     import torch
@@ -62,13 +86,13 @@ def ceilings(device: str, tries: int) -> tuple[float, float]:
     return copied, multiplied
 
 
-def settings(profile: str, batch: int | None) -> Any:
+def settings(profile: str, batch: int | None, *more: str) -> Any:
     """The profile in bf16 on one worker without ZeRO; LoRA becomes ALoRE where peft is missing."""
     from ifas.core.config import load
 
     overrides = ["train.precision=bf16", "train.workers=1", "train.zero_stage=0", "train.accumulate=1"]
     overrides += ["model.vision.tune=frozen", f"model.language.tune={'lora' if find_spec('peft') else 'alore'}"]
-    return load(profile, [*overrides, *([f"train.batch={batch}"] if batch else [])])
+    return load(profile, [*overrides, *([f"train.batch={batch}"] if batch else []), *more])
 
 
 def fitting_batch(train: Any, memory: dict[str, int]) -> int:
@@ -121,12 +145,20 @@ class Trainer:
 
     def step(self) -> None:
         """Forward, backward, update."""
-        import torch
+        self.backward()
+        self.update()
 
+    def backward(self) -> None:
+        """Gradients of the batch."""
         from ifas.model.loss import lopsided
 
         out = self.model(**self.batch)
         lopsided(out.sums, out.counts, 0.7).backward()
+
+    def update(self) -> None:
+        """The optimizer's step."""
+        import torch
+
         for copy, parameter in zip(self.copies, self.trained, strict=True):
             copy.grad = None if parameter.grad is None else parameter.grad.float()
         self.optimizer.step()
@@ -185,6 +217,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, help="samples in a training step; else as many as fit, up to 64")
     parser.add_argument("--judged", type=int, default=64, help="pictures judged at once")
     parser.add_argument("--tries", type=int, default=10)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     args = parser.parse_args()
     import torch
 
@@ -199,6 +232,7 @@ def main() -> int:
 
 def measure(args: argparse.Namespace, card: str) -> bool:
     """Whether all bars are held."""
+    from ifas.model.compiled import blocks, compile_blocks
     from ifas.model.sizing import size
 
     device = args.device
@@ -214,11 +248,26 @@ def measure(args: argparse.Namespace, card: str) -> bool:
         sizes = size(config.model, config.train, judged_at_once=args.judged)
     model = random_model(config, device)
     batch = inputs(config, sizes, device)
-    ok, seconds = training(args, config, model, batch, sizes, stated, multiplied)
-    ok &= judging(args, config, model, sizes, multiplied)
-    if find_spec("deepspeed"):
+    ok, seconds, sized = True, {}, {}
+    for part in ("plain", "compiled"):
+        if part not in args.parts:
+            continue
+        if part == "compiled":
+            compiled = settings(args.profile, config.train.batch, "train.compile=true")
+            sizes = {**sizes, "memory": size(compiled.model, compiled.train)["memory"]}
+            compile_blocks(model)
+        sized[part] = sizes["memory"]
+        held, seconds[part] = training(args, config, model, batch, part, sizes, stated, multiplied)
+        ok &= held
+    if "compiled" in seconds:
+        for block in (*blocks(model.vision), *blocks(model.language)):
+            del block.forward
+    if "judge" in args.parts:
+        ok &= judging(args, config, model, sizes, multiplied)
+    if "deepspeed" in args.parts and find_spec("deepspeed"):
         del model
-        with_deepspeed(args, config, batch, sizes, seconds)
+        gc.collect()
+        ok &= with_deepspeed(args, config, batch, sized, seconds)
     return ok
 
 
@@ -227,6 +276,7 @@ def training(
     config: Any,
     model: Any,
     batch: dict[str, Any],
+    part: str,
     sizes: dict[str, Any],
     stated: float,
     multiplied: float,
@@ -235,13 +285,20 @@ def training(
     barred = args.device == "cuda"
     trainer = Trainer(model, config, batch)
     adapter = {"lora": "LoRA", "alore": "ALoRE"}[config.model.language.tune]
+    name = f"training {args.profile}, {adapter}, batch {config.train.batch}"
+    bar = MFU_BAR
+    if part == "compiled":
+        name, bar = f"{name}, compiled", COMPILED_MFU_BAR
+        began = time.perf_counter()
+        trainer.step()
+        figure(f"{name}: first step, which compiles", time.perf_counter() - began, "s")
     seconds = best(args.device, trainer.step, args.tries)
     told = sizes["training"]
     flops = config.train.batch * (told["forward_flops_per_sample"] + told["backward_flops_per_sample"])
-    name = f"training {args.profile}, {adapter}, batch {config.train.batch}"
     figure(name, config.train.batch / seconds, "samples/s")
-    ok = figure(f"{name}: MFU", flops / seconds / stated, "", bar=MFU_BAR if barred else None, bar_is="value >=")
+    ok = figure(f"{name}: MFU", flops / seconds / stated, "", bar=bar if barred else None, bar_is="value >=")
     figure(f"{name}: share of the measured matrix product", flops / seconds / multiplied, "")
+    figure(f"{name}: optimizer's step", apart(args.device, trainer.backward, trainer.update), "s")
     predicted = sizes["memory"]["0"]
     peak = peak_bytes(args.device, trainer.step, predicted["lasting"] - predicted["gradients"])
     return ok & _compared(f"{name}: peak memory", peak, predicted["peak"], barred), seconds
@@ -270,10 +327,13 @@ def judging(args: argparse.Namespace, config: Any, model: Any, sizes: dict[str, 
 
 
 def with_deepspeed(
-    args: argparse.Namespace, config: Any, batch: dict[str, Any], sizes: dict[str, Any], bare: float
-) -> None:
-    """The step of the product's engine on one worker, against the plain loop's `bare` seconds."""
+    args: argparse.Namespace, config: Any, batch: dict[str, Any], sized: dict[str, Any], bare: dict[str, float]
+) -> bool:
+    """The step of the product's engine on one worker, against the plain loop's `bare` seconds by part."""
+    import torch
+
     from ifas.core.config import load
+    from ifas.model.compiled import compile_blocks
     from ifas.model.loss import lopsided
     from ifas.model.tuning import parameter_groups
     from ifas.training.engine import Engine, join
@@ -288,18 +348,33 @@ def with_deepspeed(
     model = random_model(config, args.device).train()
     engine = Engine(model, parameter_groups(model, config.model, train.weight_decay), train)
 
-    def step() -> None:
+    def backward() -> None:
         engine.begin(0)
         out = engine.forward(batch)
         engine.backward(lopsided(out.sums, out.counts, 0.7), last=True)
-        engine.step()
 
-    name = f"training {args.profile}, batch {train.batch}, DeepSpeed's ZeRO stage {stage} on one worker"
-    seconds = best(args.device, step, args.tries)
-    figure(f"{name}, against the plain loop", train.batch / seconds, "samples/s", baseline=train.batch / bare)
-    predicted = sizes["memory"][str(stage)]
-    peak = peak_bytes(args.device, step, predicted["lasting"] - predicted["gradients"])
-    _compared(f"{name}: peak memory", peak, predicted["peak"], barred=False)
+    def update() -> None:
+        engine.step(skip=not bool(torch.isfinite(engine.gradient_sizes()).all()))
+
+    def step() -> None:
+        backward()
+        update()
+
+    barred, ok = args.device == "cuda", True
+    for part, seconds in bare.items():
+        name = f"training {args.profile}, batch {train.batch}, DeepSpeed's ZeRO stage {stage} on one worker"
+        if part == "compiled":
+            compile_blocks(model)
+            name = f"{name}, compiled"
+        rate = train.batch / best(args.device, step, args.tries)
+        bar = DEEPSPEED_BAR if barred else None
+        name_against = f"{name}, against the plain loop"
+        ok &= figure(name_against, rate, "samples/s", baseline=train.batch / seconds, bar=bar, bar_is="ratio >=")
+        figure(f"{name}: optimizer's step", apart(args.device, backward, update), "s")
+        predicted = sized[part][str(stage)]
+        peak = peak_bytes(args.device, step, predicted["lasting"] - predicted["gradients"])
+        ok &= _compared(f"{name}: peak memory", peak, predicted["peak"], barred)
+    return ok
 
 
 def against_generate(args: argparse.Namespace, model: Any, pixels: Any, prompt: Any, tokens: int) -> bool:
@@ -321,16 +396,16 @@ def against_generate(args: argparse.Namespace, model: Any, pixels: Any, prompt: 
     judged = best(device, lambda: model.prefill(pixels, prompt), args.tries)
     explained = best(device, explain, tries)
     together = best(device, lambda: generate(model, pixels, prompt, 1, tokens), tries)
-    apart = best(device, rows, 1)
+    by_row = best(device, rows, 1)
     name, bar = f"judge {args.profile}, {count} at once, against generate", 8 if barred else None
     ok = figure(name, count / judged, "pictures/s", baseline=count / together, bar=bar, bar_is="ratio >=")
-    figure(f"{name} row by row", count / judged, "pictures/s", baseline=count / apart)
+    figure(f"{name} row by row", count / judged, "pictures/s", baseline=count / by_row)
     name, bar, made = (
         f"explain {args.profile}, {count} at once, against generate",
         4 if barred else None,
         count * tokens,
     )
-    rate, row_rate = made / explained, made / apart
+    rate, row_rate = made / explained, made / by_row
     ok &= figure(f"{name} row by row", rate, "tokens/s", baseline=row_rate, bar=bar, bar_is="ratio >=")
     figure(name, rate, "tokens/s", baseline=made / together)
     return ok

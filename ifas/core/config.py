@@ -210,6 +210,11 @@ class TrainConfig(Section):
         default="none", description="optimizer: its states and its step on the CPU (ZeRO stage 1 and up)"
     )
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = Field(
+        default=False,
+        description="torch.compile of the tower's blocks and the language model's layers: faster on a GPU, less "
+        "memory, a minute or more at the start of every run; needs a C++ compiler",
+    )
     schedule: Literal["cosine", "one-cycle"] = Field(
         default="cosine", description="of the learning rate. Not stated in the paper"
     )

@@ -7,20 +7,25 @@ the loss function included as they come and go. Attention is counted as a fused 
 inputs, its output and one float32 per head and query, never a score matrix, and computes the scores twice (once more
 in the backward pass, which is not counted as it is no work of the model's). So is an RMSNorm that `fused_norm` has
 rewritten: it holds its input and one float32 per position.
+
+A block that torch.compile has compiled keeps less for its backward pass (`_Ledger.leave`): what elementwise operations
+make of tensors that are there anyway is computed again, inside the kernels of the backward pass. What a matrix product
+takes is kept all the same. This is the rule of torch's partitioner, in short.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from ifas.model.loss import INTERPRETATION, lopsided
@@ -40,7 +45,9 @@ class Pass:
     peak: int
 
 
-def training_pass(model: Any, batch: int, tokens: int, answers: int, *, features: bool = False) -> Pass:
+def training_pass(
+    model: Any, batch: int, tokens: int, answers: int, compiled: Sequence[nn.Module] = (), *, features: bool = False
+) -> Pass:
     """Forward and backward of one micro-batch.
 
     Args:
@@ -49,6 +56,7 @@ def training_pass(model: Any, batch: int, tokens: int, answers: int, *, features
         tokens: positions T of each sample.
         answers: positions of each sample that carry loss.
         features: the frozen tower's features are given, so that the tower does not run.
+        compiled: blocks that torch.compile would compile.
     """
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -57,12 +65,15 @@ def training_pass(model: Any, batch: int, tokens: int, answers: int, *, features
     ledger = _Ledger(model, answers=batch * answers)
     pixels = _pixels(model, batch)
     image = {"features": model.features(pixels)} if features else {"pixel_values": pixels}
+    hooks = [hook for block in compiled for hook in ledger.hooks(block)]
     with ledger, _Fused(ledger):
         # Any kind but PROMPT: which positions it falls on is up to `answers`.
         parts = torch.full((batch, tokens), INTERPRETATION, device="meta")
         out = model(**image, input_ids=_ids(batch, tokens), parts=parts)
         forward = ledger.flops
         torch.autograd.backward(lopsided(out.sums, out.counts, 0.7))
+    for hook in hooks:
+        hook.remove()
     return Pass(forward, ledger.flops - forward, ledger.peak)
 
 
@@ -96,6 +107,8 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.answers = answers
         self.results: dict[Any, tuple[tuple[Any, ...], int]] = {}
         self.known = {t.untyped_storage()._cdata for t in [*model.parameters(), *model.buffers()]}
+        self.sizes: dict[int, int] = {}
+        self.block: _Block | None = None
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -111,10 +124,28 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
             out = args[0].new_empty((self.answers, args[0].ndim), dtype=torch.long)
         else:
             out = self._once(func, args, kwargs)
-        for tensor in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(tensor, Tensor):
-                self._hold(tensor)
+        made = [t for t in (out if isinstance(out, tuple | list) else (out,)) if isinstance(t, Tensor)]
+        for tensor in made:
+            self._hold(tensor)
+        if self.block:
+            self.block.note(func, [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)], made)
         return out
+
+    def hooks(self, block: nn.Module) -> list[Any]:
+        """Treats a block as compiled, until the hooks are removed."""
+
+        def enter(*_: Any) -> None:
+            self.block = _Block()
+
+        def leave(_module: Any, _inputs: Any, out: Any) -> None:
+            assert self.block
+            given = {t.untyped_storage()._cdata for t in tree_leaves(out) if isinstance(t, Tensor)}
+            for key in self.block.made_again({*self.sizes}) - given:
+                self.live -= self.sizes[key]
+                self.sizes[key] = 0
+            self.block = None
+
+        return [block.register_forward_pre_hook(enter), block.register_forward_hook(leave)]
 
     def _once(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs an operation. Where it ran before on the same shapes, only the result's shape is made: far quicker."""
@@ -147,13 +178,55 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if key in self.known:
             return
         self.known.add(key)
+        self.sizes[key] = size
         self.live += size
         self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._release, key, size)
+        weakref.finalize(storage, self._release, key)
 
-    def _release(self, key: int, size: int) -> None:
+    def _release(self, key: int) -> None:
         self.known.discard(key)
-        self.live -= size
+        self.live -= self.sizes.pop(key)
+
+
+class _Block:
+    """How the tensors of one compiled block came about; a tensor is known by its storage."""
+
+    def __init__(self) -> None:
+        self.current: dict[int, int] = {}  # storage -> the tensor it holds now
+        self.inputs: list[list[int]] = []  # tensor -> tensors that it is made of
+        self.elementwise: list[bool] = []
+        self.multiplied: set[int] = set()
+
+    def note(self, func: Any, taken: Sequence[Tensor], made: Sequence[Tensor]) -> None:
+        """Notes an operation."""
+        keys = [t.untyped_storage()._cdata for t in taken]
+        inputs = [self.current[key] for key in keys if key in self.current]
+        if func._overloadpacket in flop_registry:
+            self.multiplied.update(inputs)
+        for key in {t.untyped_storage()._cdata for t in made} - {*keys}:
+            self.current[key] = len(self.inputs)
+            self.inputs.append(inputs)
+            self.elementwise.append(torch.Tag.pointwise in func.tags or func._overloadpacket in _ELEMENTWISE)
+
+    def keep(self, *tensors: Tensor) -> None:
+        """These are made, or taken, by something that is not computed twice."""
+        for tensor in tensors:
+            number = self.current.get(tensor.untyped_storage()._cdata)
+            if number is not None:
+                self.multiplied.add(number)
+                self.elementwise[number] = False
+
+    def made_again(self, live: set[int]) -> set[int]:
+        """Storages, of those alive after the forward pass, that the backward pass can do without."""
+        alive = {number: key for key, number in self.current.items() if key in live}
+        there: list[bool] = []  # tensor -> whether the backward pass has it, or can make it again
+        again = set()
+        for number, inputs in enumerate(self.inputs):
+            can = self.elementwise[number] and all(there[one] for one in inputs)
+            if can and number in alive and number not in self.multiplied:
+                again.add(alive[number])
+            there.append(can or number in alive)
+        return again
 
 
 def _makes_new(func: Any) -> bool:
@@ -161,6 +234,15 @@ def _makes_new(func: Any) -> bool:
     schema = func._schema
     return not schema.is_mutable and all(r.alias_info is None for r in schema.returns) and func not in _SHARING
 
+
+#: Elementwise operations that torch does not call so; `empty_like` stands for a fused RMSNorm, see `_RmsNorm`.
+_ELEMENTWISE = (
+    torch.ops.aten._to_copy,
+    torch.ops.aten.clone,
+    torch.ops.aten.cat,
+    torch.ops.aten.empty_like,
+    torch.ops.aten.native_layer_norm,
+)
 
 #: Views that do not say so.
 _SHARING = (torch.ops.aten._unsafe_view.default, torch.ops.aten._reshape_alias.default)
@@ -203,9 +285,13 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, ledger: _Ledger) -> Tensor:
-        out_BHTD = q_BHTD.new_empty((*q_BHTD.shape[:-1], v_BHSD.shape[-1]))
+        # Its heads lie side by side, as the layer's last product takes them: no copy is made.
+        batch, heads, length, _ = q_BHTD.shape
+        out_BHTD = q_BHTD.new_empty((batch, length, heads, v_BHSD.shape[-1])).transpose(1, 2)
         sums_BHT = q_BHTD.new_empty(q_BHTD.shape[:-1], dtype=torch.float32)
         ctx.save_for_backward(q_BHTD, k_BHSD, v_BHSD, out_BHTD, sums_BHT)
+        if ledger.block:
+            ledger.block.keep(q_BHTD, k_BHSD, v_BHSD, out_BHTD, sums_BHT)
         ctx.ledger = ledger
         ctx.flops = 2 * q_BHTD.shape[:-1].numel() * k_BHSD.shape[-2] * (q_BHTD.shape[-1] + v_BHSD.shape[-1])
         ledger.flops += ctx.flops

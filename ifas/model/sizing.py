@@ -18,6 +18,7 @@ from ifas.core.config import ModelConfig, TrainConfig
 from ifas.core.errors import ConfigError
 from ifas.model import tuning
 from ifas.model.build import describe, skeleton
+from ifas.model.compiled import blocks
 from ifas.model.dry_run import prefill_pass, training_pass
 from ifas.model.fused_norm import fuse
 from ifas.model.memory import Memory, training_memory
@@ -95,7 +96,10 @@ def size(model: ModelConfig, train: TrainConfig, *, judged_at_once: int = 16) ->
     judged = prefill_pass(skeletal, judged_at_once, length.prompt)
     sizes = describe(model, skeletal)
     tokens = length.prompt + length.answer
-    trained = training_pass(skeletal.to(dtype_of(train)), train.batch, tokens, length.answer, features=train.features)
+    compiled = [*blocks(skeletal.vision), *blocks(skeletal.language)] if train.compile else []
+    trained = training_pass(
+        skeletal.to(dtype_of(train)), train.batch, tokens, length.answer, compiled, features=train.features
+    )
     memory = {stage: _memory(sizes, trained.peak, train, stage) for stage in STAGES}
     return {
         **sizes,

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ifas.core.config import TrainConfig
 from ifas.core.environment import hidden, setting
 from ifas.core.errors import ConfigError
 from ifas.model.loss import LossSums
+from ifas.model.tuning import PARTS
 from ifas.training.optimizer import AdamW
 from ifas.training.schedule import lr_factor
 
@@ -72,6 +74,12 @@ class Engine:
             # ZeRO-3 gathers weights when their module is called, but the loss reads the head's weight directly.
             deepspeed.zero.register_external_parameter(model, model.language.get_output_embeddings().weight)
         self.model = model
+        self._norms: dict[str, list[Tensor]] = {part: [] for part in PARTS}
+        if config.precision != "fp16":  # whose gradients overflow now and then: DeepSpeed lowers the scale of the loss
+            for part, norms in self._norms.items():
+                for parameter in getattr(model, part).parameters():
+                    if parameter.requires_grad:
+                        parameter.register_hook(partial(_add_norm, norms))
 
     @property
     def device(self) -> torch.device:
@@ -102,6 +110,16 @@ class Engine:
         self.deep.backward(loss * (dist.get_world_size() * self.accumulate))
         if not last:
             self.deep.step()  # counts the micro-batch
+
+    def gradient_sizes(self) -> Tensor:
+        """Norms of this rank's gradients since the last call, added up for each of `PARTS`: (P,), on the device.
+
+        One number that is not finite makes its part's sum so. In fp16 they are 0.
+        """
+        sums = [torch.stack(n).sum() if n else torch.zeros((), device=self.device) for n in self._norms.values()]
+        for norms in self._norms.values():
+            norms.clear()
+        return torch.stack(sums)
 
     def step(self, *, skip: bool = False) -> None:
         """Updates the weights, or throws the gradients away."""
@@ -218,7 +236,8 @@ def settings(config: TrainConfig, accumulate: int, *, universal: bool = False) -
     return {
         "train_micro_batch_size_per_gpu": config.batch,
         "gradient_accumulation_steps": accumulate,
-        "bf16": {"enabled": config.precision == "bf16"},
+        # `Engine.gradient_sizes` finds what is not finite, while gradients are made: one kernel for each, not thirteen.
+        "bf16": {"enabled": config.precision == "bf16", "check_grad_overflow": False},
         "fp16": {"enabled": config.precision == "fp16"},
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,
@@ -227,6 +246,10 @@ def settings(config: TrainConfig, accumulate: int, *, universal: bool = False) -
         "checkpoint": {"load_universal": universal},
         "steps_per_print": 10**9,
     }
+
+
+def _add_norm(norms: list[Tensor], gradient: Tensor) -> None:
+    norms.append(torch.linalg.vector_norm(gradient.detach(), dtype=torch.float32))
 
 
 def join(config: TrainConfig) -> None:

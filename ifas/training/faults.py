@@ -126,17 +126,43 @@ class Watch:
                 f"{what}; {why}: an earlier step destroyed the weights; it went wrong in {_called(weights or part)}",
                 "lower the learning rates (model.*.lr) or train.clip, or train in fp32; earlier checkpoints are whole",
             )
+        self._leave_out(f"{what}; it began in {_called(part)}")
+        return samples
+
+    def gradient_not_finite(self, step: int, micro_batches: list[MicroBatch], sizes_P: Tensor) -> tuple[str, ...]:
+        """All samples of the step, of all ranks, when their batch may be left out: each of their losses is finite, so
+        nothing tells which of them it was. All ranks call it.
+
+        Args:
+            sizes_P: `Engine.gradient_sizes`, summed over the ranks.
+
+        Raises:
+            TrainingError: `train.skip_batches` are left out already.
+        """
+        said: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(said, [sample for batch in micro_batches for sample in batch.sample_ids])
+        samples = tuple(sorted({sample for ids in said for sample in ids}))
+        # The backward pass runs from the last part to the first, and carries on what it meets.
+        part = next(
+            name for name, size in reversed([*zip(PARTS, sizes_P.tolist(), strict=True)]) if not math.isfinite(size)
+        )
+        self._leave_out(
+            f"the gradient of {_called(part)} is not finite at step {step + 1}, though each loss is: "
+            f"samples {_ids(samples)}"
+        )
+        return samples
+
+    def _leave_out(self, what: str) -> None:
+        """Counts a batch that is left out, and says so."""
         if self.skipped >= self.job.train.skip_batches:
             raise TrainingError(
-                f"{what}; it began in {_called(part)}"
-                + (f"; {self.skipped} batches were left out before" if self.skipped else ""),
+                what + (f"; {self.skipped} batches were left out before" if self.skipped else ""),
                 "look at these samples; lower the learning rates (model.*.lr) or train in fp32; "
                 "train.skip_batches=N leaves up to N such batches out",
             )
         self.skipped += 1
         if dist.get_rank() == 0:
-            emit("note", "train", text=f"{what}, first in {_called(part)}: batch left out ({self.skipped} so far)")
-        return samples
+            emit("note", "train", text=f"{what}: batch left out ({self.skipped} so far)")
 
     def _broken_weights(self) -> str:
         for name in PARTS:
@@ -161,7 +187,9 @@ class Watch:
         modules = {"vision": model.vision, "connector": model.connector, "language": model.language.get_decoder()}
         hooks = [module.register_forward_hook(check(name)) for name, module in modules.items()]
         try:
-            model(**{name: tensor.to(self.engine.device) for name, tensor in batch.inputs.items()})
+            # Compiled blocks would be compiled once more, for a pass without gradients.
+            with torch.compiler.set_stance("force_eager"):
+                model(**{name: tensor.to(self.engine.device) for name, tensor in batch.inputs.items()})
         finally:
             for hook in hooks:
                 hook.remove()

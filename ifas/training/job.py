@@ -26,7 +26,7 @@ FACTS_FILE = "facts.json"
 HOW = (
     *("where", "gpus_per_worker", "workers", "accumulate", "batch", "loaders", "offload", "mlflow", "storage"),
     "features",
-    *("max_failures", "max_preemptions", "checkpoint_every", "keep_checkpoints"),
+    *("max_failures", "max_preemptions", "checkpoint_every", "keep_checkpoints", "compile"),
 )
 
 

@@ -16,6 +16,7 @@ from ifas.core.files import remove, write_json
 from ifas.core.progress import emit
 from ifas.model import tuning
 from ifas.model.build import build, load
+from ifas.model.compiled import compile_blocks, require_compiler
 from ifas.model.fused_norm import fuse
 from ifas.model.sizing import device_memory, size, will_not_fit
 from ifas.training import ahead, checkpoint
@@ -103,6 +104,8 @@ def _begin(job: Job, clock: StartupTimer, free: checkpoint.FreeBytes) -> _Rank:
     config = job.train
     if dist.get_rank() == 0 and config.gpus_per_worker:
         _warn(job)
+    if config.compile:
+        require_compiler(torch.device("cuda" if config.gpus_per_worker else "cpu"))
     accumulate = job.accumulate(dist.get_world_size())
     model, processor = load(job.base, dtype=torch.float32) if job.base else build(job.model, seed=config.seed)
     parameters = tuning.count(model)["total"]["parameters"]
@@ -111,6 +114,8 @@ def _begin(job: Job, clock: StartupTimer, free: checkpoint.FreeBytes) -> _Rank:
     if config.gpus_per_worker:
         fuse(model.language)
     model.train()
+    if config.compile:
+        compile_blocks(model)
     clock.mark("model")
     checkpoints = Checkpoints(job.run, job.uri, config.keep_checkpoints, free)
     found = checkpoints.newest()

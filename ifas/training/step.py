@@ -10,6 +10,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from ifas.model.loss import INTERPRETATION, JUDGMENT, LOSSES
+from ifas.model.tuning import PARTS
 from ifas.training.batches import MicroBatch
 from ifas.training.engine import Engine
 from ifas.training.faults import Watch
@@ -24,7 +25,8 @@ class StepLosses:
         loss: what was trained on, weights included.
         judgment, interpretation: of the two parts, all samples alike.
         by_species: spoof type -> means of the two parts, of the types that were in the batch.
-        skipped: samples whose loss is not finite: the step left the weights as they were.
+        skipped: samples whose loss is not finite, or all of the step where a gradient is not: the step left the weights
+            as they were.
         leaving: a machine is about to be taken away.
     """
 
@@ -71,9 +73,14 @@ def take(
         by_species_S4.index_add_(
             0, batch.species_B.to(device), torch.cat([sums.sums_B2.detach(), sums.counts_B2], dim=1).float()
         )
-    after = torch.cat([weighted_2, by_species_S4.flatten()])
+    after = torch.cat([weighted_2, by_species_S4.flatten(), engine.gradient_sizes()])
     dist.all_reduce(after)
-    skipped = () if bool(torch.isfinite(after).all()) else watch.not_finite(step, micro_batches, per_sample)
+    after, sizes_P = after[: -len(PARTS)], after[-len(PARTS) :]
+    skipped: tuple[str, ...] = ()
+    if not bool(torch.isfinite(after).all()):
+        skipped = watch.not_finite(step, micro_batches, per_sample)
+    elif not bool(torch.isfinite(sizes_P).all()):
+        skipped = watch.gradient_not_finite(step, micro_batches, sizes_P)
     with watch.memory(None):
         engine.step(skip=bool(skipped))
     weighted_2, by_species_S4 = after[:2], after[2:].view(-1, 4)

@@ -18,11 +18,17 @@ def test_without_a_gpu_nothing_is_measured(capsys: pytest.CaptureFixture[str], m
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("missing", [("peft", "deepspeed", "ray", "pandas", "sklearn"), ()])
-def test_the_whole_script_on_a_cpu(missing: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("missing", "parts"),
+    [
+        (("peft", "deepspeed", "ray", "pandas", "sklearn"), "plain judge deepspeed"),
+        ((), "plain compiled judge deepspeed"),
+    ],
+)
+def test_the_whole_script_on_a_cpu(missing: tuple[str, ...], parts: str) -> None:
     program = (
         f"import sys; sys.modules.update(dict.fromkeys({missing!r}))\n"
-        "sys.argv[1:] = '--profile tiny --device cpu --tries 1'.split()\n"
+        f"sys.argv[1:] = '--profile tiny --device cpu --tries 1 --parts {parts}'.split()\n"
         "from benchmarks.gpu import main; sys.exit(main())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -32,3 +38,5 @@ def test_the_whole_script_on_a_cpu(missing: tuple[str, ...]) -> None:
     assert figures[f"training tiny, {adapter}, batch 4"]["value"] > 0
     for name in (f"training tiny, {adapter}, batch 4: peak memory", "judge tiny, 64 at once: peak memory"):
         assert 0.85 < figures[name]["ratio"] < 1.1, name
+    against = [name for name in figures if name.endswith("against the plain loop")]
+    assert len(against) == (0 if missing else 2)

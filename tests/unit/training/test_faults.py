@@ -85,6 +85,62 @@ def test_the_cap_counts_over_restarts(tmp_path: Path) -> None:
             run(made)
 
 
+@pytest.fixture
+def allergic_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses are finite, and the connector's gradient is NaN for a black picture."""
+    embed = IfasModel.embed
+
+    def broken(self: IfasModel, pixel_values: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+        black_B = pixel_values.flatten(1).max(dim=1).values == 0
+
+        def spoil(_module: torch.nn.Module, _inputs: object, out: torch.Tensor) -> None:
+            out.register_hook(lambda gradient: torch.where(black_B[:, None, None], torch.nan, gradient))
+
+        hook = self.connector.register_forward_hook(spoil)
+        try:
+            return embed(self, pixel_values, input_ids)
+        finally:
+            hook.remove()
+
+    monkeypatch.setattr(IfasModel, "embed", broken)
+
+
+WAYS = [(0, "fp32"), (0, "bf16"), (1, "bf16"), (2, "bf16"), (2, "fp32"), (3, "bf16")]
+
+
+@pytest.mark.usefixtures("allergic_backwards")
+@pytest.mark.parametrize(("stage", "precision"), WAYS)
+def test_a_gradient_that_is_not_finite_stops_training(tmp_path: Path, stage: int, precision: str) -> None:
+    made = bad_job(tmp_path / "r", f"train.zero_stage={stage}", f"train.precision={precision}")
+    with pytest.raises(
+        TrainingError, match=r"the gradient of the connector is not finite at step \d, though"
+    ) as caught:
+        run(made)
+    assert "train.skip_batches" in caught.value.fix
+
+
+@pytest.mark.usefixtures("allergic_backwards")
+@pytest.mark.parametrize(("stage", "precision"), WAYS)
+def test_a_batch_with_such_a_gradient_changes_nothing(tmp_path: Path, stage: int, precision: str) -> None:
+    """A run of which every batch has one ends with the weights that it began with."""
+    made = bad_job(
+        tmp_path / "r",
+        f"train.zero_stage={stage}",
+        f"train.precision={precision}",
+        "train.steps=3",
+        "train.batch=18",
+        "train.skip_batches=9",
+    )
+    assert run(made) == "finished"
+    curve = read(made.run / CURVE_FILE)
+    assert [BAD in [int(sample, 16) for sample in line["skipped"]] for line in curve] == [True] * 3
+    before = build(made.model, seed=made.train.seed)[0]
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    after = load(made.run / FINAL)[0].state_dict()
+    for name, weight in before.state_dict().items():
+        assert torch.equal(after[name], weight.to(dtype)), name
+
+
 @pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (1, "fp32"), (2, "bf16"), (3, "fp32")])
 def test_a_step_left_out_leaves_no_trace(tmp_path: Path, stage: int, precision: str) -> None:
     """Weights and moments after good, bad, good steps are those after the good ones alone."""

@@ -59,6 +59,14 @@ def test_it_learns(tmp_path: Path, precision: str, stage: int, offload: str, tun
     assert Judge.load(made.run / FINAL).judge([decode(picture(0))]).shape == (1,)
 
 
+def test_a_compiled_run_learns_the_same(tmp_path: Path) -> None:
+    settings = (GPU, "train.steps=4", "train.zero_stage=2", "model.language.tune=lora", "model.vision.tune=frozen")
+    plain, compiled = (job(tmp_path / name, *settings, f"train.compile={name}") for name in ("false", "true"))
+    run(plain)
+    run(compiled)
+    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
+
+
 @pytest.mark.parametrize("stage", [0, 2])
 def test_a_killed_run_goes_on(tmp_path: Path, stage: int) -> None:
     settings = (GPU, f"train.zero_stage={stage}", "train.accumulate=2")
