@@ -133,5 +133,5 @@ class Batches:
         face = Face.of(picture, row.box)
         if not self.job.train.augment:
             return self.processor.views(face)
-        change = augmentation(self.job.train.seed, position)
-        return change.recolour(self.processor.views(face, change.shifted))
+        change = augmentation(self.job.train.seed, position, self.job.train.handled)
+        return change.recolour(self.processor.views(change.handled(face), change.shifted))
