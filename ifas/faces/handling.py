@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     Pixels = npt.NDArray[np.uint8]
 
-#: The image has been let in already; whatever its size, handling does not refuse it.
-_ANY_SIZE = ImageLimits(max_bytes=2**30, max_pixels=2**31 - 1, min_side=1)
+#: A handled image may be too small for the judge, but never has too many bytes or pixels: those are of this module.
+STORED = ImageLimits(max_bytes=2**30, max_pixels=2**31 - 1)
+_ANY_SIZE = STORED.model_copy(update={"min_side": 1})
 #: The longest side of a WebP, by its format.
 _WEBP_SIDE = 16_383
 
@@ -189,6 +190,15 @@ def handling(name: str) -> Handling:
     if name not in FIXED:
         raise unknown_key("handling", name, FIXED)
     return FIXED[name]
+
+
+def stored(picture: Pixels) -> bytes:
+    """A file with these very pixels; larger than a client would send, see `STORED`."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG", compress_level=0)
+    return file.getvalue()
 
 
 def _saved(picture: Pixels, format: str, **options: Any) -> Pixels:

@@ -95,6 +95,16 @@ def _policy(config: RunConfig, here: bool) -> None:
             f"policy {config.gate.policy}: {', '.join(unmeasured)} can't be measured where evaluate.explain is none",
             "set evaluate.explain=all or gallery, or use a policy without these rules",
         )
+    untried = [
+        rule.id
+        for rule in policy.rules
+        if rule.metric.startswith(("flips", "handled_")) or rule.slice.startswith("handling:")
+    ]
+    if untried and not (config.evaluate.robustness.images and config.evaluate.robustness.handlings):
+        raise ConfigError(
+            f"policy {config.gate.policy}: {', '.join(untried)} can't be measured where evaluate.robustness is off",
+            "set evaluate.robustness.images=10 or more, or use a policy without these rules",
+        )
 
 
 def _weights_of_species(config: RunConfig) -> None:
