@@ -133,6 +133,13 @@ def test_explanations_that_are_not_written_can_not_be_judged() -> None:
         preflight.check(config)
 
 
+def test_handlings_that_are_not_tried_can_not_be_judged() -> None:
+    for off in ("evaluate.robustness.images=0", "evaluate.robustness.handlings=[]"):
+        config = given(off, "gate.policy=builtin:demo", "ingest.registry=nowhere")
+        with pytest.raises(ConfigError, match="verdict-stays-when-handled, answer-stays-when-handled can't be"):
+            preflight.check(config)
+
+
 def test_a_ledger_that_is_looked_at_is_not_made(tmp_path: Path) -> None:
     file = tmp_path / "new" / "ledger.db"
     database.check(f"sqlite:///{file}")
