@@ -80,10 +80,13 @@ def test_test_data_that_no_rule_asks_for_may_be_missing(tmp_path: Path) -> None:
     frame = rows()
     frame = frame[(frame["split"] != "test") | ((frame["domain"] == "kiosk") & (frame["label"] == "spoof"))]
     assert said(given(f"gate.policy={policy}"), frame) == []
+    policy.write_text(json.dumps({"name": "p", "rules": [{**RULE, "metric": "flips", "min": None, "max": 0.5}]}))
+    assert said(given(f"gate.policy={policy}"), frame) == []
 
 
 @pytest.mark.parametrize(
-    "about", ["domain:nowhere", "spoof_type:mask", "device:phone", "illumination:dark", "batch:x.001"]
+    "about",
+    ["domain:nowhere", "spoof_type:mask", "device:phone", "illumination:dark", "batch:x.001", "handling:darkened"],
 )
 def test_a_rule_about_what_no_test_image_has(about: str, tmp_path: Path) -> None:
     policy = tmp_path / "p.yaml"
