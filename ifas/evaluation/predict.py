@@ -123,10 +123,11 @@ def predict(
     frame["refused"] = [refused.get(i) for i in range(len(frame))]
     if len(refused) == len(frame):
         raise DataError(f"none of the {len(frame)} images can be decoded: {refused[0]}", "fetch the dataset again")
-    handled = _handled(judge, rows, images, frame, protocol, config)
+    own = frame
     if config.unit == "track":
         frame = with_track_scores(frame)
     threshold = freeze(frame, protocol, config).value
+    handled = _handled(judge, rows, images, own, protocol, config)
     frame["verdict"] = (frame["score"] >= threshold).astype("boolean").mask(frame["score"].isna())
     in_protocol = (frame["split"] == "test") & frame["domain"].isin(protocol.source_domains + protocol.target_domains)
     judged = frame[(in_protocol | (frame["status"] != RELEASED)) & frame["score"].notna()]
@@ -151,7 +152,11 @@ def _handled(
     protocol: ProtocolConfig,
     config: EvaluateConfig,
 ) -> pd.DataFrame:
-    """Some test images judged again after each handling: rows of `robustness.COLUMNS`."""
+    """Some test images judged again after each handling: rows of `robustness.COLUMNS`.
+
+    Args:
+        frame: of `rows`, each with its own score.
+    """
     import pandas as pd
 
     voters = frame if config.unit == "image" else one_per_track(frame)
