@@ -173,13 +173,13 @@ def answer_lines(answers: list[dict[str, Any]], metrics: dict[str, Any]) -> list
         lines.append(f"          {answer.get('explanation') or answer.get('error', '')}")
     target = metrics["slices"]["target"]
     shares = [
-        ("bona fide accepted", target["bpcer"], lambda value: 1 - value),
-        ("attacks rejected", target["apcer_pooled"], lambda value: 1 - value),
-        ("of these named rightly", target["explanation_medium"], lambda value: value),
+        ("bona fide accepted", target["bpcer"], True),
+        ("attacks rejected", target["apcer_pooled"], True),
+        ("of these named rightly", target["explanation_medium"], False),
     ]
     told = ", ".join(
-        f"{name} {100 * of(entry['value']):.0f} % of {entry['n']}"
-        for name, entry, of in shares
+        f"{name} {100 * (1 - entry['value'] if errors else entry['value']):.0f} % of {entry['n']}"
+        for name, entry, errors in shares
         if entry["value"] is not None
     )
     return [*lines, f"test      {told}"]

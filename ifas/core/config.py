@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ifas.core.errors import ConfigError, unknown_key
 from ifas.core.imaging import ImageLimits
@@ -252,6 +252,10 @@ class TrainConfig(Section):
         description="what a frozen tower gives for a version of an image is computed once and kept on the disk; needs "
         "`versions`, or `augment: false`. It changes no result",
     )
+    handled: Share = Field(
+        default=0.6,
+        description="with augment: share of the draws whose image is compressed, scaled, framed or blurred first",
+    )
     loaders: Processes = Field(default=1, description="threads per worker that read, decode and resize")
     checkpoint_every: Count = 50
     keep_checkpoints: Count = 2
@@ -316,6 +320,42 @@ class ProtocolConfig(Section):
     target_domains: tuple[str, ...] = ()
 
 
+#: Names in `ifas.faces.handling.FIXED`.
+HandlingName = Literal[
+    "jpeg75",
+    "jpeg50",
+    "webp80",
+    "halved",
+    "letterboxed",
+    "pillarboxed",
+    "bordered",
+    "blurred",
+    "colour_cast",
+    "darkened",
+]
+
+
+class RobustnessConfig(Section):
+    """Test images that are judged again after they were handled as networks and apps do."""
+
+    handlings: tuple[HandlingName, ...] = Field(
+        default=("jpeg75", "jpeg50", "webp80", "halved", "letterboxed", "bordered"),
+        description="what is tried, each on all of these images",
+    )
+    images: CountOrNone = Field(
+        default=50,
+        description="images of each attack species, on the source and on the target side, at most; of bona fide as "
+        "many as of all attacks together. 0: nothing is tried",
+    )
+
+    @field_validator("handlings")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("name each handling once")
+        return names
+
+
 class EvaluateConfig(Section):
     """Scores, threshold, intervals."""
 
@@ -333,6 +373,7 @@ class EvaluateConfig(Section):
     batch: Size = 16
     explain: Literal["all", "gallery", "none"] = "all"
     gallery: CountOrNone = Field(default=24, description="images that the report shows, at most")
+    robustness: RobustnessConfig = RobustnessConfig()
     seed: Seed = 0
 
 

@@ -99,6 +99,27 @@ MEASURES: dict[str, Measure] = {
         better="higher",
         about="among attacks that were rejected, share whose explanation first names the medium that was really used",
     ),
+    "flips": Measure(
+        title="Verdict flips when the image is handled",
+        better="lower",
+        about="share of images judged again after a handling (compressed, framed, ...) whose verdict changes; in "
+        "other slices than those of a handling: changes after at least one of them",
+    ),
+    "flips_to_live": Measure(
+        title="Verdict flips from attack to bona fide",
+        better="lower",
+        about="of images that were rejected, share that is accepted when handled",
+    ),
+    "flips_to_spoof": Measure(
+        title="Verdict flips from bona fide to attack",
+        better="lower",
+        about="of images that were accepted, share that is rejected when handled",
+    ),
+    "handled_non_response": Measure(
+        title="No answer when the image is handled",
+        better="lower",
+        about="share of images judged again after a handling that then give no score",
+    ),
 }
 
 #: Slices that every evaluation has.
@@ -114,6 +135,7 @@ SLICE_KINDS: dict[str, str] = {
     "device": "one capture device",
     "illumination": "one kind of illumination",
     "batch": "one added batch: all of it while it is quarantined or a canary set, its test split once released",
+    "handling": "some of them after one handling: the same images compressed, scaled, framed or in other light",
 }
 
 

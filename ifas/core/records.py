@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_json
 
-#: Files that evaluation writes: figures, one row per judged image, and the page for people.
+#: Files that evaluation writes: figures, one row per judged image, one per handled image, and the page for people.
 METRICS_FILE = "metrics.json"
 CONFIG_FILE = "config.json"
 PREDICTIONS_FILE = "predictions.parquet"
+ROBUSTNESS_FILE = "robustness.parquet"
 REPORT_FILE = "report.html"
 #: The lineage, in a run's folder and in a Bento.
 LINEAGE_FILE = "lineage.json"

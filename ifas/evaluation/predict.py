@@ -15,17 +15,19 @@ import numpy.typing as npt
 
 from ifas.core.config import EvaluateConfig, ProtocolConfig
 from ifas.core.errors import DataError, ImageRefused, unknown_key
-from ifas.core.imaging import decode
+from ifas.core.imaging import ImageLimits, decode
 from ifas.core.manifest import ImageSource
 from ifas.core.prefetch import prefetch
 from ifas.core.progress import Progress, emit
 from ifas.core.release_status import RELEASED
-from ifas.evaluation import gallery
+from ifas.evaluation import gallery, robustness
 from ifas.evaluation.calibration import calibrated
 from ifas.evaluation.explanations import spoof_type_named
 from ifas.evaluation.threshold import freeze
-from ifas.faces.boxes import box_of
+from ifas.evaluation.tracks import one_per_track
+from ifas.faces.boxes import Box, box_of
 from ifas.faces.face import Face
+from ifas.faces.handling import STORED, handling, stored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,10 +95,11 @@ class Predicted:
     `frame` has the columns `PREDICTION_COLUMNS`, and one row for each dev or test row of the manifest and each row in
     quarantine or of a canary set. `verdict` (nullable boolean) is true where the image was accepted as live at the
     threshold frozen on source development data; `explanation` is null where none was asked for. Images that can't be
-    decoded stay in the table without a score.
+    decoded stay in the table without a score. `handled` has the columns `robustness.COLUMNS`.
     """
 
     frame: pd.DataFrame
+    handled: pd.DataFrame
     non_responses: tuple[dict[str, str], ...]
 
 
@@ -123,8 +126,11 @@ def predict(
     frame["refused"] = [refused.get(i) for i in range(len(frame))]
     if len(refused) == len(frame):
         raise DataError(f"none of the {len(frame)} images can be decoded: {refused[0]}", "fetch the dataset again")
-    frame, _ = calibrated(frame, protocol, config)
+    frame, fitted = calibrated(frame, protocol, config)
+    scaled = fitted.calibration.apply if fitted else np.asarray
+    own = frame.assign(score=scaled(frame["raw_score"].to_numpy(dtype="float64")))
     threshold = freeze(frame, protocol, config).value
+    handled = _handled(judge, rows, images, own, scaled, protocol, config)
     frame["verdict"] = (frame["score"] >= threshold).astype("boolean").mask(frame["score"].isna())
     in_protocol = (frame["split"] == "test") & frame["domain"].isin(protocol.source_domains + protocol.target_domains)
     judged = frame[(in_protocol | (frame["status"] != RELEASED)) & frame["score"].notna()]
@@ -138,17 +144,47 @@ def predict(
         {"sample_id": str(frame.at[i, "sample_id"]), "domain": str(frame.at[i, "domain"]), "why": why}
         for i, why in sorted(refused.items())
     )
-    return Predicted(frame[list(PREDICTION_COLUMNS)], non_responses)
+    return Predicted(frame[list(PREDICTION_COLUMNS)], handled, non_responses)
+
+
+def _handled(
+    judge: JudgeLike,
+    rows: pd.DataFrame,
+    images: ImageSource,
+    frame: pd.DataFrame,
+    scaled: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
+    protocol: ProtocolConfig,
+    config: EvaluateConfig,
+) -> pd.DataFrame:
+    """Some test images judged again after each handling: rows of `robustness.COLUMNS`.
+
+    Args:
+        frame: of `rows`, each with its own score.
+        scaled: makes scores of the model's raw ones, as for `frame`.
+    """
+    import pandas as pd
+
+    voters = frame if config.unit == "image" else one_per_track(frame)
+    chosen = robustness.chosen(voters, protocol, config)
+    names = config.robustness.handlings if chosen else ()
+    tables = []
+    for name in names:
+        scores, refused = _score(judge, rows.iloc[chosen], images, config.batch, name)
+        table = frame.iloc[chosen][["sample_id"]].assign(handling=name, before=frame["score"].iloc[chosen])
+        tables.append(table.assign(score=scaled(scores), refused=[refused.get(i) for i in range(len(chosen))]))
+    if not tables:
+        return pd.DataFrame(columns=list(robustness.COLUMNS))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _score(
-    judge: JudgeLike, rows: pd.DataFrame, images: ImageSource, batch: int
+    judge: JudgeLike, rows: pd.DataFrame, images: ImageSource, batch: int, handled: str = ""
 ) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
-    """Scores (NaN where refused) and the reasons of the refused, by position."""
+    """Scores (NaN where refused) and the reasons of the refused, by position; of images after a handling, if named."""
     scores = np.full(len(rows), np.nan)
     refused: dict[int, str] = {}
-    progress = Progress("evaluate", len(rows), unit="scores")
-    for positions, faces in prefetch(_batches(rows, images, list(range(len(rows))), batch, refused)):
+    progress = Progress("evaluate", len(rows), unit=f"scores, {handled}" if handled else "scores")
+    for positions, faces in prefetch(_batches(rows, images, list(range(len(rows))), batch, refused, handled)):
         if positions:
             given = np.asarray(judge.judge(faces), dtype=np.float64)
             if given.shape != (len(positions),) or not ((given >= 0) & (given <= 1)).all():
@@ -160,7 +196,12 @@ def _score(
             scores[positions] = given
         progress.advance(min(batch, len(rows) - progress.done))
     for i, why in refused.items():
-        emit("note", "evaluate", text=f"not readable, left out: {str(rows['sample_id'].iloc[i])[:12]}: {why}")
+        if not handled:
+            emit("note", "evaluate", text=f"not readable, left out: {str(rows['sample_id'].iloc[i])[:12]}: {why}")
+    if handled and refused:
+        first = next(iter(refused.values()))
+        text = f"{len(refused)} of {len(rows)} images gave no score after the handling {handled}; the first: {first}"
+        emit("note", "evaluate", text=text)
     return scores, refused
 
 
@@ -177,17 +218,27 @@ def _explain(
 
 
 def _batches(
-    rows: pd.DataFrame, images: ImageSource, chosen: list[int], batch: int, refused: dict[int, str]
+    rows: pd.DataFrame, images: ImageSource, chosen: list[int], batch: int, refused: dict[int, str], handled: str = ""
 ) -> Iterator[tuple[list[int], list[Face]]]:
-    """(positions, faces) of the readable images of each `batch` of `chosen`; `refused` gets the others' reasons."""
+    """(positions, faces) of the readable images of each `batch` of `chosen`; `refused` gets the others' reasons.
+
+    A handled image is stored without loss and read again, so that it passes all that an image as it is passes.
+    """
     for start in range(0, len(chosen), batch):
         positions, faces = [], []
         for i in chosen[start : start + batch]:
             row = rows.iloc[i]
             try:
-                picture = decode(images.read(str(row["shard"]), int(row["row"])))
-                faces.append(Face.of(picture, box_of(row["face_box"])))
+                face = _face(images.read(str(row["shard"]), int(row["row"])), box_of(row["face_box"]))
+                if handled:
+                    after = handling(handled)(face)
+                    face = _face(stored(after.picture), after.box, STORED)
+                faces.append(face)
                 positions.append(i)
             except ImageRefused as error:
                 refused[i] = error.what
         yield positions, faces
+
+
+def _face(data: bytes, box: Box | None, limits: ImageLimits | None = None) -> Face:
+    return Face.of(decode(data, limits), box)

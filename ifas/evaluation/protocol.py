@@ -9,6 +9,7 @@ from ifas.core.errors import DataError
 from ifas.core.files import sha256_json
 from ifas.core.measures import FIXED_SLICES, SLICE_KINDS
 from ifas.core.release_status import CANARY, QUARANTINED, RELEASED, released
+from ifas.evaluation import robustness
 from ifas.evaluation.calibration import before_and_after, calibrated
 from ifas.evaluation.slices import measure_slice, split_by
 from ifas.evaluation.threshold import freeze
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: EvaluateConfig) -> dict[str, Any]:
+def evaluate(
+    predictions: pd.DataFrame, protocol: ProtocolConfig, config: EvaluateConfig, handled: pd.DataFrame | None = None
+) -> dict[str, Any]:
     """Every figure of the evaluation, as plain JSON values.
 
     Args:
         predictions: rows of the dev and test splits and of batches that are not released, as `predict` writes them
             (its `PREDICTION_COLUMNS`); `score` is made again from `raw_score`.
+        handled: rows of images judged again after a handling, as `predict` writes them; None: none were.
 
     Raises:
         ConfigError: a side of the protocol is empty.
@@ -33,6 +37,7 @@ def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evalua
     predictions, calibration = calibrated(predictions, protocol, config)
     threshold = freeze(predictions, protocol, config)
     frames = predictions
+    again = robustness.tried(predictions, handled, threshold.value)
     predictions = voting(predictions, config)
     released_rows = released(predictions)
     readable = predictions[predictions["score"].notna()].copy()
@@ -44,6 +49,7 @@ def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evalua
             "run `ifas step evaluate` again, so that explanations and threshold belong together",
         )
     readable["verdict"] = verdict
+    readable = robustness.with_outcomes(readable, again)
     unseen = readable[(readable["split"] == "test") | (readable["status"] != RELEASED)]
     # Data that nobody released yet has slices of its own, and is in no other figure.
     test = released(unseen)
@@ -55,12 +61,12 @@ def evaluate(predictions: pd.DataFrame, protocol: ProtocolConfig, config: Evalua
         slices[name] = measure_slice(test[test["domain"].isin(domains)], threshold.value, config, about)
     for kind, meaning in SLICE_KINDS.items():
         # A domain outside the protocol has a slice of its own, and is in no other figure.
-        among = {"domain": test, "batch": unseen}.get(kind, judged)
+        among = {"domain": test, "batch": unseen, "handling": again}.get(kind, judged)
         for name, rows in split_by(among, kind).items():
             slices[name] = measure_slice(rows, threshold.value, config, f"test images: {meaning}")
     return {
         "schema": 1,
-        "summary": _summary(len(judged), threshold.value, slices["target"], slices["source_test"]),
+        "summary": _summary(len(judged), threshold.value, slices),
         "unit": config.unit,
         "calibration": calibration and calibration.entry() | _calibrated(released(frames), protocol, config),
         "threshold": threshold.entry(),
@@ -90,7 +96,9 @@ def _calibrated(frames: pd.DataFrame, protocol: ProtocolConfig, config: Evaluate
     }
 
 
-def _summary(n: int, threshold: float, target: dict[str, Any], source: dict[str, Any]) -> str:
+def _summary(n: int, threshold: float, slices: dict[str, Any]) -> str:
+    target, source, flips = slices["target"], slices["source_test"], robustness.worst(slices)
+
     def shown(entry: dict[str, Any], percent: bool = True) -> str:
         if entry["value"] is None:
             return "not measured"
@@ -99,7 +107,8 @@ def _summary(n: int, threshold: float, target: dict[str, Any], source: dict[str,
     return (
         f"{n} test images at threshold {threshold:.3f}; target: HTER {shown(target['hter'])}, "
         f"APCER {shown(target['apcer_max'])}, BPCER {shown(target['bpcer'])}, AUC {shown(target['auc'], False)}; "
-        f"source: HTER {shown(source['hter'])}, AUC {shown(source['auc'], False)}"
+        f"source: HTER {shown(source['hter'])}, AUC {shown(source['auc'], False)}; "
+        f"flips when handled: {f'at most {shown(flips[1])} ({flips[0]})' if flips else 'not measured'}"
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ifas.core.config import EvaluateConfig
 from ifas.core.taxonomy import ATTACKS
-from ifas.evaluation import explanations, metrics
+from ifas.evaluation import explanations, metrics, robustness
 from ifas.evaluation.intervals import Statistic, rate_entry, subject_bootstrap
 from ifas.evaluation.metrics import Sweep
 
@@ -32,10 +32,13 @@ def measure_slice(rows: pd.DataFrame, threshold: float, config: EvaluateConfig, 
     """Figures of the slice, by the names in `core.measures.MEASURES`, and APCER of each PAI species under `apcer`.
 
     Args:
-        rows: predictions with a score and a verdict.
+        rows: predictions with a score and a verdict, and with the outcomes of `robustness`. A handled image without a
+            score counts as a non-response only.
         threshold: the frozen one.
         about: which rows these are, in words.
     """
+    handled = robustness.figures(rows)
+    rows = rows[rows["score"].notna()]
     scores = rows["score"].to_numpy(dtype="float64")
     live = (rows["label"] == "live").to_numpy(dtype=bool)
     species = rows["pai_species"].to_numpy(dtype=object)
@@ -73,7 +76,7 @@ def measure_slice(rows: pd.DataFrame, threshold: float, config: EvaluateConfig, 
     tree.update(_rates(scores, live, species.tolist(), threshold))
     tree["explanation_agreement"] = rate_of_successes(explanations.agreement(rows))
     tree["explanation_medium"] = rate_of_successes(explanations.right_medium(rows))
-    return tree
+    return tree | handled
 
 
 def _interval(spread: tuple[float, float] | str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ifas.core.config import RunConfig
 from ifas.core.files import replacing, sha256_tree, write_json
 from ifas.core.manifest import read_manifest
-from ifas.core.records import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, StepResult
+from ifas.core.records import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, ROBUSTNESS_FILE, StepResult
 from ifas.steps.contract import Context
 
 
@@ -24,10 +24,11 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     images = ShardImages(inputs["dataset"])
     judge = Judge.load(inputs["model"])
     predicted = predict(judge, manifest, images, config.protocol, config.evaluate)
-    metrics = evaluate(predicted.frame, config.protocol, config.evaluate)
+    metrics = evaluate(predicted.frame, config.protocol, config.evaluate, predicted.handled)
     with replacing(outputs["evaluation"]) as beside:
         beside.mkdir(parents=True)
         predicted.frame.to_parquet(beside / PREDICTIONS_FILE, index=False)
+        predicted.handled.to_parquet(beside / ROBUSTNESS_FILE, index=False)
         write_json(beside / METRICS_FILE, metrics)
         render_report(
             metrics,

@@ -11,7 +11,7 @@ from pathlib import Path
 from ifas.core.errors import DataError
 from ifas.core.files import link_tree, read_json, write_json
 from ifas.core.outputs import producing
-from ifas.core.records import LINEAGE_FILE, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, Lineage
+from ifas.core.records import LINEAGE_FILE, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, ROBUSTNESS_FILE, Lineage
 from ifas.steps.contract import STEPS
 from ifas.steps.execute import FAILED, LINEAGE
 
@@ -39,12 +39,12 @@ def last_lineage(root: Path) -> Lineage | None:
 
 
 def gather(run: Path, root: Path) -> Lineage:
-    """Lays out lineage.json, metrics.json, predictions.parquet, report.html and the Bento in the run's folder."""
+    """Lays out the lineage, the files of the evaluation and the Bento in the run's folder."""
     lineage = last_lineage(root) or Lineage(run_id=run.name)
     write_json(run / LINEAGE_FILE, lineage.model_dump())
     evaluation = output_of(root, "evaluate", "evaluation")
     if evaluation is not None:
-        for name in (METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE):
+        for name in (METRICS_FILE, PREDICTIONS_FILE, ROBUSTNESS_FILE, REPORT_FILE):
             shutil.copyfile(evaluation / name, run / name)
     validation = output_of(root, "validate", "validation") or output_of(root, "validate", f"validation{FAILED}")
     if validation is not None:

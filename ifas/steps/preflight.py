@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ifas.promotion.policy import Rule
 
 SIDES = ("source_domains", "target_domains")
+#: How the metrics begin that need handled images.
+OF_HANDLED = ("flips", "handled_")
 
 
 def check(config: RunConfig, *, here: bool = True, data: bool = True) -> None:
@@ -94,6 +96,14 @@ def _policy(config: RunConfig, here: bool) -> None:
         raise ConfigError(
             f"policy {config.gate.policy}: {', '.join(unmeasured)} can't be measured where evaluate.explain is none",
             "set evaluate.explain=all or gallery, or use a policy without these rules",
+        )
+    untried = [
+        rule.id for rule in policy.rules if rule.metric.startswith(OF_HANDLED) or rule.slice.startswith("handling:")
+    ]
+    if untried and not (config.evaluate.robustness.images and config.evaluate.robustness.handlings):
+        raise ConfigError(
+            f"policy {config.gate.policy}: {', '.join(untried)} can't be measured where evaluate.robustness is off",
+            "set evaluate.robustness.images=10 or more, or use a policy without these rules",
         )
 
 
@@ -197,7 +207,7 @@ def faults_of_data(config: RunConfig, rows: pd.DataFrame) -> Iterable[IfasError]
 
 def _measured_on(metric: str) -> set[str]:
     """Labels without which a metric has no value."""
-    if metric.startswith("explanation_"):
+    if metric.startswith(("explanation_", *OF_HANDLED)):
         return set()
     return {"apcer_max": {"spoof"}, "apcer_pooled": {"spoof"}, "bpcer": {"live"}}.get(metric, {"live", "spoof"})
 
@@ -224,6 +234,13 @@ def _slices(config: RunConfig, rows: pd.DataFrame, rules: Sequence[Rule]) -> Ite
     for rule in rules:
         kind, colon, value = rule.slice.partition(":")
         if not colon or value == "*":
+            continue
+        if kind == "handling":
+            if value not in config.evaluate.robustness.handlings:
+                yield ConfigError(
+                    f"policy {config.gate.policy}: rule {rule.id!r} is about {rule.slice}, which this run does not try",
+                    f"add {value} to evaluate.robustness.handlings, or name one of them in the rule",
+                )
             continue
         tested = rows if kind == "batch" else rows[rows["split"] == "test"]
         known = sorted(map(str, tested[kind].dropna().unique()))

@@ -1,7 +1,11 @@
-"""Light augmentation, a function of (seed, position) alone: the same under any number of ranks and after a resume.
+"""Augmentation, a function of (seed, position) alone: the same under any number of ranks and after a resume.
 
-Mirrors, crops slightly, and changes exposure, contrast and white balance. It adds no blur, noise or compression, since
-these are themselves cues of an attack.
+It handles the image as networks and apps do (`ifas.faces.handling`), moves the box of the face a little, as another
+finder would, mirrors, crops slightly, and changes exposure, contrast and white balance.
+
+Compression, blur and borders are also cues of an attack. Draws do not look at the class, so here they come with bona
+fide as often as with attacks, and a model can't learn the handling in place of the attack. Without them it did: a
+WebP or black bars turned a bona fide image into an attack.
 """
 
 from __future__ import annotations
@@ -10,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ifas.faces.face import Face
+from ifas.faces.handling import DRAWN, Handling
 from ifas.faces.views import Square
 from ifas.model.processor import Pixels
 
@@ -17,6 +23,11 @@ MIN_SIDE = 0.9
 BRIGHTNESS = 0.4
 CONTRAST = 0.4
 TINT = 0.15
+#: Of a handled image, the share that is handled in two ways, one after the other.
+TWICE = 1 / 3
+#: The box moves by up to this share of its sides, and its sides change by up to this factor.
+MOVED = 0.05
+WIDENED = 1.1
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,8 @@ class Augmentation:
     Attributes:
         left, top, side: of the part of each view that is seen, as fractions of the view's side.
         tint: factors of R, G, B.
+        handlings: of the image, in their order.
+        moved, widened: of the box of the face: by shares of its width and height, by a factor.
     """
 
     mirror: bool
@@ -35,6 +48,18 @@ class Augmentation:
     brightness: float
     contrast: float
     tint: tuple[float, float, float]
+    handlings: tuple[Handling, ...] = ()
+    moved: tuple[float, float] = (0.0, 0.0)
+    widened: float = 1.0
+
+    def handled(self, face: Face) -> Face:
+        """The image as it arrives, and the box of the face as another finder would place it."""
+        for handling in self.handlings:
+            face = handling(face)
+        x, y, w, h = face.box
+        across, down = x + w * (0.5 + self.moved[0]), y + h * (0.5 + self.moved[1])
+        w, h = w * self.widened, h * self.widened
+        return Face(face.picture, (across - w / 2, down - h / 2, w, h))
 
     def shifted(self, view: Square) -> Square:
         """The part of a view that is seen."""
@@ -51,8 +76,12 @@ class Augmentation:
         return recoloured
 
 
-def augmentation(seed: int, position: int) -> Augmentation:
-    """The augmentation of the draw at a position of the global order."""
+def augmentation(seed: int, position: int, handled: float = 0.0) -> Augmentation:
+    """The augmentation of the draw at a position of the global order.
+
+    Args:
+        handled: share of the draws whose image is handled.
+    """
     rng = np.random.default_rng([seed, position, 1])
     side = rng.uniform(MIN_SIDE, 1.0)
     return Augmentation(
@@ -63,4 +92,14 @@ def augmentation(seed: int, position: int) -> Augmentation:
         brightness=rng.uniform(1 - BRIGHTNESS, 1 + BRIGHTNESS),
         contrast=rng.uniform(1 - CONTRAST, 1 + CONTRAST),
         tint=(rng.uniform(1 - TINT, 1 + TINT), 1.0, rng.uniform(1 - TINT, 1 + TINT)),
+        moved=(rng.uniform(-MOVED, MOVED), rng.uniform(-MOVED, MOVED)),
+        widened=float(WIDENED ** rng.uniform(-1, 1)),
+        handlings=_handlings(rng, handled),
     )
+
+
+def _handlings(rng: np.random.Generator, handled: float) -> tuple[Handling, ...]:
+    if rng.random() >= handled:
+        return ()
+    chosen = rng.choice(len(DRAWN), size=2 if rng.random() < TWICE else 1, replace=False)
+    return tuple(DRAWN[kind].drawn(rng) for kind in chosen)

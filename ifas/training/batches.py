@@ -158,5 +158,5 @@ class Batches:
         face = Face.of(picture, row.box)
         if shown.number is None:
             return self.processor.views(face)
-        change = augmentation(self.job.train.seed, shown.number)
-        return change.recolour(self.processor.views(face, change.shifted))
+        change = augmentation(self.job.train.seed, shown.number, self.job.train.handled)
+        return change.recolour(self.processor.views(change.handled(face), change.shifted))

@@ -24,7 +24,7 @@ import torch
 from ifas.core import colour, imaging
 from ifas.core.errors import TrainingError
 from ifas.core.files import replacing, sha256_file, sha256_json
-from ifas.faces import face, views
+from ifas.faces import face, handling, views
 from ifas.model import ifas_model, processor, towers
 from ifas.training import augment
 from ifas.training.checkpoint import NO_SPACE, FreeBytes, free_bytes
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ifas.model.processor import Pixels
 
 #: The code and the libraries that decide what an image's features are.
-CODE = (colour, imaging, face, views, processor, augment, towers, ifas_model)
+CODE = (colour, imaging, face, handling, views, processor, augment, towers, ifas_model)
 LIBRARIES = ("torch", "transformers", "pillow", "numpy")
 #: Bytes before the features in a file.
 CHECK = 16
@@ -185,7 +185,7 @@ class Features:
                 {name: metadata.version(name) for name in LIBRARIES},
                 [config.views, config.face_margin, str(self.dtype)],
                 [self.model.config.vision_kind, self.model.config.vision],
-                job.train.seed if job.train.augment else None,
+                [job.train.seed, job.train.handled] if job.train.augment else None,
                 _weights_hash(self.model.vision),
             ]
         )

@@ -36,9 +36,14 @@ def test_in_process_and_kfp_local_agree(config, tmp_path, monkeypatch):
 
     for run in (here, there):
         gather(run, run / "artifacts").verify()
-        assert {"lineage.json", "metrics.json", "predictions.parquet", "report.html", "bento"} <= {
-            p.name for p in run.iterdir()
-        }
+        assert {
+            "lineage.json",
+            "metrics.json",
+            "predictions.parquet",
+            "robustness.parquet",
+            "report.html",
+            "bento",
+        } <= {p.name for p in run.iterdir()}
         assert json.loads((run / "metrics.json").read_text())["threshold"]
     assert (tmp_path / "runs" / "latest").resolve() == there
 

@@ -80,10 +80,13 @@ def test_test_data_that_no_rule_asks_for_may_be_missing(tmp_path: Path) -> None:
     frame = rows()
     frame = frame[(frame["split"] != "test") | ((frame["domain"] == "kiosk") & (frame["label"] == "spoof"))]
     assert said(given(f"gate.policy={policy}"), frame) == []
+    policy.write_text(json.dumps({"name": "p", "rules": [{**RULE, "metric": "flips", "min": None, "max": 0.5}]}))
+    assert said(given(f"gate.policy={policy}"), frame) == []
 
 
 @pytest.mark.parametrize(
-    "about", ["domain:nowhere", "spoof_type:mask", "device:phone", "illumination:dark", "batch:x.001"]
+    "about",
+    ["domain:nowhere", "spoof_type:mask", "device:phone", "illumination:dark", "batch:x.001", "handling:darkened"],
 )
 def test_a_rule_about_what_no_test_image_has(about: str, tmp_path: Path) -> None:
     policy = tmp_path / "p.yaml"
@@ -131,6 +134,13 @@ def test_explanations_that_are_not_written_can_not_be_judged() -> None:
     config = given("evaluate.explain=none", "gate.policy=builtin:demo", "ingest.registry=nowhere")
     with pytest.raises(ConfigError, match="explanations-agree can't be measured where"):
         preflight.check(config)
+
+
+def test_handlings_that_are_not_tried_can_not_be_judged() -> None:
+    for off in ("evaluate.robustness.images=0", "evaluate.robustness.handlings=[]"):
+        config = given(off, "gate.policy=builtin:demo", "ingest.registry=nowhere")
+        with pytest.raises(ConfigError, match="verdict-stays-when-handled, answer-stays-when-handled can't be"):
+            preflight.check(config)
 
 
 def test_a_ledger_that_is_looked_at_is_not_made(tmp_path: Path) -> None:

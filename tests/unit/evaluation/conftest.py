@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from ifas.evaluation.predict import predict
-from tests.unit.evaluation.tiles import CONFIG, PROTOCOL, BrightnessJudge, Pictures, make_dataset
+from ifas.evaluation.predict import Predicted, predict
+from tests.unit.evaluation.tiles import CONFIG, PROTOCOL, TRYING, BrightnessJudge, Pictures, make_dataset
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +17,9 @@ def dataset() -> tuple[pd.DataFrame, Pictures]:
 def predictions(dataset: tuple[pd.DataFrame, Pictures]) -> pd.DataFrame:
     """A fresh copy of what `predict` gives for the dataset."""
     return predict(BrightnessJudge(), *dataset, PROTOCOL, CONFIG).frame
+
+
+@pytest.fixture(scope="session")
+def trial(dataset: tuple[pd.DataFrame, Pictures]) -> Predicted:
+    """Predictions with handled images; not to be changed."""
+    return predict(BrightnessJudge(), *dataset, PROTOCOL, TRYING)

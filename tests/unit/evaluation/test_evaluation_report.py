@@ -17,15 +17,16 @@ from PIL import Image
 
 from ifas.core.measures import MEASURES
 from ifas.evaluation import report
+from ifas.evaluation.predict import Predicted
 from ifas.evaluation.protocol import evaluate
-from tests.unit.evaluation.tiles import CONFIG, PROTOCOL, Pictures
+from tests.unit.evaluation.tiles import CONFIG, PROTOCOL, TRYING, Pictures
 
 Dataset = tuple[pd.DataFrame, Pictures]
 EVIL = '<script>alert("x")</script>'
 
 
 def render(predictions: pd.DataFrame, dataset: Dataset, out: Path, **changes: Any) -> tuple[str, dict[str, Any]]:
-    metrics = evaluate(predictions, PROTOCOL, CONFIG)
+    metrics = changes.pop("metrics", None) or evaluate(predictions, PROTOCOL, CONFIG)
     given = {
         "run_id": "r-17",
         "model_version": "0123abcd",
@@ -73,6 +74,9 @@ def test_figures_are_those_of_the_metrics(predictions: pd.DataFrame, dataset: Da
     for name, measure in MEASURES.items():
         for side, cell in zip(("source_test", "target"), rows[measure.title], strict=False):
             value = metrics["slices"][side][name]["value"]
+            if value is None:
+                assert cell.startswith("not measured: "), (side, name, cell)
+                continue
             shown = f"{value:.3f} " if name == "auc" else f"{100 * value:.1f} % "
             assert cell.startswith(shown), (side, name, cell)
     worst = metrics["slices"]["target"]["apcer_max"]
@@ -83,6 +87,24 @@ def test_figures_are_those_of_the_metrics(predictions: pd.DataFrame, dataset: Da
     assert f"the model accepts {pooled['errors']} of {pooled['n']} attacks and turns away" in text
     for word in ("r-17", "0123abcd", "steps", "f00", "Bona fide presentation classification error rate"):
         assert word in text
+
+
+def test_flips_are_shown_for_each_handling(trial: Predicted, dataset: Dataset, tmp_path: Path) -> None:
+    metrics = evaluate(trial.frame, PROTOCOL, TRYING, trial.handled)
+    html, _ = render(trial.frame, dataset, tmp_path / "r.html", metrics=metrics, config=TRYING)
+    rows = {row[0]: row[1:] for row in Page(html).rows if len(row) == 5}
+    for name in TRYING.robustness.handlings:
+        figures = metrics["slices"][f"handling:{name}"]
+        measures = ("flips", "flips_to_live", "flips_to_spoof", "handled_non_response")
+        for measure, cell in zip(measures, rows[name], strict=True):
+            entry = figures[measure]
+            if entry["value"] is None:
+                assert cell.startswith("not measured: ")
+            else:
+                assert cell.startswith(f"{100 * entry['value']:.1f} % ")
+                assert cell.endswith(f" {entry['errors']} of {entry['n']}")
+    without, _ = render(trial.frame, dataset, tmp_path / "w.html")
+    assert "no image was tried (evaluate.robustness)" in without
 
 
 def test_synthetic_banner(predictions: pd.DataFrame, dataset: Dataset, tmp_path: Path) -> None:

@@ -11,13 +11,17 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ifas.core.config import EvaluateConfig, ProtocolConfig
+from ifas.core.config import EvaluateConfig, ProtocolConfig, RobustnessConfig
 from ifas.core.errors import CorruptShardError
 from ifas.faces.face import Face
 
 SPECIES = ("live", "live", "print.a4", "replay.phone", "mask.rigid3d")
 PROTOCOL = ProtocolConfig(source_domains=("office", "street"), target_domains=("kiosk",))
-CONFIG = EvaluateConfig(bootstrap=60, batch=7, gallery=12)
+CONFIG = EvaluateConfig(bootstrap=60, batch=7, gallery=12, robustness=RobustnessConfig(images=0))
+#: With handled images. A halved tile is smaller than an image may be.
+TRYING = CONFIG.model_copy(
+    update={"robustness": RobustnessConfig(handlings=("jpeg50", "halved", "letterboxed", "bordered"), images=3)}
+)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from ifas.core.measures import MEASURES
 from ifas.promotion.gate import decide
 from ifas.promotion.policy import LIMITS, Policy, Rule, load_policy
 
-SLICES = ("source_test", "target", "spoof_type:print", "spoof_type:replay")
+SLICES = ("source_test", "target", "spoof_type:print", "spoof_type:replay", "handling:webp80", "handling:halved")
 
 
 def tree(**values: float | None) -> dict[str, Any]:
@@ -215,3 +215,19 @@ def test_demo_policy_on_good_and_bad_models() -> None:
         assert decide(model(True), model(True), load_policy(f"builtin:{name}")).passed
     bad = decide(model(False), model(True), load_policy("builtin:demo"))
     assert not any(rule.passed for rule in bad.rules)
+
+
+@pytest.mark.parametrize("name", ["demo", "strict"])
+@pytest.mark.parametrize("metric", ["flips", "handled_non_response"])
+def test_verdicts_that_change_on_the_way_are_limited_after_each_handling(name: str, metric: str) -> None:
+    """One handling after which more than 5 % flip fails the model; so does a model that was not tried."""
+
+    def failed(share: float, slices: tuple[str, ...]) -> list[str]:
+        entry = {"value": share, "interval": [0.0, share], "n": 200}
+        metrics = {"slices": {one: {metric: entry if one == slices[0] else {**entry, "value": 0.0}} for one in slices}}
+        rules = decide(metrics, None, load_policy(f"builtin:{name}")).rules
+        return [rule.slice for rule in rules if rule.metric == metric and not rule.passed]
+
+    assert failed(0.05, ("handling:webp80",)) == []
+    assert failed(0.06, ("handling:webp80",)) == ["handling:webp80"]
+    assert failed(0.06, ("target",)) == ["handling:*"]

@@ -9,6 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ifas.faces.boxes import iou
+from ifas.faces.face import Face
+from ifas.faces.handling import DRAWN, Bars, Border, Jpeg
 from ifas.faces.views import Square
 from ifas.training.augment import BRIGHTNESS, MIN_SIDE, augmentation
 from ifas.training.sampling import Draws, Sampler
@@ -67,8 +70,8 @@ def test_draws_need_no_history() -> None:
 
 @given(seed=st.integers(0, 99), position=st.integers(0, 10**6), height=st.integers(1, 3000), width=st.integers(1, 3000))
 def test_augmentation_is_light_and_repeatable(seed: int, position: int, height: int, width: int) -> None:
-    change = augmentation(seed, position)
-    assert change == augmentation(seed, position)
+    change = augmentation(seed, position, 0.5)
+    assert change == augmentation(seed, position, 0.5)
     left, top, side = change.shifted(Square(10, 20, width))
     assert 10 <= left <= left + side <= 10 + width + 1e-6
     assert 20 <= top <= top + side <= 20 + width + 1e-6
@@ -88,6 +91,56 @@ def test_recolour_keeps_shape_and_type_and_does_not_wrap_around() -> None:
         augmentation(0, 0), mirror=True, brightness=0.5, contrast=1.4, tint=(1.0, 1.0, 1.0)
     ).recolour(picture)
     assert dark.tolist() == [[[[0, 0, 0], [233, 233, 233]]]]
+
+
+def test_every_class_is_handled_in_the_same_ways_as_often() -> None:
+    """Else compression or bars would tell the class, and the model would learn them in place of the attack."""
+    sampler = Sampler(CLASSES, seed=0, balance=True)
+    drawn: dict[str, Counter[str]] = {name: Counter() for name in set(CLASSES)}
+    each = 2000
+    for position in range(3 * each):
+        handlings = augmentation(7, position, 0.6).handlings
+        drawn[CLASSES[sampler.draw(position)]].update([type(one).__name__ for one in handlings] or ["none"])
+    # A draw has one handling in 2 of 3 cases, else two different ones. 4.5 deviations of a count either way.
+    shares = {kind.__name__: 0.6 * (4 / 3) / len(DRAWN) for kind in DRAWN} | {"none": 0.4}
+    for counts in drawn.values():
+        assert set(counts) == set(shares)
+        for name, share in shares.items():
+            assert abs(counts[name] / each - share) < 4.5 * np.sqrt(share * (1 - share) / each), name
+
+
+def test_strengths_are_spread_and_the_share_of_handled_images_is_kept() -> None:
+    drawn = [one for position in range(1500) for one in augmentation(1, position, 1.0).handlings]
+    quality = [one.quality for one in drawn if isinstance(one, Jpeg)]
+    assert min(quality) < 40
+    assert max(quality) > 85
+    levels = Counter(one.level for one in drawn if isinstance(one, Border))
+    assert levels[0] > 50
+    assert levels[255] > 50
+    assert len(levels) > 40
+    assert {one.beside for one in drawn if isinstance(one, Bars)} == {True, False}
+    assert all(not augmentation(1, position).handlings for position in range(100))
+    # Whether an image is handled changes nothing else of its draw.
+    plain, handled = augmentation(1, 3), augmentation(1, 3, 1.0)
+    assert dataclasses.replace(handled, handlings=()) == plain
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_box_of_a_draw_stays_on_the_face(seed: int) -> None:
+    picture = np.full((140, 120, 3), 90, np.uint8)
+    picture[40:90, 30:76] = (20, 230, 40)
+    shared, boxes = [], set()
+    for position in range(60):
+        change = augmentation(seed, position, 0.8)
+        seen = change.handled(Face(picture, (30, 40, 46, 50)))
+        values = seen.picture.astype(int)
+        rows, columns = np.nonzero(values[..., 1] - values[..., [0, 2]].max(-1) > 50)
+        marker = (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
+        shared.append(iou(seen.box, marker))
+        boxes.add(seen.box)
+    assert min(shared) > 0.6
+    assert np.mean(shared) > 0.8
+    assert len(boxes) == 60  # finders differ
 
 
 def test_learning_rate_warms_up_and_ends_near_zero() -> None:
