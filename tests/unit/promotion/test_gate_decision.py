@@ -215,3 +215,14 @@ def test_demo_policy_on_good_and_bad_models() -> None:
         assert decide(model(True), model(True), load_policy(f"builtin:{name}")).passed
     bad = decide(model(False), model(True), load_policy("builtin:demo"))
     assert not any(rule.passed for rule in bad.rules)
+
+
+@pytest.mark.parametrize("policy", ["demo", "strict"])
+def test_a_model_that_names_every_attack_alike_is_refused(policy: str) -> None:
+    """Nine of ten attacks are of that kind, so its share of right answers is high; no text contradicts."""
+    best = {m: {"value": float(MEASURES[m].better == "higher"), "interval": [0.0, 1.0], "n": 30} for m in MEASURES}
+    slices = {name: {**best, "explanation_medium": {**best["explanation_medium"], "value": 0.9}} for name in SLICES}
+    slices["target"] |= {"explanation_medium_least": {"value": 0.0, "interval": [0.0, 0.1], "n": 3}}
+    decision = decide({"slices": slices}, None, load_policy(f"builtin:{policy}"))
+    failed = [rule.id for rule in decision.rules if not rule.passed and rule.id.startswith("explanations")]
+    assert failed == ["explanations-right-for-every-type" + "-in-new-places" * (policy == "strict")]
