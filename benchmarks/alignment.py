@@ -36,7 +36,7 @@ from ifas.core.config import load
 from ifas.model.build import load as load_model
 from ifas.training.alignment.answers import Answer, Respondent
 from ifas.training.alignment.codebook import corrections
-from ifas.training.alignment.examples import Example, pictures
+from ifas.training.alignment.examples import Example, faces
 from ifas.training.alignment.mixture import Corrective, correctives, mixture
 from ifas.training.alignment.report import MEASURES, compare
 from ifas.training.alignment.stage import second_stage
@@ -138,7 +138,7 @@ def example(seed: int, row: int, rng: np.random.Generator | None) -> Example:
     clauses = [CUES[cue].clause for cue in said[:2]]
     text = " ".join([sentences[row // 4 % 2], *(f"{c[0].upper()}{c[1:]}." for c in clauses)])
     known = Known(f"{seed * 10**6 + row:064x}", kind, kind, sure)
-    return Example(known, str(seed), row, f"{seed}-{row // 8}", text)
+    return Example(known, str(seed), row, None, f"{seed}-{row // 8}", text)
 
 
 def job(work: Path, rows: tuple[Row, ...], seed: int, base: Path | None = None) -> Path:
@@ -159,7 +159,7 @@ def generic(mined: Sequence[tuple[Example, Sequence[Answer]]]) -> list[Row]:
 
 def answers_of(folder: Path, dev: Sequence[Example]) -> list[Answer]:
     """Greedy answers."""
-    return list(Respondent(*load_model(folder), batch=40).greedy(pictures(dev, Drawn())))
+    return list(Respondent(*load_model(folder), batch=40).greedy(faces(dev, Drawn())))
 
 
 def main() -> int:
@@ -183,7 +183,7 @@ def main() -> int:
             work = Path(scratch)
             first = job(work / "first", chosen, seed)
             drawn = Respondent(*load_model(first), batch=20).sample(
-                pictures(train, Drawn()), [e.known.sample_id for e in train], draws=3, temperature=1.0, seed=seed
+                faces(train, Drawn()), [e.known.sample_id for e in train], draws=3, temperature=1.0, seed=seed
             )
             mined = list(zip(train, drawn, strict=True))
             found, errors = correctives(mined, CUES, most=4)

@@ -386,7 +386,7 @@ def against_generate(args: argparse.Namespace, model: Any, pixels: Any, prompt: 
 
     def explain() -> None:
         _, cache = model.prefill(pixels, prompt)
-        assert len([*greedy(model.language, cache, [[1]] * count, end_id=-1, limit=tokens)]) == tokens
+        assert len([*greedy(model.language, cache, [[1]] * count, end_id=-1, limits=[tokens] * count)]) == tokens
 
     def rows() -> None:
         for row in range(count):

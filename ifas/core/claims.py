@@ -113,11 +113,15 @@ def claimed(text: str, cues: Cues) -> list[str]:
     return [name for name, cue in cues.items() if any(word in lower for word in cue.words)]
 
 
+def measured(known: Known, cues: Cues) -> list[str]:
+    """Cues that a specialist supports, its own or one that shares words with it, whatever the label."""
+    return [name for name, cue in cues.items() if _surest(cue, known, cues) >= SUPPORTED_FROM]
+
+
 def invented_cues(text: str, known: Known, cues: Cues) -> list[str]:
-    """Cues that a text claims and no specialist supports, whatever the label. None where none was asked."""
-    if not known.sure:
-        return []
-    return [name for name in claimed(text, cues) if _surest(cues[name], known, cues) < SUPPORTED_FROM]
+    """Cues that a text claims and that were not `measured`. None where no specialist was asked."""
+    there = measured(known, cues) if known.sure else cues
+    return [name for name in claimed(text, cues) if name not in there]
 
 
 def invented_media(text: str, known: Known) -> list[str]:

@@ -186,6 +186,10 @@ class ModelConfig(Section):
     )
     question: str = Field(default="Is this photo of a real person?", min_length=1)
     max_answer_tokens: int = Field(default=48, ge=2, le=65_536, description="verdict and interpretation")
+    name_attack: bool = Field(
+        default=True,
+        description="an answer about an attack begins by naming it in a phrase (our choice); false: the paper's form",
+    )
 
 
 class TrainConfig(Section):
@@ -195,6 +199,9 @@ class TrainConfig(Section):
         default="lopsided", description="plain: one mean over all tokens of the answer, for comparison"
     )
     alpha: Share = Field(default=0.7, description="weight of the judgment (paper: about 0.7)")
+    attack_weight: Factor = Field(
+        default=1.0, description="in the interpretation's loss: weight of a token that names the attack; others have 1"
+    )
     class_balance: bool = Field(
         default=False, description="bona fide and attacks weigh the same in the loss, however often they are drawn"
     )

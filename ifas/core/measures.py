@@ -97,7 +97,27 @@ MEASURES: dict[str, Measure] = {
     "explanation_medium": Measure(
         title="Explanation names the right medium",
         better="higher",
-        about="among attacks that were rejected, share whose explanation first names the medium that was really used",
+        about="among attacks that were rejected, share whose answer names the medium that was really used",
+    ),
+    "explanation_medium_least": Measure(
+        title="Explanation names the right medium, worst spoof type",
+        better="higher",
+        about="the same share for the spoof type that is named rightly least often; one answer for all has 0",
+    ),
+    "explanation_contradictions": Measure(
+        title="Explanation contradicts its answer",
+        better="lower",
+        about="share of explanations that name another medium than their answer, or any medium on an accepted image",
+    ),
+    "explanation_commonest": Measure(
+        title="Commonest explanation",
+        better="lower",
+        about="share of explanations that are the commonest one, word by word; near 1, they tell nothing of the image",
+    ),
+    "explanation_cues_not_measured": Measure(
+        title="Cues claimed but not measured",
+        better="lower",
+        about="of the cues that explanations claim, such as a dark frame, share that no visual specialist measured",
     ),
     "flips": Measure(
         title="Verdict flips when the image is handled",

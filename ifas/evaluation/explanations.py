@@ -1,31 +1,27 @@
-"""Does an explanation fit: to the verdict it explains, and to the attack that was really made.
+"""Is an explanation true: does it fit its verdict, the attack that was really made, and what was measured.
 
-Both scores read the text by the keyword dictionary of Algorithm 1 (`core.taxonomy.media_named`). A negation ("no paper
-is visible") counts as naming the medium; the captions that the model learns from do not contain any.
+Media are read from a text by the keyword dictionary of Algorithm 1 (`core.taxonomy.media_named`), cues by the words of
+the visual specialists (`core.claims`). A negation ("no paper is visible") counts as naming the medium; the captions
+that the model learns from do not contain any.
 """
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ifas.core.taxonomy import media_named
+from ifas.core.taxonomy import ATTACKS, SPOOF_TYPES, media_named
 from ifas.evaluation.metrics import Rate
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def spoof_type_named(explanation: str, accepted: bool) -> str:
-    """The first attack medium the text names; else "live" for an accepted image and "" for a rejected one."""
-    named = media_named(explanation)
-    if named:
-        return named[0]
-    return "live" if accepted else ""
-
-
 def agreement(rows: pd.DataFrame) -> Rate:
     """Explanations that name an attack medium exactly when the image was rejected: (agreeing, all explained)."""
-    explained = rows[rows["explanation"].notna()]
+    explained = _explained(rows)
     fits = [
         bool(media_named(text)) != bool(accepted)
         for text, accepted in zip(explained["explanation"], explained["verdict"], strict=True)
@@ -33,8 +29,71 @@ def agreement(rows: pd.DataFrame) -> Rate:
     return Rate(sum(fits), len(fits))
 
 
+def contradictions(rows: pd.DataFrame) -> Rate:
+    """Explanations that name a medium which is not that of their answer's spoof type, or any after a live verdict."""
+    explained = _explained(rows)
+    wrong = [
+        any(kind != named for kind in media_named(text))
+        for text, named in zip(explained["explanation"], explained["spoof_type_named"], strict=True)
+    ]
+    return Rate(sum(wrong), len(wrong))
+
+
+def commonest(rows: pd.DataFrame) -> Rate:
+    """How many explanations are the commonest one, word by word."""
+    counts = Counter(_explained(rows)["explanation"])
+    return Rate(max(counts.values(), default=0), counts.total())
+
+
 def right_medium(rows: pd.DataFrame) -> Rate:
-    """Attacks that were rejected and explained: (whose first named medium is the true spoof type, all of them)."""
-    caught = rows[(rows["label"] == "spoof") & rows["explanation"].notna()]
-    caught = caught[~caught["verdict"].astype(bool)]
+    """Attacks that were rejected and explained: (those whose spoof type was named, all of them)."""
+    caught = _explained(rows)
+    caught = caught[(caught["label"] == "spoof") & ~caught["verdict"].astype(bool)]
     return Rate(int((caught["spoof_type_named"] == caught["spoof_type"]).sum()), len(caught))
+
+
+def right_medium_by_type(rows: pd.DataFrame) -> dict[str, Rate]:
+    """`right_medium` of each spoof type of which an attack was rejected and explained."""
+    rates = {kind: right_medium(rows[rows["spoof_type"] == kind]) for kind in ATTACKS}
+    return {kind: rate for kind, rate in rates.items() if rate.n}
+
+
+def attacks_named(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """True spoof type -> what the answer said it is -> number of explained images; `live`: bona fide, or accepted."""
+    explained = _explained(rows)
+    counts = Counter(zip(explained["spoof_type"], explained["spoof_type_named"], strict=True))
+    there = [kind for kind in SPOOF_TYPES if (explained["spoof_type"] == kind).any()]
+    return {true: {named: counts[true, named] for named in SPOOF_TYPES} for true in there}
+
+
+def cues_not_measured(rows: pd.DataFrame) -> Rate:
+    """Of the cues that explanations claim, those that no specialist measured; images without evidence don't count."""
+    pairs = list(_cues(rows))
+    wrong = sum(len(claimed - measured) for claimed, measured in pairs)
+    return Rate(wrong, sum(len(claimed) for claimed, _ in pairs))
+
+
+def cues_claimed(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Cue -> explained images on which it was `measured`, on which it was `claimed`, and `both`."""
+    pairs = list(_cues(rows))
+    names = sorted({name for claimed, measured in pairs for name in claimed | measured})
+    return {
+        name: {
+            "measured": sum(name in measured for _, measured in pairs),
+            "claimed": sum(name in claimed for claimed, _ in pairs),
+            "both": sum(name in claimed & measured for claimed, measured in pairs),
+        }
+        for name in names
+    }
+
+
+def _cues(rows: pd.DataFrame) -> Iterator[tuple[set[str], set[str]]]:
+    """Cues claimed and cues measured on each explained image with evidence."""
+    known = _explained(rows)
+    known = known[known["cues_measured"].notna()]
+    for claimed, measured in zip(known["cues_claimed"], known["cues_measured"], strict=True):
+        yield set(json.loads(claimed)), set(json.loads(measured))
+
+
+def _explained(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["explanation"].notna()]

@@ -6,13 +6,16 @@ development images. So the images are read twice: for scores, then for explanati
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ifas.core.claims import Cues, Known, claimed, measured, sure_of
 from ifas.core.config import EvaluateConfig, ProtocolConfig
 from ifas.core.errors import DataError, ImageRefused, unknown_key
 from ifas.core.imaging import ImageLimits, decode
@@ -22,7 +25,6 @@ from ifas.core.progress import Progress, emit
 from ifas.core.release_status import RELEASED
 from ifas.evaluation import gallery, robustness
 from ifas.evaluation.calibration import calibrated
-from ifas.evaluation.explanations import spoof_type_named
 from ifas.evaluation.threshold import freeze
 from ifas.evaluation.tracks import one_per_track
 from ifas.faces.boxes import Box, box_of
@@ -51,9 +53,23 @@ CARRIED = (
     "status",
 )
 
+#: Columns of an explained image: the text; the spoof type that the answer names (`live` where it accepts) and how sure
+#: of it the model is; JSON lists of the cues that the text claims and of those that specialists measured.
+EXPLANATION = ("explanation", "spoof_type_named", "spoof_type_confidence", "cues_claimed", "cues_measured")
 #: Columns of predictions.parquet. `raw_score` is the model's own, `score` the calibrated one, which is judged.
 #: `refused` says why an image could not be read; its scores are then null.
-PREDICTION_COLUMNS = (*CARRIED, "raw_score", "score", "refused", "verdict", "explanation", "spoof_type_named")
+PREDICTION_COLUMNS = (*CARRIED, "raw_score", "score", "refused", "verdict", *EXPLANATION)
+
+
+class Explained(Protocol):
+    """An answer as evaluation needs it."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def spoof_type(self) -> str: ...
+    @property
+    def confidence(self) -> float | None: ...
 
 
 class JudgeLike(Protocol):
@@ -63,8 +79,8 @@ class JudgeLike(Protocol):
         """p(bona fide) of each face: (B,)."""
         ...
 
-    def explain(self, faces: Sequence[Face], verdicts: Sequence[bool]) -> list[str]:
-        """The interpretation of each face, given whether it was accepted as live."""
+    def explain(self, faces: Sequence[Face], verdicts: Sequence[bool]) -> Sequence[Explained]:
+        """The attack and interpretation of each face, given whether it was accepted as live."""
         ...
 
 
@@ -104,10 +120,19 @@ class Predicted:
 
 
 def predict(
-    judge: JudgeLike, manifest: pd.DataFrame, images: ImageSource, protocol: ProtocolConfig, config: EvaluateConfig
+    judge: JudgeLike,
+    manifest: pd.DataFrame,
+    images: ImageSource,
+    protocol: ProtocolConfig,
+    config: EvaluateConfig,
+    cues: Cues = MappingProxyType({}),
 ) -> Predicted:
     """Scores dev and test rows and batches that are not released, freezes calibration and threshold, explains what is
     judged.
+
+    Args:
+        manifest: of a dataset. What specialists measured is read from its column `evidence`, where it has one.
+        cues: what specialists measure, by name, to find what explanations claim.
 
     Raises:
         ConfigError: an empty protocol or an unknown `explain`.
@@ -135,11 +160,9 @@ def predict(
     in_protocol = (frame["split"] == "test") & frame["domain"].isin(protocol.source_domains + protocol.target_domains)
     judged = frame[(in_protocol | (frame["status"] != RELEASED)) & frame["score"].notna()]
     chosen = EXPLAINED[config.explain](judged, threshold, config)
-    texts = _explain(judge, rows, images, chosen, frame["verdict"], config.batch)
-    frame["explanation"] = [texts.get(i) for i in range(len(frame))]
-    frame["spoof_type_named"] = [
-        spoof_type_named(texts[i], bool(frame.at[i, "verdict"])) if i in texts else None for i in range(len(frame))
-    ]
+    answers = _explain(judge, rows, images, chosen, frame["verdict"], config.batch)
+    frame[list(EXPLANATION)] = [_explanation(answers.get(i), row, cues) for i, row in rows.iterrows()]
+    frame["spoof_type_confidence"] = frame["spoof_type_confidence"].astype("float64")
     non_responses = tuple(
         {"sample_id": str(frame.at[i, "sample_id"]), "domain": str(frame.at[i, "domain"]), "why": why}
         for i, why in sorted(refused.items())
@@ -207,14 +230,24 @@ def _score(
 
 def _explain(
     judge: JudgeLike, rows: pd.DataFrame, images: ImageSource, chosen: list[int], verdicts: pd.Series, batch: int
-) -> dict[int, str]:
-    texts: dict[int, str] = {}
+) -> dict[int, Explained]:
+    answers: dict[int, Explained] = {}
     progress = Progress("evaluate", len(chosen), unit="explanations")
     for positions, faces in prefetch(_batches(rows, images, chosen, batch, {})):
         given = judge.explain(faces, [bool(verdicts.iloc[i]) for i in positions])
-        texts.update(zip(positions, given, strict=True))
+        answers.update(zip(positions, given, strict=True))
         progress.advance(len(positions))
-    return texts
+    return answers
+
+
+def _explanation(answer: Explained | None, row: pd.Series, cues: Cues) -> tuple[Any, ...]:
+    """The values of `EXPLANATION`; those that nobody asked for are None."""
+    if answer is None:
+        return (None,) * len(EXPLANATION)
+    sure = sure_of(str(row.get("evidence", "")))
+    known = Known(str(row["sample_id"]), str(row["spoof_type"]), str(row["pai_species"]), sure)
+    there = json.dumps(measured(known, cues)) if sure else None
+    return answer.text, answer.spoof_type, answer.confidence, json.dumps(claimed(answer.text, cues)), there
 
 
 def _batches(

@@ -22,6 +22,7 @@ from ifas.core.imaging import decode
 from ifas.core.manifest import ImageSource
 from ifas.core.measures import FIXED_SLICES, MEASURES, SLICE_KINDS
 from ifas.core.release_status import released
+from ifas.core.taxonomy import SPOOF_TYPES
 from ifas.evaluation import gallery
 from ifas.evaluation.exposure import exposure_against_error
 from ifas.evaluation.plots import Series, det_svg, histogram_svg, roc_svg
@@ -48,6 +49,7 @@ class Card:
     score: float
     accepted: bool
     right: bool
+    named: str
     explanation: str | None
 
 
@@ -89,6 +91,7 @@ def render_report(
         measures=MEASURES,
         fixed=FIXED_SLICES,
         kinds=SLICE_KINDS,
+        spoof_types=SPOOF_TYPES,
         run_id=run_id,
         model_version=model_version,
         config=config,
@@ -198,8 +201,15 @@ def _card(row: pd.Series, jpeg: str, threshold: float) -> Card:
         score=float(row["score"]),
         accepted=accepted,
         right=accepted == live,
+        named=_named(row),
         explanation=text if isinstance(text, str) else None,
     )
+
+
+def _named(row: pd.Series) -> str:
+    """The attack that the answer names, with its confidence; empty where it names none."""
+    sure = row["spoof_type_confidence"]
+    return "" if sure is None or sure != sure else f"{row['spoof_type_named']} ({sure:.2f})"
 
 
 def thumbnail(data: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNKNOWN = "unknown"
+#: A figure of explanations in a slice without such ones.
+NO_EXPLANATION: Mapping[str, Any] = {"value": None, "reason": "no such explanation in this slice", "n": 0}
 
 
 def split_by(rows: pd.DataFrame, kind: str) -> dict[str, pd.DataFrame]:
@@ -74,8 +77,7 @@ def measure_slice(rows: pd.DataFrame, threshold: float, config: EvaluateConfig, 
             tree[name] = {"value": float(statistic(whole, live)[0]), **_interval(spread[name]), "n": len(rows)}
         tree["eer"]["threshold"] = metrics.eer(scores, live).threshold
     tree.update(_rates(scores, live, species.tolist(), threshold))
-    tree["explanation_agreement"] = rate_of_successes(explanations.agreement(rows))
-    tree["explanation_medium"] = rate_of_successes(explanations.right_medium(rows))
+    tree.update(_explanations(rows))
     return tree | handled
 
 
@@ -106,9 +108,36 @@ def _rates(
     return entries
 
 
+def _explanations(rows: pd.DataFrame) -> dict[str, Any]:
+    by_type = {kind: rate_of_successes(rate) for kind, rate in explanations.right_medium_by_type(rows).items()}
+    # Of two types with the same share, the one with fewer images: its wider interval claims less.
+    worst = min(by_type, key=lambda kind: (by_type[kind]["value"], by_type[kind]["n"]), default=None)
+    counted = {
+        "explanation_contradictions": explanations.contradictions(rows),
+        "explanation_commonest": explanations.commonest(rows),
+    }
+    claims = explanations.cues_not_measured(rows)
+    if claims.n:
+        wrong_cues = rate_entry(claims)
+    elif (rows["explanation"].notna() & rows["cues_measured"].notna()).any():
+        # Who claims nothing claims nothing wrong.
+        wrong_cues = {"value": 0.0, "interval": None, "no_interval": "no cue was claimed", "errors": 0, "n": 0}
+    else:
+        wrong_cues = {"value": None, "reason": "no explained image has evidence of specialists", "n": 0}
+    return {
+        "explanation_agreement": rate_of_successes(explanations.agreement(rows)),
+        "explanation_medium": rate_of_successes(explanations.right_medium(rows)),
+        "explanation_medium_by_type": by_type,
+        "explanation_medium_least": {**by_type[worst], "spoof_type": worst} if worst else {**NO_EXPLANATION},
+        "attacks_named": explanations.attacks_named(rows),
+        "cues": explanations.cues_claimed(rows),
+        "explanation_cues_not_measured": wrong_cues,
+        **{name: rate_entry(rate) if rate.n else {**NO_EXPLANATION} for name, rate in counted.items()},
+    }
+
+
 def rate_of_successes(rate: metrics.Rate) -> dict[str, Any]:
     """Like `rate_entry`, for a share that counts successes: they are called `hits`."""
-    entry = rate_entry(rate)
     if rate.n == 0:
-        return {**entry, "reason": "no such explanation in this slice"}
-    return {("hits" if key == "errors" else key): value for key, value in entry.items()}
+        return {**NO_EXPLANATION}
+    return {("hits" if key == "errors" else key): value for key, value in rate_entry(rate).items()}

@@ -61,6 +61,7 @@ def build(config: ModelConfig, *, seed: int = 0, device: str = "cpu") -> tuple[I
         face_margin=config.face_margin,
         question=config.question,
         max_answer_tokens=config.max_answer_tokens,
+        name_attack=config.name_attack,
     )
     shape.image_token_id = processor.image_token_id
     with torch.device("meta"):

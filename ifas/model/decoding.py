@@ -2,40 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 #: Share of ended rows from which they are dropped from the batch; dropping copies the cache of the other rows.
 LEAVE = 0.25
+#: Tokens that are sorted by likelihood at first, where the likeliest may not be said.
+FEW = 64
+
+#: Row, the tokens that it would then have written -> whether it may.
+Permission = Callable[[int, Sequence[int]], bool]
 
 
 def greedy(
-    language: Any, cache: Any, given: Sequence[Sequence[int]], *, end_id: int, limit: int
+    language: Any,
+    cache: Any,
+    given: Sequence[Sequence[int]],
+    *,
+    end_id: int,
+    limits: Sequence[int],
+    may_say: Permission = lambda _row, _tokens: True,
 ) -> Iterator[list[tuple[int, int]]]:
-    """Greedy decoding: the likeliest next token of every row, until the row ends.
+    """Greedy decoding: the likeliest next token of every row among those that it may say, until the row ends.
 
-    Each step feeds one token per row, given tokens included. So rows with different numbers of given tokens need no
-    padding, and a row's tokens do not depend on the other rows, but for rounding.
+    As many given tokens as all rows have go in at once, all but the last of them. Then each step feeds one token per
+    row, the other given ones included. So rows with different numbers of given tokens need no padding, and a row's
+    tokens do not depend on the other rows, but for rounding.
 
     Args:
         language: causal language model.
         cache: of B prompts of one length; it is used up.
         given: B lists of at least one token that the cache has not seen; the answer goes on from them.
         end_id: token that ends a row.
-        limit: most tokens of a row, the end token included.
+        limits: most tokens that each row writes, the end token included.
+        may_say: asked before a row writes a token. The end token needs no permission, so a row can always end, and what
+            it wrote is at every step something that it may say.
 
     Yields:
         At each step (row, token) of the rows that wrote one, in the order of the rows. A row's last is the end token,
-        or its `limit`th.
+        or its last within the limit.
     """
-    rows = list(range(len(given))) if limit > 0 else []
-    written = [0] * len(given)
-    live = set(rows)
-    tokens = [ids[0] for ids in given]
+    rows = list(range(len(given)))
+    written: list[list[int]] = [[] for _ in given]
+    live = {row for row in rows if limits[row] > 0}
     device = language.get_input_embeddings().weight.device
-    step = 0
+    step = min(map(len, given), default=1) - 1
+    if live and step:
+        with torch.inference_mode():
+            ids_BT = torch.tensor([list(ids[:step]) for ids in given], device=device)
+            language.get_decoder()(input_ids=ids_BT, past_key_values=cache, use_cache=True)
+    tokens = [ids[step] for ids in given]
     while live:
         with torch.inference_mode():
             ids_B1 = torch.tensor(tokens, device=device)[:, None]
@@ -49,9 +68,12 @@ def greedy(
             if step < len(given[row]):
                 tokens[place] = given[row][step]
             elif row in live:
+                said = written[row]
+                said.append(tokens[place])
+                if said[-1] != end_id and not may_say(row, said):
+                    said[-1] = tokens[place] = _next_best(logits_BV[place], row, said, end_id, may_say)
                 new.append((row, tokens[place]))
-                written[row] += 1
-                if tokens[place] == end_id or written[row] == limit:
+                if tokens[place] == end_id or len(said) == limits[row]:
                     live.remove(row)
         yield new
         if live and len(rows) - len(live) >= LEAVE * len(rows):
@@ -59,3 +81,13 @@ def greedy(
             with torch.inference_mode():
                 cache.batch_select_indices(torch.tensor(stay, device=device))
             rows, tokens = [rows[place] for place in stay], [tokens[place] for place in stay]
+
+
+def _next_best(logits_V: Tensor, row: int, said: Sequence[int], end_id: int, may_say: Permission) -> int:
+    """The likeliest token that may stand in place of the last one of `said`."""
+    before = list(said[:-1])
+    for count in (min(FEW, len(logits_V)), len(logits_V)):
+        for token in logits_V.topk(count).indices.tolist():
+            if token == end_id or may_say(row, [*before, token]):
+                return int(token)
+    return end_id  # the language model's head does not have it

@@ -107,7 +107,12 @@ class IfasModel(PreTrainedModel):
         return text_BTW.masked_scatter(holes_BT.unsqueeze(-1), image_BQW.to(text_BTW.dtype))
 
     def forward(
-        self, input_ids: Tensor, parts: Tensor, pixel_values: Tensor | None = None, features: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        parts: Tensor,
+        pixel_values: Tensor | None = None,
+        features: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> LossSums:
         """Loss sums of a batch; see `loss`. The language model's head runs on the answer's positions only.
 
@@ -119,6 +124,7 @@ class IfasModel(PreTrainedModel):
             parts: (B, T) loss.PROMPT, JUDGMENT or INTERPRETATION of each token; padding is PROMPT.
             pixel_values: uint8 (B, U, 3, H, W).
             features: (B, F), of `features`, in place of `pixel_values`: the tower then does not run.
+            weights: (B, T) of each token in the loss of its part; None: all weigh the same.
         """
         if features is None:
             assert pixel_values is not None
@@ -133,7 +139,8 @@ class IfasModel(PreTrainedModel):
             hidden_BTW[:, :-1][answer_BT], head.weight, getattr(head, "bias", None), input_ids[:, 1:][answer_BT]
         )
         samples_N = answer_BT.nonzero()[:, 0]
-        return part_sums(nll_N, parts[:, 1:][answer_BT], samples_N, len(input_ids))
+        weights_N = None if weights is None else weights[:, 1:][answer_BT]
+        return part_sums(nll_N, parts[:, 1:][answer_BT], samples_N, len(input_ids), weights_N)
 
     @torch.no_grad()
     def prefill(self, pixel_values: Tensor, input_ids: Tensor, see: int = 0, opening: Any = None) -> tuple[Tensor, Any]:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from ifas.core.calibration import Calibration
 from ifas.core.errors import ConfigError, unknown_key
 from ifas.faces.face import Face
+from ifas.model.attack_named import AttackNamer, Named, names_no_other, prior
 from ifas.model.build import load
 from ifas.model.decoding import greedy
 from ifas.model.fast import speed_up
@@ -36,6 +37,8 @@ BATCH = 16
 SEE_ON_CPU = 4
 #: Threads that resize pictures while the model is busy with others.
 RESIZERS = 4
+#: Spoof type of an answer that accepts.
+LIVE = "live"
 #: Weights: of `Judge.load`. `auto` keeps what was saved.
 DTYPES: dict[str, torch.dtype | None] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": None}
 
@@ -47,11 +50,15 @@ class Judged:
     Attributes:
         score: probability of bona fide.
         live: the verdict that the text explains.
+        spoof_type: `live`, or the attack that it most likely is, see `attack_named`; the text names no other medium.
+        confidence: that it is this attack, if it is one, 0 to 1; None after a live verdict.
         text: interpretation.
     """
 
     score: float
     live: bool
+    spoof_type: str
+    confidence: float | None
     text: str
 
 
@@ -81,6 +88,7 @@ class Judge:
         self.batch = batch
         self.see = SEE_ON_CPU if model.device.type == "cpu" and not compile else 0
         self._prefill = torch.compile(model.prefill, dynamic=True) if compile else model.prefill
+        self._namer = AttackNamer(model, processor)
         # What a prompt says before the picture is the same for all. A compiled prefill takes the prompt as a whole.
         self._said = 0 if compile else processor.prompt_ids.index(processor.image_token_id)
         self._opening = self._opened() if self._said else None
@@ -136,36 +144,36 @@ class Judge:
         scores = [self._start(pixels)[0] for pixels in self._pixels(faces)]
         return np.concatenate(scores) if scores else np.zeros(0)
 
-    def answer(self, faces: Sequence[Face], threshold: float = 0.5) -> list[Judged]:
-        """Scores as of `judge`, and the interpretation of the verdict that follows, from one prefill a picture.
+    def answer(self, faces: Sequence[Face], threshold: float = 0.5, *, explain: bool = True) -> list[Judged]:
+        """Scores as of `judge`, and the attack and interpretation of the verdict that follows, from one prefill.
 
         Args:
             faces: B images, each with its face.
             threshold: a score of at least this is live.
+            explain: whether a text is decoded; else it is "".
         """
         answers: list[Judged] = []
         for pixels in self._pixels(faces):
             scores, cache = self._start(pixels)
-            lives = [score >= threshold for score in scores.tolist()]
-            texts = self._texts(cache, lives)
-            answers += map(Judged, scores.tolist(), lives, texts)
+            answers += self._answers(scores, [score >= threshold for score in scores.tolist()], cache, explain=explain)
         return answers
 
-    def explain(self, faces: Sequence[Face], verdicts: Sequence[bool] | None = None) -> list[str]:
-        """Interpretations, decoded greedily after a given verdict, up to the end token or `max_answer_tokens`.
+    def explain(self, faces: Sequence[Face], verdicts: Sequence[bool] | None = None) -> list[Judged]:
+        """Answers as of `answer` after a given verdict. A text is decoded greedily, up to the end token or
+        `max_answer_tokens`; it names the medium of the answer's attack or none, and none after a live verdict.
 
         Args:
             faces: B images, each with its face.
             verdicts: True for bona fide, as the threshold decided; None takes Yes or No, whichever is likelier.
         """
         if verdicts is None:
-            return [judged.text for judged in self.answer(faces)]
+            return self.answer(faces)
         given = iter(verdicts)
-        texts: list[str] = []
+        answers: list[Judged] = []
         for pixels in self._pixels(faces):
-            _, cache = self._start(pixels)
-            texts += self._texts(cache, [bool(v) for v in islice(given, len(pixels))])
-        return texts
+            scores, cache = self._start(pixels)
+            answers += self._answers(scores, [bool(v) for v in islice(given, len(pixels))], cache)
+        return answers
 
     def stream(self, faces: Sequence[Face], threshold: float = 0.5) -> Iterator[tuple[int, str]]:
         """Interpretations of `answer` while they are decoded: (index of the picture, next piece of its text).
@@ -176,7 +184,8 @@ class Judge:
         for pixels in self._pixels(faces):
             scores, cache = self._start(pixels)
             growing = [GrowingText(self.processor) for _ in scores]
-            for step in self._decode(cache, [score >= threshold for score in scores.tolist()]):
+            lives = [score >= threshold for score in scores.tolist()]
+            for step in self._decode(cache, lives, self._named(cache, lives)):
                 for row, token in step:
                     if piece := growing[row].add(token):
                         yield done + row, piece
@@ -184,6 +193,14 @@ class Judge:
                 if piece := text.end():
                     yield done + row, piece
             done += len(growing)
+
+    def attack_prior(self, faces: Sequence[Face]) -> dict[str, float]:
+        """How often the model says each attack on average over these images, see `attack_named.prior`."""
+        found = []
+        for pixels in self._pixels(faces):
+            _, cache = self._start(pixels)
+            found.append(self._namer.log_likelihoods(cache, range(len(pixels))))
+        return dict(zip(self._namer.attacks, prior(np.concatenate(found)).tolist(), strict=True))
 
     def _pixels(self, faces: Sequence[Face]) -> Iterator[Tensor]:
         """Views (b, V, 3, S, S) in batches, uint8."""
@@ -221,18 +238,51 @@ class Judge:
             scores = self.calibration.apply(scores)
         return scores, cache
 
-    def _decode(self, cache: Any, lives: Sequence[bool]) -> Iterator[list[tuple[int, int]]]:
-        processor = self.processor
-        given = [processor.verdicts.of(live) for live in lives]
-        limit = processor.max_answer_tokens
-        return greedy(self.model.language, cache, given, end_id=processor.end_id, limit=limit)
+    def _answers(
+        self, scores: npt.NDArray[np.float64], lives: Sequence[bool], cache: Any, *, explain: bool = True
+    ) -> list[Judged]:
+        named = self._named(cache, lives)
+        texts = [""] * len(lives)
+        if explain:
+            written: list[list[int]] = [[] for _ in lives]
+            for step in self._decode(cache, lives, named):
+                for row, token in step:
+                    written[row].append(token)
+            texts = [self.processor.text(ids) for ids in written]
+        return [
+            Judged(score, live, LIVE if one is None else one.spoof_type, None if one is None else one.confidence, text)
+            for score, live, one, text in zip(scores.tolist(), lives, named, texts, strict=True)
+        ]
 
-    def _texts(self, cache: Any, lives: Sequence[bool]) -> list[str]:
-        written: list[list[int]] = [[] for _ in lives]
-        for step in self._decode(cache, lives):
-            for row, token in step:
-                written[row].append(token)
-        return [self.processor.text(ids) for ids in written]
+    def _named(self, cache: Any, lives: Sequence[bool]) -> list[Named | None]:
+        """The attack on each image that was rejected."""
+        rejected = [row for row, live in enumerate(lives) if not live]
+        found: list[Named | None] = [None] * len(lives)
+        if rejected:
+            for row, one in zip(rejected, self._namer.name(cache, rejected), strict=True):
+                found[row] = one
+        return found
+
+    def _decode(
+        self, cache: Any, lives: Sequence[bool], named: Sequence[Named | None]
+    ) -> Iterator[list[tuple[int, int]]]:
+        """Steps of (row, token): first those that name the attack, then what is decoded behind them."""
+        processor = self.processor
+        attacks = ["" if one is None else one.spoof_type for one in named]
+        openings = [processor.opening(attack) for attack in attacks]
+        yield [(row, token) for row, opening in enumerate(openings) for token in opening]
+
+        def may_say(row: int, tokens: Sequence[int]) -> bool:
+            return names_no_other(processor.text([*openings[row], *tokens]), attacks[row])
+
+        yield from greedy(
+            self.model.language,
+            cache,
+            [[*processor.verdicts.of(live), *opening] for live, opening in zip(lives, openings, strict=True)],
+            end_id=processor.end_id,
+            limits=[processor.max_answer_tokens - len(opening) for opening in openings],
+            may_say=may_say,
+        )
 
     def _compile(self) -> None:
         """Compiles for one picture and for several."""

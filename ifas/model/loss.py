@@ -143,7 +143,9 @@ def _slices(hidden: Tensor, rows: int) -> list[slice]:
     return [slice(start, start + rows) for start in range(0, hidden.shape[0], rows)]
 
 
-def part_sums(nll_N: Tensor, parts_N: Tensor, samples_N: Tensor, batch: int) -> LossSums:
+def part_sums(
+    nll_N: Tensor, parts_N: Tensor, samples_N: Tensor, batch: int, weights_N: Tensor | None = None
+) -> LossSums:
     """Sums per sample and part. Positions whose part is PROMPT (padding included) count for nothing.
 
     Args:
@@ -151,14 +153,16 @@ def part_sums(nll_N: Tensor, parts_N: Tensor, samples_N: Tensor, batch: int) -> 
         parts_N: PROMPT, JUDGMENT or INTERPRETATION of each target.
         samples_N: index in the batch of the sample that each target belongs to.
         batch: number of samples B.
+        weights_N: of each target, in sums and counts alike; None: 1.
     """
     masks_N2 = torch.stack([parts_N == JUDGMENT, parts_N == INTERPRETATION], dim=1)
     members_BN = samples_N == torch.arange(batch, device=samples_N.device)[:, None]
     # Selected, not multiplied by 0 or 1, so that a NaN stays in its sample. No index_add: its order varies on a GPU.
     chosen_BN2 = members_BN[:, :, None] & masks_N2
+    weights_N = torch.ones_like(nll_N) if weights_N is None else weights_N.to(nll_N.dtype)
     return LossSums(
-        sums_B2=torch.where(chosen_BN2, nll_N[None, :, None], 0).sum(dim=1),
-        counts_B2=chosen_BN2.sum(dim=1).to(nll_N.dtype),
+        sums_B2=torch.where(chosen_BN2, (weights_N * nll_N)[None, :, None], 0).sum(dim=1),
+        counts_B2=torch.where(chosen_BN2, weights_N[None, :, None], 0).sum(dim=1),
     )
 
 

@@ -1,15 +1,16 @@
 """Pictures and text -> the model's inputs, and its answers back to text. Training and serving share it.
 
 The sequence is `prompt | verdict | interpretation`: the chat template's prompt with the image tokens before the one
-fixed question, then the answer "Yes. <caption>" or "No. <caption>" and the end token. Other questions are asked only in
-training, by alignment. Our choices, not stated in the paper: the views of `ifas.faces.views`; no
-system prompt, which would say nothing about the picture; the end token belongs to the interpretation; a caption longer
-than `max_answer_tokens` is cut.
+fixed question, then the answer "Yes. <caption>" or "No. <phrase> <caption>" and the end token. The phrase names the
+attack (`attack_named`); without `name_attack` there is none, as in the paper. It belongs to the interpretation: the
+judgment is Yes or No only. Other questions are asked only in training, by alignment. Our choices, not stated in the
+paper: the views of `ifas.faces.views`; no system prompt, which would say nothing about the picture; the end token
+belongs to the interpretation; a caption longer than `max_answer_tokens` is cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from ifas.core.errors import ConfigError
 from ifas.core.files import read_json, write_json
+from ifas.core.taxonomy import ATTACKS, media_named
 from ifas.faces.face import Face
 from ifas.faces.views import Square, cut, square, unframed
 from ifas.model.loss import INTERPRETATION, JUDGMENT, PROMPT
@@ -28,6 +30,14 @@ if TYPE_CHECKING:
 
 IMAGE_TOKEN = "<image>"  # noqa: S105 - a token of text
 PROCESSOR_FILE = "processor_config.json"
+
+#: Attack -> the words behind "No." that name it: words of its own keywords, and of no other.
+PHRASES: Mapping[str, str] = {
+    "print": "Printed on paper.",
+    "replay": "On a screen.",
+    "mask": "Behind a mask.",
+    "mannequin": "Part of a mannequin.",
+}
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -43,9 +53,12 @@ class IfasProcessor:
         face_margin: of the view of the face.
         question: the fixed question.
         max_answer_tokens: longest interpretation, end token included.
+        name_attack: the answer about an attack begins with the phrase that names it, see `attack_named`.
+        attacks: spoof types that the model may name, those that its training showed, and how often it says each
+            whatever the image (`attack_named.prior`). Names alone: each equally often.
 
     Raises:
-        ConfigError: the tokenizer has no end token, or can't tell Yes from No.
+        ConfigError: the tokenizer has no end token, can't tell Yes from No, or can't write a phrase.
     """
 
     def __init__(
@@ -58,6 +71,8 @@ class IfasProcessor:
         face_margin: float,
         question: str,
         max_answer_tokens: int,
+        name_attack: bool = True,
+        attacks: Sequence[str] | Mapping[str, float] = ATTACKS,
     ) -> None:
         self.tokenizer = tokenizer
         self.image_size = image_size
@@ -66,6 +81,9 @@ class IfasProcessor:
         self.face_margin = face_margin
         self.question = question
         self.max_answer_tokens = max_answer_tokens
+        self.name_attack = name_attack
+        often = attacks if isinstance(attacks, Mapping) else dict.fromkeys(attacks, 1 / max(1, len(attacks)))
+        self.attacks: dict[str, float] = dict(often)
         if tokenizer.eos_token_id is None:
             raise ConfigError("the tokenizer has no end token, so an answer would never end", "set its eos_token")
         if IMAGE_TOKEN not in tokenizer.get_vocab():
@@ -77,6 +95,8 @@ class IfasProcessor:
         self.verdicts = verdict_tokens(tokenizer)
         self._prompts: dict[str, list[int]] = {}
         self.prompt_ids = self.prompt()
+        if name_attack:
+            self._check_phrases()
 
     def prompt(self, question: str = "") -> list[int]:
         """Token ids of the prompt with a question; empty: the fixed one.
@@ -130,19 +150,45 @@ class IfasProcessor:
 
         return torch.from_numpy(np.stack(seen)).permute(0, 1, 4, 2, 3).contiguous()
 
-    def answer(self, live: bool, caption: str, *, judged: bool = True) -> tuple[list[int], list[int]]:
+    def phrase(self, attack: str) -> list[int]:
+        """Token ids that follow "No" and name an attack, full stops included."""
+        ids: list[int] = self.tokenizer.encode(f". {PHRASES[attack]}", add_special_tokens=False)
+        return ids
+
+    def opening(self, attack: str) -> list[int]:
+        """What an answer says right after the verdict: the phrase of an attack that may be named, or nothing."""
+        return self.phrase(attack) if self.name_attack and attack in self.attacks else []
+
+    def _check_phrases(self) -> None:
+        fix = "or train in the paper's bare form: model.name_attack=false"
+        for attack in self.attacks:
+            ids = self.phrase(attack)
+            if media_named(self.text(ids)) != [attack]:
+                raise ConfigError(f"the tokenizer can't write {PHRASES[attack]!r}", f"choose another one, {fix}")
+            if len(ids) >= self.max_answer_tokens:
+                raise ConfigError(
+                    f"{PHRASES[attack]!r} takes {len(ids)} tokens, which leaves none of model.max_answer_tokens="
+                    f"{self.max_answer_tokens}",
+                    f"raise it, {fix}",
+                )
+
+    def answer(self, live: bool, caption: str, *, attack: str = "", judged: bool = True) -> tuple[list[int], list[int]]:
         """Token ids of an answer and the part of each.
 
-        The two parts are tokenised apart and joined, so no token spans both, however the tokenizer merges.
+        Verdict, phrase and caption are tokenised apart and joined, so no token spans two of them, however the tokenizer
+        merges.
 
         Args:
             live: Yes or No.
             caption: what follows.
+            attack: spoof type that the answer names first; an empty one and `live` name none, nor does the bare form.
             judged: the Yes or No is the judgment; else it is interpretation as well.
         """
         verdict = self.verdicts.of(live)
-        text = f". {caption.strip()}"
-        words = [*self.tokenizer.encode(text, add_special_tokens=False), self.end_id][: self.max_answer_tokens]
+        opening = self.opening(attack)
+        text = f"{'' if opening else '.'} {caption.strip()}"
+        words = [*opening, *self.tokenizer.encode(text, add_special_tokens=False), self.end_id]
+        words = words[: self.max_answer_tokens]
         first = JUDGMENT if judged else INTERPRETATION
         return [*verdict, *words], [first] * len(verdict) + [INTERPRETATION] * len(words)
 
@@ -154,7 +200,9 @@ class IfasProcessor:
         pad_to: int = 0,
         *,
         questions: Sequence[str] = (),
+        attacks: Sequence[str] = (),
         judged: Sequence[bool] = (),
+        attack_weight: float = 1.0,
     ) -> dict[str, Tensor]:
         """Inputs of `IfasModel.forward` for B samples.
 
@@ -164,23 +212,30 @@ class IfasProcessor:
             captions: interpretations.
             pad_to: least number of positions T.
             questions: of each sample; an empty one, and none at all, is the fixed question.
+            attacks: named first by the answer of each sample, see `answer`; none at all: none is.
             judged: whether the Yes or No of each sample is the judgment; none at all: it is.
+            attack_weight: of each token that names an attack, in the loss of the interpretation; others have 1.
         """
         import torch
 
         prompts = [self.prompt(question) for question in questions or [""] * len(live)]
         answers = [
-            self.answer(is_live, caption, judged=verdict)
-            for is_live, caption, verdict in zip(live, captions, judged or [True] * len(live), strict=True)
+            self.answer(is_live, caption, attack=attack, judged=verdict)
+            for is_live, caption, attack, verdict in zip(
+                live, captions, attacks or [""] * len(live), judged or [True] * len(live), strict=True
+            )
         ]
         lengths = [len(prompt) + len(ids) for prompt, (ids, _) in zip(prompts, answers, strict=True)]
         input_ids = torch.full((len(answers), max(pad_to, *lengths)), self.end_id, dtype=torch.long)
         parts = torch.full_like(input_ids, PROMPT)
+        weights = torch.ones(input_ids.shape)
         for row, (prompt, (ids, kinds), length) in enumerate(zip(prompts, answers, lengths, strict=True)):
             input_ids[row, :length] = torch.tensor(prompt + ids)
             parts[row, len(prompt) : length] = torch.tensor(kinds)
+            start = len(prompt) + len(self.verdicts.of(live[row]))
+            weights[row, start : start + len(self.opening(attacks[row] if attacks else ""))] = attack_weight
         pixels = {"pixel_values": self.pixel_values(seen)} if seen else {}
-        return {**pixels, "input_ids": input_ids, "parts": parts}
+        return {**pixels, "input_ids": input_ids, "parts": parts, "weights": weights}
 
     def text(self, ids: Sequence[int]) -> str:
         """Interpretation in plain text, from its token ids up to the end token."""
@@ -193,8 +248,9 @@ class IfasProcessor:
     def save_pretrained(self, folder: Path) -> None:
         """Writes the tokenizer's files and `processor_config.json`."""
         self.tokenizer.save_pretrained(folder)
-        settings = ("image_size", "image_tokens", "face_margin", "question", "max_answer_tokens")
-        write_json(folder / PROCESSOR_FILE, {**{name: getattr(self, name) for name in settings}, "views": self.kinds})
+        settings = ("image_size", "image_tokens", "face_margin", "question", "max_answer_tokens", "name_attack")
+        saved = {name: getattr(self, name) for name in settings} | {"attacks": self.attacks, "views": self.kinds}
+        write_json(folder / PROCESSOR_FILE, saved)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> IfasProcessor:
@@ -208,4 +264,6 @@ class IfasProcessor:
         file = Path(folder) / PROCESSOR_FILE
         if not file.is_file():
             raise ConfigError(f"{folder} is no ifas model directory: it has no {PROCESSOR_FILE}", "train a model first")
-        return cls(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), **read_json(file))
+        # Models from before `name_attack` were trained in the bare form.
+        settings = {"name_attack": False, **read_json(file)}
+        return cls(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), **settings)

@@ -61,6 +61,7 @@ def lengths(config: ModelConfig, image_tokens: int) -> Lengths:
             face_margin=config.face_margin,
             question=config.question,
             max_answer_tokens=config.max_answer_tokens,
+            name_attack=config.name_attack,
         )
         verdict = max(len(processor.verdicts.yes), len(processor.verdicts.no))
         return Lengths(len(processor.prompt_ids), verdict + config.max_answer_tokens, True)

@@ -32,6 +32,7 @@ CORPUS = (
     "The background lies out of focus behind the head and the head stands clear of a soft background.",
     "It looks like a photo printed on paper. This seems to be a sheet of paper with a face on it. It may be a mask.",
     "It looks like a photo of a screen. This seems to be a face on the screen of a device. It may be a display.",
+    "No. Printed on paper. No. On a screen. No. Behind a mask. No. Part of a mannequin.",
     "This seems to be a person who wears a mask. It may be a mask over the face. It looks like a mannequin, a dummy.",
 )
 

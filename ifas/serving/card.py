@@ -21,7 +21,10 @@ TEMPLATE = "card.md.jinja"
 #: Steps whose entries in the lineage the card is written from.
 STEPS = ("ingest", "caption", "validate", "train", "evaluate")
 #: Figures of the main tables, in this order; the report has all of them.
-SHOWN = ("hter", "auc", "eer", "apcer_max", "apcer_pooled", "bpcer", "explanation_agreement", "explanation_medium")
+SHOWN = (
+    *("hter", "auc", "eer", "apcer_max", "apcer_pooled", "bpcer"),
+    *("explanation_agreement", "explanation_medium", "explanation_medium_least"),
+)
 #: Of these the front matter lists the values on the target domains.
 INDEXED = ("hter", "auc", "apcer_max", "bpcer")
 #: A fact longer than this is for the lineage, not for the card.

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,18 +15,11 @@ from ifas.core import detail
 from ifas.core.errors import GateError, ImageRefused
 from ifas.core.files import sha256_tree
 from ifas.core.imaging import decode
-from ifas.core.taxonomy import media_named
 from ifas.faces.face import Face
 from ifas.serving.settings import MODEL_DIR, ServingSettings
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
 # A child of BentoML's logger: its handlers and levels apply.
 log = logging.getLogger("bentoml.ifas")
-
-UNKNOWN = "unknown"
 
 
 class Answer(BaseModel):
@@ -38,7 +31,11 @@ class Answer(BaseModel):
     score: float = Field(description="probability of bona fide, 0 to 1")
     threshold: float = Field(description="a score of at least this is live")
     spoof_type: str = Field(
-        description="live; or the attack medium that the explanation names: print, replay, mask, mannequin; or unknown"
+        description="live; or the attack that it most likely is, the only one that the explanation can name: print, "
+        "replay, mask, mannequin"
+    )
+    spoof_type_confidence: float | None = Field(
+        description="that it is this attack, if it is one, 0 to 1; null after the verdict live"
     )
     explanation: str = Field(description="empty when it was not asked for")
     model_version: str
@@ -47,10 +44,14 @@ class Answer(BaseModel):
 
 
 class JudgedLike(Protocol):
-    """One image's probability of bona fide, and the explanation of the verdict."""
+    """One image's probability of bona fide, and the attack and explanation of the verdict."""
 
     @property
     def score(self) -> float: ...
+    @property
+    def spoof_type(self) -> str: ...
+    @property
+    def confidence(self) -> float | None: ...
     @property
     def text(self) -> str: ...
 
@@ -58,12 +59,8 @@ class JudgedLike(Protocol):
 class Judging(Protocol):
     """The interface of a model that the verifier needs, such as `ifas.model.judge.Judge`."""
 
-    def judge(self, faces: Sequence[Face]) -> npt.NDArray[np.float64]:
-        """Probability of bona fide per face."""
-        ...
-
-    def answer(self, faces: Sequence[Face], threshold: float) -> Sequence[JudgedLike]:
-        """The same probability and the explanation of the verdict at a threshold, per face."""
+    def answer(self, faces: Sequence[Face], threshold: float, *, explain: bool) -> Sequence[JudgedLike]:
+        """Per face: probability of bona fide, attack after the verdict at a threshold, and explanation if asked."""
         ...
 
 
@@ -112,27 +109,20 @@ class Verifier:
             log.info("refused id=%s reason=%s: %s", image_id[:16], refused.reason, refused.what)
             raise
         threshold = self.settings.threshold
-        if explain:
-            judged = self.judge.answer([face], threshold)[0]
-            score, explanation = judged.score, judged.text
-        else:
-            score, explanation = float(self.judge.judge([face])[0]), ""
-        live = score >= threshold
+        judged = self.judge.answer([face], threshold, explain=explain)[0]
         answer = Answer(
-            verdict="live" if live else "spoof",
-            score=score,
+            verdict="live" if judged.score >= threshold else "spoof",
+            score=judged.score,
             threshold=threshold,
-            spoof_type="live" if live else _medium(explanation),
-            explanation=explanation,
+            spoof_type=judged.spoof_type,
+            spoof_type_confidence=judged.confidence,
+            explanation=judged.text,
             model_version=self.settings.model_version,
             candidate=self.settings.candidate,
             image_sha256=image_id,
         )
         seconds = time.perf_counter() - begin
-        log.info("verify id=%s verdict=%s score=%.4f seconds=%.3f", image_id[:16], answer.verdict, score, seconds)
+        log.info(
+            "verify id=%s verdict=%s score=%.4f seconds=%.3f", image_id[:16], answer.verdict, answer.score, seconds
+        )
         return answer
-
-
-def _medium(explanation: str) -> str:
-    named = media_named(explanation)
-    return named[0] if named else UNKNOWN

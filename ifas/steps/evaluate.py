@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ifas.core.config import RunConfig
 from ifas.core.files import replacing, sha256_tree, write_json
 from ifas.core.manifest import read_manifest
 from ifas.core.records import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, ROBUSTNESS_FILE, StepResult
+from ifas.steps import cues
 from ifas.steps.contract import Context
+
+IN_IDENTITY = cues.IN_IDENTITY
+
+
+def identity(_config: RunConfig) -> dict[str, Any]:
+    """The words by which explanations claim cues."""
+    return {"cues": cues.identity()}
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
@@ -23,7 +32,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     manifest = read_manifest(inputs["captions"], captioned=True)
     images = ShardImages(inputs["dataset"])
     judge = Judge.load(inputs["model"])
-    predicted = predict(judge, manifest, images, config.protocol, config.evaluate)
+    predicted = predict(judge, manifest, images, config.protocol, config.evaluate, cues.cues())
     metrics = evaluate(predicted.frame, config.protocol, config.evaluate, predicted.handled)
     with replacing(outputs["evaluation"]) as beside:
         beside.mkdir(parents=True)

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ifas.core.claims import Cue, Cues
 from ifas.core.config import RunConfig
 from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import read_json
 from ifas.core.manifest import read_manifest
 from ifas.core.records import UNREADABLE_FILE, WEIGHTS_FILE, StepResult
 from ifas.core.release_status import capped, released
+from ifas.steps import cues
 from ifas.steps.contract import Context
 
 if TYPE_CHECKING:
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from ifas.core.manifest import ImageSource
     from ifas.training.record import TrainingRecord
 
-
-#: Of the specialists, only their clauses change the result, and the identity has those.
-IN_IDENTITY = ("ifas.captioning",)
+IN_IDENTITY = cues.IN_IDENTITY
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
@@ -35,7 +33,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
         "base weights of model.language": weights_of(config.model.language.source),
     }
     if config.align.enabled:
-        found["cues"] = {name: [cue.clause, *cue.words, *sorted(cue.supports)] for name, cue in _cues().items()}
+        found["cues"] = cues.identity()
     return found
 
 
@@ -44,6 +42,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     import pandas as pd
 
     from ifas.data.shards import ShardImages
+    from ifas.training.attack_prior import measure_prior
     from ifas.training.driver import train
     from ifas.training.record import TRAINING_FILE, TrainingRecord
 
@@ -77,7 +76,9 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         record = train(
             config.model, config.train, rows, images, work=context.work, out=first, run_name=context.work.name
         )
-    extra = _align(config, manifest, rows, images, first, outputs["model"], context) if aligned else {}
+    dev = released(manifest[(manifest["split"] == "dev") & manifest["domain"].isin(domains)])
+    extra = _align(config, manifest, rows, dev, images, first, outputs["model"], context) if aligned else {}
+    prior = measure_prior(outputs["model"], dev, images)
     counts = {str(kind): int(n) for kind, n in rows["spoof_type"].value_counts().items()}
     resumed = f", resumed at step {record.resumed_from}" if record.resumed_from is not None else ""
     return StepResult(
@@ -91,6 +92,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             "subjects": int(rows["subject_id"].nunique()),
             "domains": list(domains),
             "over_cap": over_cap,
+            "attack_prior": {attack: round(share, 4) for attack, share in prior.items()},
             "unreadable": len(_of_train(bad, domains)),
             **({"alignment": _facts(extra)} if extra else {}),
         },
@@ -114,6 +116,7 @@ def _align(
     config: RunConfig,
     manifest: pd.DataFrame,
     rows: pd.DataFrame,
+    dev: pd.DataFrame,
     images: ImageSource,
     first: Path,
     out: Path,
@@ -122,7 +125,6 @@ def _align(
     """Runs the second stage: trained on the rows of the first, measured on dev rows of the source domains."""
     from ifas.training.alignment.stage import align
 
-    dev = released(manifest[(manifest["split"] == "dev") & manifest["domain"].isin(config.protocol.source_domains)])
     return align(
         config.align,
         config.model,
@@ -130,19 +132,13 @@ def _align(
         rows,
         dev,
         images,
-        _cues(),
+        cues.cues(),
         held_out=set(manifest.loc[manifest["split"] != "train", "sample_id"].astype(str)),
         first=first,
         work=context.work,
         out=out,
         run_name=context.work.name,
     )
-
-
-def _cues() -> Cues:
-    from ifas.captioning.specialists import specialists
-
-    return {name: Cue(name, one.clause, one.words, one.supports) for name, one in specialists().items()}
 
 
 def _alignment_summary(found: dict[str, Any]) -> str:

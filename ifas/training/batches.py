@@ -71,7 +71,8 @@ class Batches:
         lengths = None
         if train.length_window > 1:
             lengths = [
-                len(processor.prompt(row.question)) + len(processor.answer(row.reply, row.caption)[0])
+                len(processor.prompt(row.question))
+                + len(processor.answer(row.reply, row.caption, attack=row.attack)[0])
                 for row in job.rows
             ]
         self.draws = Draws(sampler, job.global_batch, lengths=lengths, window=train.length_window, seed=train.seed)
@@ -117,7 +118,9 @@ class Batches:
             [row.reply for row in rows],
             [row.caption for row in rows],
             questions=[row.question for row in rows],
+            attacks=[row.attack for row in rows],
             judged=[row.judged for row in rows],
+            attack_weight=self.job.train.attack_weight,
         )
         if self.features:
             inputs["features"] = self.features.rows(list(zip(rows, shown, strict=True)), each)

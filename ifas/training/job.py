@@ -57,6 +57,11 @@ class Row(NamedTuple):
         """Yes or No: to its own question, or to the model's fixed one."""
         return self.yes if self.question else self.live
 
+    @property
+    def attack(self) -> str:
+        """Spoof type that the answer names first: that of an attack, asked the fixed question; else none."""
+        return "" if self.question or self.live else self.spoof_type
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:

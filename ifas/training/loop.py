@@ -14,6 +14,7 @@ from torch import distributed as dist
 from ifas.core import storage
 from ifas.core.files import remove, write_json
 from ifas.core.progress import emit
+from ifas.core.taxonomy import ATTACKS
 from ifas.model import tuning
 from ifas.model.build import build, load
 from ifas.model.compiled import compile_blocks, require_compiler
@@ -108,6 +109,9 @@ def _begin(job: Job, clock: StartupTimer, free: checkpoint.FreeBytes) -> _Rank:
         require_compiler(torch.device("cuda" if config.gpus_per_worker else "cpu"))
     accumulate = job.accumulate(dist.get_world_size())
     model, processor = load(job.base, dtype=torch.float32) if job.base else build(job.model, seed=config.seed)
+    # What was never shown is never named, see `attack_named`.
+    shown = [attack for attack in ATTACKS if attack in job.species]
+    processor.attacks = dict.fromkeys(shown, 1 / len(shown))
     parameters = tuning.count(model)["total"]["parameters"]
     tuning.prepare(model, job.model, seed=config.seed)
     trainable = tuning.count(model)["total"]["trainable"]

@@ -101,9 +101,9 @@ def take(
 
 
 def _counts(batch: MicroBatch) -> Tensor:
-    """Tokens (B, 2) of the judgment and of the interpretation."""
-    parts_BT = batch.inputs["parts"]
-    return torch.stack([(parts_BT == JUDGMENT).sum(dim=1), (parts_BT == INTERPRETATION).sum(dim=1)], dim=1).float()
+    """Weighted tokens (B, 2) of the judgment and of the interpretation."""
+    parts_BT, weights_BT = batch.inputs["parts"], batch.inputs["weights"]
+    return torch.stack([(weights_BT * (parts_BT == part)).sum(dim=1) for part in (JUDGMENT, INTERPRETATION)], dim=1)
 
 
 def _means(sums_and_counts_4: Tensor) -> tuple[float, float]:

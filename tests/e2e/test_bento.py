@@ -30,6 +30,7 @@ from ifas.core.config import TrafficConfig
 from ifas.core.errors import ImageRefused, ImageWithoutDetail, LaunchError
 from ifas.core.files import read_json, sha256_file, sha256_tree
 from ifas.core.imaging import ImageLimits, decode
+from ifas.core.taxonomy import media_named
 from ifas.faces.face import Face
 from ifas.serving.client import ask, serve
 from ifas.serving.package import build_bento
@@ -132,8 +133,13 @@ def test_big_weights_are_not_copied(model, tmp_path):
 def test_an_answer(url):
     answer = ask(url, picture())
     assert set(answer) == {
-        "verdict", "score", "threshold", "spoof_type", "explanation", "model_version", "candidate", "image_sha256",
+        "verdict", "score", "threshold", "spoof_type", "spoof_type_confidence", "explanation",
+        "model_version", "candidate", "image_sha256",
     }  # fmt: skip
+    assert (
+        (answer["spoof_type"] == "live") == (answer["verdict"] == "live") == (answer["spoof_type_confidence"] is None)
+    )
+    assert media_named(answer["explanation"]) == [kind for kind in [answer["spoof_type"]] if kind != "live"]
     assert answer["threshold"] == THRESHOLD
     assert answer["verdict"] == ("live" if answer["score"] >= THRESHOLD else "spoof")
     assert answer["candidate"] == CANDIDATE
@@ -155,7 +161,8 @@ def test_the_score_is_that_of_the_model_in_process(url, model, kind):
         assert abs(score - own.judge([face]).item()) > 0.01
         assert answer["score"] == pytest.approx(score, abs=1e-5)
         assert ask(url, data, explain=False)["score"] == pytest.approx(score, abs=1e-5)
-        assert answer["explanation"] == judged.text == judge.explain([face], [answer["verdict"] == "live"])[0]
+        assert answer["explanation"] == judged.text == judge.explain([face], [answer["verdict"] == "live"])[0].text
+        assert answer["spoof_type"] == judged.spoof_type
 
 
 def test_without_an_explanation(url):

@@ -25,8 +25,8 @@ def _right_attack(answer: Answer, example: Example, _cues: Cues) -> bool | None:
     return media_named(answer.text)[:1] == [example.known.spoof_type]
 
 
-#: Measures of answers by name, each a share. The first two are defined as in the evaluation report. To add one, add a
-#: line.
+#: Measures of answers by name, each a share. The model's own words are read, not the attack that the judge would choose
+#: by likelihood: what is to be unlearnt must be seen. To add one, add a line.
 MEASURES: Mapping[str, Measure] = {
     # Texts that name a medium exactly when the image is rejected.
     "agreement": lambda answer, _example, _cues: bool(media_named(answer.text)) != answer.live,

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from ifas.evaluation.predict import Predicted, predict
-from tests.unit.evaluation.tiles import CONFIG, PROTOCOL, TRYING, BrightnessJudge, Pictures, make_dataset
+from tests.unit.evaluation.tiles import CONFIG, CUES, PROTOCOL, TRYING, BrightnessJudge, Pictures, make_dataset
 
 
 @pytest.fixture(scope="session")
@@ -16,10 +16,10 @@ def dataset() -> tuple[pd.DataFrame, Pictures]:
 @pytest.fixture
 def predictions(dataset: tuple[pd.DataFrame, Pictures]) -> pd.DataFrame:
     """A fresh copy of what `predict` gives for the dataset."""
-    return predict(BrightnessJudge(), *dataset, PROTOCOL, CONFIG).frame
+    return predict(BrightnessJudge(), *dataset, PROTOCOL, CONFIG, CUES).frame
 
 
 @pytest.fixture(scope="session")
 def trial(dataset: tuple[pd.DataFrame, Pictures]) -> Predicted:
     """Predictions with handled images; not to be changed."""
-    return predict(BrightnessJudge(), *dataset, PROTOCOL, TRYING)
+    return predict(BrightnessJudge(), *dataset, PROTOCOL, TRYING, CUES)

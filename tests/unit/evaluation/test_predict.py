@@ -32,6 +32,9 @@ def test_table_of_dev_and_test_rows(dataset: Dataset, tmp_path: Path, monkeypatc
     assert frame.loc[~test, "explanation"].isna().all()
     live = frame["spoof_type_named"] == "live"
     assert (live == (frame["verdict"] & test)).all()
+    named = test & ~live
+    assert (frame.loc[named, "spoof_type_confidence"] == 0.75).all()
+    assert frame.loc[~named, "spoof_type_confidence"].isna().all(), "an accepted image has none"
     events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
     last = {event["unit"]: event for event in events if event["kind"] == "progress"}
     assert last["scores"]["done"] == last["scores"]["total"] == len(frame)

@@ -150,12 +150,70 @@ def test_explanation_scores(predictions: pd.DataFrame) -> None:
     assert before["explanation_agreement"]["value"] == 1
     assert before["explanation_medium"] == {**before["explanation_medium"], "value": 1.0, "n": len(caught)}
     predictions.loc[caught[0], ["explanation", "spoof_type_named"]] = ["A person in a newspaper kiosk.", ""]
-    wrong = "mannequin"
-    predictions.loc[caught[1], ["explanation", "spoof_type_named"]] = ["A dummy's head.", wrong]
+    predictions.loc[caught[1], ["explanation", "spoof_type_named"]] = ["A dummy's head.", "mannequin"]
     after = evaluate(predictions, PROTOCOL, CONFIG)["slices"]["target"]
     # "newspaper" names no paper: contradicts the rejection. The dummy agrees, but is the wrong medium.
     assert after["explanation_agreement"]["hits"] == before["explanation_agreement"]["hits"] - 1
     assert after["explanation_medium"]["hits"] == len(caught) - 2
+    assert after["explanation_contradictions"]["errors"] == before["explanation_contradictions"]["errors"] == 0
+
+
+def test_a_text_must_not_contradict_its_answer(predictions: pd.DataFrame) -> None:
+    """Another medium than the answer's, one more than the answer's, and any on an accepted image."""
+    rows = predictions[(predictions["split"] == "test") & (predictions["domain"] == "kiosk")]
+    caught, accepted = rows.index[~rows["verdict"].astype(bool)], rows.index[rows["verdict"].astype(bool)]
+    named = predictions.loc[caught[:2], "spoof_type_named"].tolist()
+    other = ["phone" if kind != "replay" else "mask" for kind in named]
+    predictions.loc[caught[0], "explanation"] = f"It is a {other[0]}."
+    predictions.loc[caught[1], "explanation"] += f" It is a {other[1]}."
+    predictions.loc[accepted[0], "explanation"] = "A person with a phone."
+    figure = evaluate(predictions, PROTOCOL, CONFIG)["slices"]["target"]["explanation_contradictions"]
+    assert (figure["errors"], figure["n"]) == (3, len(rows))
+    assert figure["value"] == pytest.approx(3 / len(rows))
+
+
+def test_attacks_named_by_type(predictions: pd.DataFrame) -> None:
+    """The table's counts give the shares; one answer for every attack is right for one type and fails the others."""
+    target = evaluate(predictions, PROTOCOL, CONFIG)["slices"]["target"]
+    table = target["attacks_named"]
+    rows = predictions[(predictions["split"] == "test") & (predictions["domain"] == "kiosk")]
+    assert {true: sum(table[true].values()) for true in table} == rows["spoof_type"].value_counts().to_dict()
+    for kind, entry in target["explanation_medium_by_type"].items():
+        rejected = sum(count for said, count in table[kind].items() if said != "live")
+        assert (entry["hits"], entry["n"]) == (table[kind][kind], rejected)
+    assert table["live"]["live"] == (rows["verdict"].astype(bool) & (rows["label"] == "live")).sum()
+    attack = predictions["spoof_type_named"].notna() & (predictions["spoof_type_named"] != "live")
+    predictions.loc[attack, ["spoof_type_named", "explanation"]] = ["replay", "It is a phone."]
+    constant = evaluate(predictions, PROTOCOL, CONFIG)["slices"]
+    shares = {kind: entry["value"] for kind, entry in constant["target"]["explanation_medium_by_type"].items()}
+    assert shares == {kind: float(kind == "replay") for kind in shares}
+    least = constant["target"]["explanation_medium_least"]
+    assert (least["value"], least["spoof_type"] in shares) == (0, True)
+    assert constant["spoof_type:replay"]["explanation_medium"]["value"] == 1
+    assert constant["spoof_type:print"]["explanation_medium"]["value"] == 0
+    common = constant["target"]["explanation_commonest"]
+    assert common["errors"] == max((~rows["verdict"].astype(bool)).sum(), rows["verdict"].astype(bool).sum())
+    assert common["n"] == len(rows)
+
+
+def test_cues_claimed_against_cues_measured(predictions: pd.DataFrame) -> None:
+    """Every rejected image's text claims a bright edge; specialists saw one on prints, and a pattern on replays."""
+    target = evaluate(predictions, PROTOCOL, CONFIG)["slices"]["target"]
+    rows = predictions[(predictions["split"] == "test") & (predictions["domain"] == "kiosk")]
+    rejected, counts = ~rows["verdict"].astype(bool), rows["spoof_type"].value_counts()
+    on_prints = int((rejected & (rows["spoof_type"] == "print")).sum())
+    assert target["cues"] == {
+        "margin": {"measured": counts["print"], "claimed": rejected.sum(), "both": on_prints},
+        "pattern": {"measured": counts["replay"], "claimed": 0, "both": 0},
+    }
+    figure = target["explanation_cues_not_measured"]
+    assert (figure["errors"], figure["n"]) == (rejected.sum() - on_prints, rejected.sum())
+    # Without evidence nothing is known of a claim.
+    unknown = evaluate(predictions.assign(cues_measured=None), PROTOCOL, CONFIG)["slices"]["target"]
+    assert unknown["explanation_cues_not_measured"]["value"] is None
+    assert unknown["cues"] == {}
+    silent = evaluate(predictions.assign(cues_claimed="[]"), PROTOCOL, CONFIG)["slices"]["target"]
+    assert silent["explanation_cues_not_measured"]["value"] == 0, "who claims nothing claims nothing wrong"
 
 
 def test_of_equally_bad_species_the_one_with_fewer_pictures_is_the_worst(predictions: pd.DataFrame) -> None:

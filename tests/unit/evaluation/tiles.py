@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ifas.core.claims import Cue
 from ifas.core.config import EvaluateConfig, ProtocolConfig, RobustnessConfig
 from ifas.core.errors import CorruptShardError
+from ifas.core.taxonomy import SPOOF_TYPES
 from ifas.faces.face import Face
 
 SPECIES = ("live", "live", "print.a4", "replay.phone", "mask.rigid3d")
+CUES = {
+    "margin": Cue("margin", "a bright edge runs beside the head", ("bright edge",), frozenset({"print"})),
+    "pattern": Cue("pattern", "a regular pattern covers it", ("regular pattern",), frozenset({"replay"})),
+}
 PROTOCOL = ProtocolConfig(source_domains=("office", "street"), target_domains=("kiosk",))
 CONFIG = EvaluateConfig(bootstrap=60, batch=7, gallery=12, robustness=RobustnessConfig(images=0))
 #: With handled images. A halved tile is smaller than an image may be.
@@ -37,6 +45,14 @@ class Pictures:
         return self.shards[shard][row]
 
 
+class Said(NamedTuple):
+    """An answer of `BrightnessJudge`."""
+
+    text: str
+    spoof_type: str
+    confidence: float | None
+
+
 class BrightnessJudge:
     """p(bona fide) = mean brightness; attacks are explained by the dominant colour."""
 
@@ -46,15 +62,15 @@ class BrightnessJudge:
     def judge(self, faces: Sequence[Face]) -> np.ndarray:
         return np.array([face.picture.mean() / 255 for face in faces], dtype=np.float32)
 
-    def explain(self, faces: Sequence[Face], verdicts: Sequence[bool]) -> list[str]:
+    def explain(self, faces: Sequence[Face], verdicts: Sequence[bool]) -> list[Said]:
         self.explained += verdicts
-        media = ("a sheet of paper", "a phone screen", "a mask")
-        return [
-            "A real person in even light."
-            if accepted
-            else f"The face is on {media[int(face.picture.mean((0, 1)).argmax())]}, not skin."
-            for face, accepted in zip(faces, verdicts, strict=True)
-        ]
+        media = (("a sheet of paper", "print"), ("a phone screen", "replay"), ("a mask", "mask"))
+        answers = []
+        for face, accepted in zip(faces, verdicts, strict=True):
+            words, kind = media[int(face.picture.mean((0, 1)).argmax())]
+            text = f"The face is on {words}, not skin. A bright edge runs beside it."
+            answers.append(Said("A real person in even light.", "live", None) if accepted else Said(text, kind, 0.75))
+        return answers
 
 
 def draw(rng: np.random.Generator, species: str, brightness: float) -> bytes:
@@ -71,6 +87,8 @@ def draw(rng: np.random.Generator, species: str, brightness: float) -> bytes:
 def make_dataset(subjects: int = 6, seed: int = 0) -> tuple[pd.DataFrame, Pictures]:
     """Manifest and pictures: three domains, train/dev/test by subject, five pictures of each subject."""
     rng = np.random.default_rng(seed)
+    # Margins are measured on prints, and patterns on replays.
+    sure = {kind: {"margin": 0.9 * (kind == "print"), "pattern": 0.9 * (kind == "replay")} for kind in SPOOF_TYPES}
     rows, pictures = [], Pictures()
     for domain in ("office", "street", "kiosk"):
         shard = f"{domain}.parquet"
@@ -97,6 +115,7 @@ def make_dataset(subjects: int = 6, seed: int = 0) -> tuple[pd.DataFrame, Pictur
                         "batch": None,
                         "status": "released",
                         "face_box": None,
+                        "evidence": json.dumps({"specialists": sure[species.split(".")[0]]}),
                         "shard": shard,
                         "row": len(pictures.shards[shard]),
                     }

@@ -42,10 +42,18 @@ class Widths:
     """The language model, and how many rows went through it at each step."""
 
     def __init__(self, language) -> None:
-        self.language, self.seen = language, []
+        self.language, self.seen, self.given = language, [], []
 
     def get_input_embeddings(self):
         return self.language.get_input_embeddings()
+
+    def get_decoder(self):
+        return self._said
+
+    def _said(self, **inputs):
+        """Given tokens: nothing is asked about what follows them."""
+        self.given.append(inputs["input_ids"].shape)
+        return self.language.get_decoder()(**inputs)
 
     def __call__(self, **inputs):
         self.seen.append(inputs["input_ids"].shape)
@@ -57,11 +65,13 @@ def together(language, prompts_BT, said, end_id: int, limit: int) -> tuple[list[
     cache = language(input_ids=prompts_BT, use_cache=True).past_key_values
     watched = Widths(language)
     written: list[list[int]] = [[] for _ in said]
-    for step in greedy(watched, cache, said, end_id=end_id, limit=limit):
+    for step in greedy(watched, cache, said, end_id=end_id, limits=[limit] * len(said)):
         assert [row for row, _ in step] == sorted(row for row, _ in step)
         for row, token in step:
             written[row].append(token)
     assert all(columns == 1 for _, columns in watched.seen)
+    common = min(map(len, said)) - 1
+    assert watched.given == ([(len(said), common)] if common and limit else [])
     return written, [rows for rows, _ in watched.seen]
 
 
@@ -81,9 +91,9 @@ def test_a_batch_is_decoded_as_each_row_alone(language, count, seed, ends_at, le
     wanted = [alone(language, prompt, ids, end_id, limit) for prompt, ids in zip(starts, said, strict=True)]
     written, widths = together(language, starts, said, end_id, limit)
     assert written == wanted
-    assert len(widths) == max(len(ids) + len(words) - 1 for ids, words in zip(said, wanted, strict=True)), (
-        "no step more"
-    )
+    common = min(map(len, said)) - 1
+    steps = max(len(ids) - common + len(words) - 1 for ids, words in zip(said, wanted, strict=True))
+    assert len(widths) == steps, "no step more"
 
 
 def test_rows_that_ended_leave_the_batch(language) -> None:

@@ -12,6 +12,8 @@ from tiny_model import faces, tiny
 
 from ifas.core.calibration import Calibration, log_odds
 from ifas.core.errors import ConfigError
+from ifas.core.taxonomy import media_named
+from ifas.faces.face import Face
 from ifas.model.build import build, save
 from ifas.model.judge import Judge
 
@@ -56,6 +58,10 @@ def test_a_calibration_makes_scores_and_verdicts(folder: Path, judge: Judge) -> 
     assert {a.live for a in answers} == {True, False}, "both sides of the threshold"
 
 
+def texts(judge: Judge, images: list[Face], verdicts: list[bool] | None = None) -> list[str]:
+    return [one.text for one in judge.explain(images, verdicts)]
+
+
 def test_answers_do_not_depend_on_batch_order_or_size(judge: Judge) -> None:
     images = faces(7)
     whole = judge.judge(images)
@@ -64,7 +70,7 @@ def test_answers_do_not_depend_on_batch_order_or_size(judge: Judge) -> None:
     np.testing.assert_allclose([judge.judge([image])[0] for image in images], whole, atol=1e-5)
     small = Judge(judge.model, judge.processor, batch=3)
     np.testing.assert_allclose(small.judge(images), whole, atol=1e-5)
-    assert small.explain(images) == judge.explain(images) == [judge.explain([i])[0] for i in images]
+    assert texts(small, images) == texts(judge, images) == [texts(judge, [image])[0] for image in images]
 
 
 @settings(max_examples=20)
@@ -90,14 +96,14 @@ def test_an_answer_is_the_score_and_the_text_of_one_prefill(judge: Judge, monkey
     threshold = float(np.median(scores))
     lives = [bool(score >= threshold) for score in scores]
     assert len(set(lives)) == 2
-    texts = judge.explain(images, lives)
+    explained = judge.explain(images, lives)
     prefill, calls = judge._prefill, []
     monkeypatch.setattr(judge, "_prefill", lambda *a: calls.append(len(a[0])) or prefill(*a))
     answers = judge.answer(images, threshold)
     assert calls == [7]
     assert [a.score for a in answers] == scores.tolist(), "the very numbers of `judge`"
     assert [a.live for a in answers] == lives
-    assert [a.text for a in answers] == texts
+    assert answers == explained
 
 
 def test_streamed_pieces_join_to_the_text(judge: Judge) -> None:
@@ -140,7 +146,7 @@ def test_compiled(tmp_path: Path) -> None:
     np.testing.assert_allclose(compiled.judge(images), judge.judge(images), atol=1e-5)
     answers = compiled.answer(images[:1])
     assert answers[0].score == pytest.approx(judge.judge(images[:1])[0], abs=1e-5)
-    assert [a.text for a in answers] == judge.explain(images[:1])
+    assert [a.text for a in answers] == texts(judge, images[:1])
 
 
 def test_nothing_to_compile_with(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,16 +158,18 @@ def test_nothing_to_compile_with(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         Judge.load(folder, compile=True)
 
 
-def greedy(judge: Judge, image: np.ndarray, live: bool) -> list[int]:  # type: ignore[type-arg]
-    """Decoding without a cache, one token at a time."""
+def greedy(judge: Judge, image: Face, live: bool, attack: str) -> list[int]:
+    """Decoding without a cache, one token at a time: the likeliest that names no other medium."""
     model, processor = judge.model, judge.processor
     pixels = processor.pixel_values([processor.views(image)])
     ids = [*processor.prompt_ids, *processor.verdicts.of(live)]
-    written: list[int] = []
+    written = [] if live else processor.phrase(attack)
     while len(written) < processor.max_answer_tokens:
         with torch.no_grad():
             logits = model.language(inputs_embeds=model.embed(pixels, torch.tensor([ids + written]))).logits
-        written.append(int(logits[0, -1].argmax()))
+        order = logits[0, -1].argsort(descending=True).tolist()
+        allowed = (token for token in order if set(media_named(processor.text([*written, token]))) <= {attack})
+        written.append(next(allowed))
         if written[-1] == processor.end_id:
             break
     return written
@@ -170,13 +178,16 @@ def greedy(judge: Judge, image: np.ndarray, live: bool) -> list[int]:  # type: i
 def test_explanation_follows_the_forced_verdict(judge: Judge) -> None:
     images = faces(4)
     verdicts = [True, False, False, True]
-    wanted = [judge.processor.text(greedy(judge, i, v)) for i, v in zip(images, verdicts, strict=True)]
-    assert judge.explain(images, verdicts) == wanted
+    answers = judge.explain(images, verdicts)
+    for image, live, one in zip(images, verdicts, answers, strict=True):
+        assert one.live == live
+        assert one.text == judge.processor.text(greedy(judge, image, live, one.spoof_type))
 
 
 def test_without_a_verdict_the_likelier_one_is_forced(judge: Judge) -> None:
     images = faces(4)
-    assert judge.explain(images) == judge.explain(images, [bool(s >= 0.5) for s in judge.judge(images)])
+    verdicts = [bool(score >= 0.5) for score in judge.judge(images)]
+    assert judge.explain(images) == judge.answer(images) == judge.explain(images, verdicts)
 
 
 def test_text_stops_at_the_end_token(judge: Judge) -> None:
@@ -196,8 +207,9 @@ def test_verdicts_of_different_lengths(judge: Judge) -> None:
     processor.verdicts = VerdictTokens(shared=(), yes=(old.yes[0], 40), no=old.no)
     try:
         images, verdicts = faces(3), [True, False, True]
-        wanted = [processor.text(greedy(judge, i, v)) for i, v in zip(images, verdicts, strict=True)]
-        assert longer.explain(images, verdicts) == wanted
+        answers = longer.explain(images, verdicts)
+        wanted = [greedy(judge, i, v, a.spoof_type) for i, v, a in zip(images, verdicts, answers, strict=True)]
+        assert [one.text for one in answers] == [processor.text(ids) for ids in wanted]
     finally:
         processor.verdicts = old
 

@@ -139,6 +139,34 @@ def test_loss_is_that_of_the_plain_sequence() -> None:
         assert got.sums[index].item() == pytest.approx(total, rel=1e-5)
 
 
+def test_tokens_that_name_the_attack_weigh_more_in_their_part_alone() -> None:
+    model, processor = build(tiny("model.max_answer_tokens=20"))
+    model.eval()
+    seen = [processor.views(face) for face in faces(3)]
+    given = {"live": [True, False, False], "captions": list(CAPTIONS[:3]), "attacks": ["live", "print", "replay"]}
+    heavy = processor.batch(seen, **given, attack_weight=5)
+    even = processor.batch(seen, **given)
+    named = [0, len(processor.phrase("print")), len(processor.phrase("replay"))]
+    assert (heavy["weights"] == 5).sum(dim=1).tolist() == named
+    assert (even["weights"] == 1).all()
+    with torch.no_grad():
+        more, plain = model(**heavy), model(**even)
+        # The answers that say nothing but the phrase: what the weight multiplies.
+        short = processor.batch(seen, **given | {"captions": [""] * 3})
+        cut = short["parts"].clone()
+        for row in range(3):
+            start = len(processor.prompt_ids) + 1 + named[row]
+            cut[row, start:] = 0
+        phrases = model(**{**short, "parts": cut})
+    torch.testing.assert_close(more.sums_B2[:, 0], plain.sums_B2[:, 0])
+    assert more.counts_B2[:, 1].tolist() == [
+        n + 4 * k for n, k in zip(plain.counts_B2[:, 1].tolist(), named, strict=True)
+    ]
+    torch.testing.assert_close(
+        more.sums_B2[:, 1], plain.sums_B2[:, 1] + 4 * phrases.sums_B2[:, 1], rtol=1e-4, atol=1e-4
+    )
+
+
 def test_merged_lora_equals_the_adapter_and_leaves_plain_layers(tmp_path: Path) -> None:
     config = tiny(*LORA)
     model, processor = build(config)

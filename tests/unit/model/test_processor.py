@@ -56,7 +56,7 @@ def puts_a_boundary_first() -> Any:
 ODD: list[Callable[[], Any]] = [merges_yes_with_the_full_stop, spells_the_verdict, puts_a_boundary_first]
 
 
-def processor(tokenizer: Any, max_answer_tokens: int = 40) -> IfasProcessor:
+def processor(tokenizer: Any, max_answer_tokens: int = 40, *, name_attack: bool = False) -> IfasProcessor:
     return IfasProcessor(
         tokenizer,
         image_size=32,
@@ -65,6 +65,7 @@ def processor(tokenizer: Any, max_answer_tokens: int = 40) -> IfasProcessor:
         face_margin=1.2,
         question="Is this?",
         max_answer_tokens=max_answer_tokens,
+        name_attack=name_attack,
     )
 
 

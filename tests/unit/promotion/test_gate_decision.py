@@ -231,3 +231,14 @@ def test_verdicts_that_change_on_the_way_are_limited_after_each_handling(name: s
     assert failed(0.05, ("handling:webp80",)) == []
     assert failed(0.06, ("handling:webp80",)) == ["handling:webp80"]
     assert failed(0.06, ("target",)) == ["handling:*"]
+
+
+@pytest.mark.parametrize("policy", ["demo", "strict"])
+def test_a_model_that_names_every_attack_alike_is_refused(policy: str) -> None:
+    """Nine of ten attacks are of that kind, so its share of right answers is high; no text contradicts."""
+    best = {m: {"value": float(MEASURES[m].better == "higher"), "interval": [0.0, 1.0], "n": 30} for m in MEASURES}
+    slices = {name: {**best, "explanation_medium": {**best["explanation_medium"], "value": 0.9}} for name in SLICES}
+    slices["target"] |= {"explanation_medium_least": {"value": 0.0, "interval": [0.0, 0.1], "n": 3}}
+    decision = decide({"slices": slices}, None, load_policy(f"builtin:{policy}"))
+    failed = [rule.id for rule in decision.rules if not rule.passed and rule.id.startswith("explanations")]
+    assert failed == ["explanations-right-for-every-type" + "-in-new-places" * (policy == "strict")]

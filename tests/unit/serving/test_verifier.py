@@ -35,43 +35,42 @@ def settings(**changes):
 class Said:
     """A judge whose score and words are given; the rules under test are the verifier's."""
 
-    def __init__(self, score, text):
-        self.score, self.text, self.verdicts, self.explained = score, text, None, 0
+    def __init__(self, score, text, attack="print", confidence=0.7):
+        self.score, self.text, self.attack, self.confidence = score, text, attack, confidence
+        self.verdicts, self.explained = None, []
 
-    def judge(self, images):
-        return np.full(len(images), self.score)
-
-    def answer(self, images, threshold):
-        self.explained += 1
-        self.verdicts = [self.score >= threshold]
-        return [Judged(self.score, self.score >= threshold, self.text)] * len(images)
+    def answer(self, faces, threshold, *, explain):
+        live = self.score >= threshold
+        self.verdicts = [live]
+        self.explained.append(explain)
+        named = ("live", None) if live else (self.attack, self.confidence)
+        return [Judged(self.score, live, *named, self.text if explain else "")] * len(faces)
 
 
 @pytest.mark.parametrize(
-    ("score", "text", "verdict", "spoof_type"),
+    ("score", "verdict", "named"),
     [
-        (0.9, "natural skin", "live", "live"),
-        (0.5, "a score at the threshold is live", "live", "live"),
-        (0.4999, "a face printed on paper", "spoof", "print"),
-        (0.1, "shown on a phone screen", "spoof", "replay"),
-        (0.1, "rigid mask", "spoof", "mask"),
-        (0.1, "a newspaper lies there", "spoof", "unknown"),
-        (0.9, "a screen is behind the person", "live", "live"),
+        (0.9, "live", ("live", None)),
+        (0.5, "live", ("live", None)),  # a score at the threshold is live
+        (0.4999, "spoof", ("mask", 0.7)),
+        (0.1, "spoof", ("mask", 0.7)),
     ],
 )
-def test_verdict_and_spoof_type(score, text, verdict, spoof_type):
-    judge = Said(score, text)
+def test_verdict_and_spoof_type(score, verdict, named):
+    judge = Said(score, "a text", "mask")
     answer = Verifier(judge, settings()).verify(picture())
-    assert (answer.verdict, answer.spoof_type) == (verdict, spoof_type)
-    assert answer.explanation == text
+    assert answer.verdict == verdict
+    assert (answer.spoof_type, answer.spoof_type_confidence) == named
+    assert answer.explanation == "a text"
     assert judge.verdicts == [verdict == "live"], "the explanation is of the verdict at the threshold"
 
 
 def test_no_explanation_when_not_asked_for():
-    judge = Said(0.1, "paper")
+    """The attack is named all the same."""
+    judge = Said(0.1, "paper", "replay", 0.9)
     answer = Verifier(judge, settings()).verify(picture(), explain=False)
-    assert judge.explained == 0
-    assert (answer.explanation, answer.spoof_type) == ("", "unknown")
+    assert judge.explained == [False]
+    assert (answer.explanation, answer.spoof_type, answer.spoof_type_confidence) == ("", "replay", 0.9)
 
 
 def test_the_log_holds_an_id_and_no_picture(caplog):
@@ -100,7 +99,7 @@ def test_a_picture_without_detail_is_refused_before_it_is_judged(pixels, caplog)
     judge = Said(0.999, "natural skin")
     with caplog.at_level(logging.INFO, "bentoml.ifas"), pytest.raises(ImageWithoutDetail, match="shows nothing but"):
         Verifier(judge, settings()).verify(encoded(pixels))
-    assert judge.explained == 0
+    assert judge.explained == []
     assert "reason=no_detail" in caplog.messages[0]
 
 
@@ -146,7 +145,11 @@ def test_the_real_model_of_a_folder(tmp_path):
         score = float(judge.judge([face])[0])
         assert answer.score == score, "the very number that evaluation computes"
         assert verifier.verify(data, explain=False).score == score
-        assert answer.explanation == judge.explain([face], [score >= 0.5])[0]
+        judged = judge.explain([face], [score >= 0.5])[0]
+        assert answer.explanation == judged.text
+        assert (answer.spoof_type, answer.spoof_type_confidence) == (judged.spoof_type, judged.confidence)
+        short = verifier.verify(data, explain=False)
+        assert (short.spoof_type, short.spoof_type_confidence) == (judged.spoof_type, judged.confidence)
 
 
 def test_an_answer_takes_one_prefill(tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ from ifas.validation.unreadable import COLUMNS
 from tests import toy_dataset
 
 SWAPPED = {"live": CAPTIONS["live"], "print": CAPTIONS["replay"], "replay": CAPTIONS["print"]}
-CUES = step._cues()
+CUES = step.cues.cues()
 
 
 def frame(first: int, n: int, split: str, captions: dict[str, str] = CAPTIONS) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from toy_training import ToyImages, job, manifest, picture, runaway
 
 from ifas.core.errors import DataError, TrainingError
 from ifas.core.imaging import decode
+from ifas.core.taxonomy import media_named
 from ifas.faces.face import Face
 from ifas.model.build import build, load
 from ifas.model.judge import Judge
@@ -66,6 +67,10 @@ def test_it_learns_the_judgment_and_the_interpretation(tmp_path: Path) -> None:
     scores = judge.judge([Face.whole(decode(picture(i))) for i in unseen])
     live = np.array([i % 3 == 0 for i in unseen])
     assert scores[live].min() > scores[~live].max()
+    assert list(judge.processor.attacks) == ["print", "replay"], "what training never showed is not named"
+    answers = judge.answer([Face.whole(decode(picture(i))) for i in unseen], threshold=float(scores[live].min()))
+    assert [a.spoof_type for a in answers] == [("live", "print", "replay")[i % 3] for i in unseen]
+    assert all(media_named(a.text) == ([] if a.live else [a.spoof_type]) for a in answers)
 
 
 @pytest.mark.parametrize("overrides", [(), ("model.language.tune=lora", "model.connector.dropout=0.2")])
