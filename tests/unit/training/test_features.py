@@ -12,9 +12,11 @@ from toy_training import config, job, manifest
 from ifas.core.errors import ConfigError, TrainingError
 from ifas.model.build import build
 from ifas.model.towers import ClipTower
+from ifas.steps.code import code_of
 from ifas.training import ahead
 from ifas.training.batches import Batches
 from ifas.training.curve import CURVE_FILE, read
+from ifas.training.features import CODE
 from ifas.training.job import FINAL, STARTS_FILE, Job, fingerprint, rows_of
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -169,6 +171,16 @@ def present(made: Job, shift: float = 0.0) -> int:
     batches = Batches(made, processor, 0, model=model)
     assert batches.features is not None
     return sum(batches.features.has(*pair) for pair in batches.first_versions())
+
+
+def test_the_code_that_decides_the_features_is_in_their_name() -> None:
+    """Whoever moves some of it into another module adds that to `CODE`, or here."""
+    elsewhere = {f"core/{name}.py" for name in ("errors", "files")} | {"faces/boxes.py"}
+    elsewhere |= {f"model/{name}.py" for name in ("connector", "loss", "verdict")}
+    imported = {file for module in CODE for file in code_of(module.__name__).files if not file.endswith("__init__.py")}
+    named = {module.__name__.removeprefix("ifas.").replace(".", "/") + ".py" for module in CODE}
+    assert named <= imported
+    assert imported - elsewhere - {"py.typed"} == named
 
 
 def test_a_damaged_file_is_made_again(kept: Job, tmp_path: Path, images_seen: list[int]) -> None:
