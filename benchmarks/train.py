@@ -8,7 +8,7 @@ median of its rounds.
   cores from round to round: a virtual machine's speed changes by the minute, and so it changes for both.
 - *2 workers on 2 cores against 1 worker on 1 core*: one after the other, which the machine's speed does enter.
 - *Features kept against not kept* (`train.features`), with the profile's tower, and against `YESTERDAY`'s, which is
-  smaller and ran in each step: one after the other as well. What computing the features takes is a stage of the start.
+  smaller and ran in each step: one after the other as well. The start waits for what is not computed when Ray is up.
 - *Start*: of the runs with 2 workers, the quickest.
 """
 
@@ -254,7 +254,9 @@ def main() -> int:
         [(ours, theirs) for ours, _, theirs in rates],
         bar=1,
     )
-    figure("start: features of 96 versions", median(kept["start_up"]["features"] for kept, *_ in arms), "s")
+    figure(
+        "start: waiting for the features of 96 versions", median(kept["start_up"]["features"] for kept, *_ in arms), "s"
+    )
     figure("loader, 2 workers, against the model's demand", two[-1]["loader"], "samples/s", baseline=two[-1]["demand"])
     quickest = min((run["start_up"] for run in two), key=lambda stages: sum(stages.values()))
     for stage, seconds in quickest.items():

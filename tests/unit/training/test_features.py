@@ -1,6 +1,7 @@
 """Features of a frozen tower: computed once, shared, checked, and the training is the same as without them."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,21 @@ def test_a_damaged_file_is_made_again(kept: Job, tmp_path: Path, images_seen: li
         assert len(content) == len(whole[path])
         if path not in (cut, flipped, empty, gone):
             assert content == whole[path]
+
+
+def test_many_at_once_leave_whole_files(kept: Job, tmp_path: Path) -> None:
+    made = job(tmp_path / "work" / "run", *KEPT)
+    model, processor = build(made.model)
+    batches = [Batches(made, processor, 0, model=model.eval()) for _ in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        rows = [micro.inputs["features"] for micro in threads.map(lambda one: one.micro(0, 0), batches)]
+    for row_BF in rows:
+        torch.testing.assert_close(row_BF, rows[0])
+    again = Batches(made, processor, 0, model=model)
+    torch.testing.assert_close(again.micro(0, 0).inputs["features"], rows[0])
+    assert again.features is not None
+    assert again.features.computed == 0
+    assert len(files(made)) == 6
 
 
 def test_no_space_is_said_before_anything_is_written(tmp_path: Path) -> None:
