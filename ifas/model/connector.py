@@ -7,9 +7,10 @@
     X_T = Q'' + MLP(LN(Q''))
 
 `Q_P` are learnable queries, `G_V` the global token of every level of the vision tower, `X_V` its patch features. All
-`|Q_P| + L` tokens go to the language model. Our choices, not stated in the paper: sizes; one Linear for all levels
-where their widths agree, else one per level; MCA's keys and values map from the patches' own width; the projection to
-the language model's width is a LayerNorm and a Linear, scaled to its word embeddings; initialisation.
+`|Q_P| + L` tokens go to the language model. Our choices, not stated in the paper: sizes; each level's features are
+brought to one scale first (`LevelScale`); one Linear for all levels where their widths agree, else one per level; MCA's
+keys and values map from the patches' own width; the projection to the language model's width is a LayerNorm and a
+Linear, scaled to its word embeddings; initialisation.
 
 `LastTokenConnector` is what is left without GAC, for comparison. To add a connector, write a `Connector` and add a line
 to `CONNECTORS`.
@@ -29,9 +30,10 @@ from ifas.core.errors import unknown_key
 
 class Connector(nn.Module):
     """What the model needs of a connector: `forward` as in `GloballyAwareConnector`, a fixed number of tokens, and a
-    last projection `project` to the width of the language model."""
+    last projection `project` to the width of the language model. `scale` is that of the levels it uses."""
 
     project: nn.Linear
+    scale: LevelScale
 
     @property
     def tokens(self) -> int:
@@ -47,6 +49,10 @@ class Connector(nn.Module):
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
 
+    def measure(self, levels: Sequence[Tensor]) -> None:
+        """Measures the scale of the levels on B images, L tensors (B, D_l); see `LevelScale`."""
+        self.scale.measure(levels[-len(self.scale.widths) :])
+
     def fill_branches(self) -> None:
         """Fills whatever `reset` left at zero with random weights, for adapters: they are factors of weights that stay
         as they are, and a factor of zero learns nothing."""
@@ -55,6 +61,49 @@ class Connector(nn.Module):
         """Rescales the fresh projection so that its outputs have standard deviation `std`, that of word embeddings."""
         width = self.project.in_features
         nn.init.normal_(self.project.weight, std=std / width**0.5)
+
+
+class LevelScale(nn.Module):
+    """Brings every feature of each level's global token to mean 0 and spread 1 over some training images.
+
+    Class tokens of one layer are nearly alike: what tells two images apart is small beside what all have in common, and
+    a connector that is trained for a few hundred steps hardly finds it. The moments are measured once, before the first
+    step, and are saved with the weights.
+
+    Args:
+        widths: of each level.
+    """
+
+    #: Features further from the mean are cut off, in spreads.
+    FAR = 5.0
+
+    shift: Tensor
+    spread: Tensor
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        self.register_buffer("shift", torch.zeros(sum(widths)))
+        self.register_buffer("spread", torch.ones(sum(widths)))
+
+    @property
+    def measured(self) -> bool:
+        """Whether `measure` was called, here or before the model was saved."""
+        return not bool((self.spread == 1).all())
+
+    def measure(self, levels: Sequence[Tensor]) -> None:
+        """Sets the moments to those of B images, at least two: L tensors (B, D_l)."""
+        values_BS = torch.cat(list(levels), dim=1).double()
+        self.shift.copy_(values_BS.mean(dim=0))
+        # A feature that never moves stays near 0 instead of being blown up.
+        self.spread.copy_(values_BS.std(dim=0) + 1e-3)
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """L tensors (B, D_l) -> the same, scaled."""
+        # The moments stay float32 whatever the precision of the training.
+        scaled_BS = (torch.cat(list(levels), dim=1) - self.shift) / self.spread
+        scaled_BS = scaled_BS.clamp(-self.FAR, self.FAR).to(levels[0].dtype)
+        return list(torch.split(scaled_BS, list(self.widths), dim=1))
 
 
 class Attention(nn.Module):
@@ -143,6 +192,7 @@ class GloballyAwareConnector(Connector):
         super().__init__()
         self.queries = nn.Parameter(torch.empty(queries, width))
         self.level_widths = tuple(level_widths)
+        self.scale = LevelScale(self.level_widths)
         distinct = self.level_widths[:1] if len(set(self.level_widths)) == 1 else self.level_widths
         self.levels = nn.ModuleList(nn.Linear(w, width) for w in distinct)
         self.layers = nn.ModuleList(
@@ -181,6 +231,7 @@ class GloballyAwareConnector(Connector):
 
     def forward(self, patches_BND: Tensor, levels: Sequence[Tensor]) -> Tensor:
         """X_V (B, N, D) and G_V, L tensors (B, D_l) -> (B, |Q_P| + L, out_width)."""
+        levels = self.scale(levels)
         if len(self.levels) == 1:
             visual_BLW = self.levels[0](torch.stack(list(levels), dim=1))
         else:
@@ -205,6 +256,7 @@ class LastTokenConnector(Connector):
 
     def __init__(self, *, level_widths: Sequence[int], out_width: int) -> None:
         super().__init__()
+        self.scale = LevelScale(level_widths[-1:])
         self.norm_out = nn.LayerNorm(level_widths[-1])
         self.project = nn.Linear(level_widths[-1], out_width)
         self.reset()
@@ -216,7 +268,7 @@ class LastTokenConnector(Connector):
 
     def forward(self, _patches_BND: Tensor, levels: Sequence[Tensor]) -> Tensor:
         """G_V, L tensors (B, D_l) -> (B, 1, out_width)."""
-        out: Tensor = self.project(self.norm_out(levels[-1]))[:, None]
+        out: Tensor = self.project(self.norm_out(self.scale(levels[-1:])[0]))[:, None]
         return out
 
 

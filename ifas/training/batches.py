@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -146,6 +146,24 @@ class Batches:
                 if not shown.block and key not in known:
                     known.add(key)
                     yield self.job.rows[index], shown
+
+    def first_draws(self, count: int) -> list[tuple[Row, Version]]:
+        """The samples and versions that the training draws first, over all ranks."""
+        found: list[tuple[Row, Version]] = []
+        for step in range(self.job.train.steps):
+            for position, index in zip(*self.draws.step(step), strict=True):
+                if len(found) == count:
+                    return found
+                found.append((self.job.rows[index], self._version(index, position)))
+        return found
+
+    def seen(self, drawn: Sequence[tuple[Row, Version]], model: Any) -> Tensor:
+        """What the tower gives for some draws: rows (B, F) of `IfasModel.features`, kept ones where there are any."""
+        if self.features:
+            return self.features.rows(drawn).to(model.device)
+        pixels = self.processor.pixel_values([self._views(row, shown) for row, shown in drawn])
+        found: Tensor = model.features(pixels.to(model.device))
+        return found
 
     def _version(self, index: int, position: int) -> Version:
         return version(self.job, self.job.rows[index], position, self.draws.sampler.turn)

@@ -26,6 +26,7 @@ from ifas.training.checkpoint import Checkpoints
 from ifas.training.engine import Engine, join
 from ifas.training.faults import Watch
 from ifas.training.job import FACTS_FILE, FINAL, Job
+from ifas.training.level_scale import measure_levels
 from ifas.training.run_log import RunLog
 from ifas.training.startup import StartLog, StartupTimer
 from ifas.training.step import take
@@ -131,11 +132,15 @@ def _begin(job: Job, clock: StartupTimer, free: checkpoint.FreeBytes) -> _Rank:
     if config.features:
         ahead.wait(job)
         clock.mark("features")
+    batches = Batches(job, processor, dist.get_rank(), dist.get_world_size(), model=model)
+    if not model.connector.scale.measured:  # else a checkpoint, or the model of the first stage, has told it
+        measure_levels(model, batches)
+        clock.mark("levels")
     return _Rank(
         job=job,
         engine=engine,
         processor=processor,
-        batches=Batches(job, processor, dist.get_rank(), dist.get_world_size(), model=model),
+        batches=batches,
         checkpoints=checkpoints,
         watch=Watch(engine, job, found.skipped if found else 0),
         start=found.step if found else 0,

@@ -54,7 +54,7 @@ def test_two_workers_equal_one(whole: tuple[Path, TrainingRecord], tmp_path: Pat
     assert record == TrainingRecord(**json.loads((model / TRAINING_FILE).read_text()))
     assert (record.workers, record.restarts, record.resumed_from, record.starts) == (2, 0, None, [0])
     assert record.batch == 6
-    assert list(record.start_up) == ["Ray", "process group", "model", "DeepSpeed", "first step"]
+    assert list(record.start_up) == ["Ray", "process group", "model", "DeepSpeed", "levels", "first step"]
     assert record.start_seconds == pytest.approx(sum(record.start_up.values()), abs=2)
     assert record.loader_samples_per_second > 0 < record.demand_samples_per_second
     assert set(record.species) == {"live", "print", "replay"}
@@ -73,7 +73,7 @@ def test_features_are_computed_while_ray_starts(tmp_path: Path, monkeypatch: pyt
     record = train(
         made.model, made.train, manifest(), ToyImages(), work=tmp_path / "work", out=tmp_path / "m", run_name="r"
     )
-    assert list(record.start_up)[-2:] == ["features", "first step"]
+    assert list(record.start_up)[-3:] == ["features", "levels", "first step"]
     said = [json.loads(line) for line in events.read_text().splitlines()]
     seen = [event for event in said if event.get("unit") == "images seen by the tower"]
     assert (seen[-1]["done"], seen[-1]["total"]) == (36, 36)
