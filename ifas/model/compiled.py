@@ -31,11 +31,15 @@ def _shape(block: nn.Module) -> tuple[Any, ...]:
     return (type(block), *((name, p.shape, p.requires_grad) for name, p in block.named_parameters()))
 
 
-def compile_blocks(model: Any) -> int:
+def compile_blocks(model: Any, *, tower: bool = True) -> int:
     """Compiles the blocks of the vision tower and of the language model, in place; call it when all adapters are in.
 
     The compiler itself starts when a block first runs, once more when the length of the sequences first changes, and
     after that no more.
+
+    Args:
+        model: an `IfasModel`.
+        tower: whether its vision tower is compiled, too.
 
     Returns:
         The number of blocks.
@@ -48,7 +52,7 @@ def compile_blocks(model: Any) -> int:
         raise ConfigError(
             f"train.compile: the layers of {type(model.language).__name__} differ in shape", "set train.compile=false"
         )
-    found = [*blocks(model.vision), *layers]
+    found = [*(blocks(model.vision) if tower else ()), *layers]
     for block in found:
         # Not `block.compile()`: it would trace the block's hooks, with which transformers collects hidden states.
         block.forward = torch.compile(block.forward)

@@ -8,7 +8,7 @@ inputs, its output and one float32 per head and query, never a score matrix, and
 in the backward pass, which is not counted as it is no work of the model's). So is an RMSNorm that `fused_norm` has
 rewritten: it holds its input and one float32 per position.
 
-A block that torch.compile has compiled keeps less for its backward pass (`_Ledger.leave`): what elementwise operations
+A block that torch.compile has compiled keeps less for its backward pass (`_Block`): what elementwise operations
 make of tensors that are there anyway is computed again, inside the kernels of the backward pass. What a matrix product
 takes is kept all the same. This is the rule of torch's partitioner, in short.
 """

@@ -120,7 +120,8 @@ def _begin(job: Job, clock: StartupTimer, free: checkpoint.FreeBytes) -> _Rank:
         fuse(model.language)
     model.train()
     if config.compile:
-        compile_blocks(model)
+        # Kept features are made in another thread, a few images at a time, and once.
+        compile_blocks(model, tower=not config.features)
     clock.mark("model")
     checkpoints = Checkpoints(job.run, job.uri, config.keep_checkpoints, free)
     found = checkpoints.newest()

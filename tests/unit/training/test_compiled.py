@@ -79,6 +79,13 @@ def test_without_a_compiler_training_does_not_begin(tmp_path: Path, monkeypatch:
     assert not [*made.run.iterdir()]
 
 
+def test_the_tower_is_left_alone_where_its_features_are_kept() -> None:
+    model, _ = build(config().model)
+    assert compile_blocks(model, tower=False) == 2
+    assert "forward" not in model.vision.net.encoder.layers[0].__dict__
+    assert compile_blocks(model) == 5
+
+
 def test_layers_of_unlike_shapes_are_refused() -> None:
     model, _ = build(config().model)
     model.language.get_decoder().layers[1].mlp = torch.nn.Linear(32, 32)
