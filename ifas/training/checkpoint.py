@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
 from torch import distributed as dist
 
 from ifas.core import storage
@@ -79,7 +80,7 @@ def written_by_all(target: Path, needed: int, free: FreeBytes = free_bytes) -> I
     dist.barrier()
     try:
         yield beside
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         remove(beside)
         if _full(error):
             raise no_space(target.parent, needed, free(target.parent)) from error
@@ -226,7 +227,7 @@ def written_by_one(folder: Path, engine: Engine, free: FreeBytes) -> Iterator[Pa
         folder.mkdir(parents=True)
         try:
             engine.save(folder)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             if _full(error):
                 raise no_space(folder.parent, engine.checkpoint_bytes(), free(folder.parent)) from error
             raise
@@ -245,4 +246,6 @@ def one_per_machine() -> Iterator[bool]:
 def _full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return True
+    if isinstance(error, SafetensorError):
+        return any(f"(os error {number})" in str(error) for number in NO_SPACE)
     return any(text in str(error) for text in WRITER_FAILED)

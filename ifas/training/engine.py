@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.nn import functional
 
 from ifas.core.config import TrainConfig
 from ifas.core.environment import hidden, setting
@@ -189,13 +190,24 @@ class Engine:
             save_file(tensors, file)
 
     def _load_average(self, file: Path) -> None:
-        from deepspeed.utils import safe_set_full_fp32_param
         from safetensors import safe_open
 
         names = self._names()
         with safe_open(file, "pt") as tensors, self._adamw.becoming_averages():
             for parameter in self._trained:
-                safe_set_full_fp32_param(parameter, tensors.get_tensor(names[parameter]).to(self.device))
+                self._set_master(parameter, tensors.get_tensor(names[parameter]).to(self.device))
+
+    def _set_master(self, parameter: Tensor, whole: Tensor) -> None:
+        """Puts this rank's share of `whole` into the master copy of a parameter."""
+        from deepspeed import utils
+
+        if self.config.zero_stage < 3:
+            utils.safe_set_full_fp32_param(parameter, whole)
+            return
+        # DeepSpeed's own way for whole tensors fails where the ranks don't share the elements evenly.
+        share = utils.safe_get_local_fp32_param(parameter).numel()
+        padded = functional.pad(whole.flatten(), (0, share * dist.get_world_size() - whole.numel()))
+        utils.safe_set_local_fp32_param(parameter, padded.narrow(0, share * dist.get_rank(), share))
 
     def checkpoint_bytes(self) -> int:
         """What `save` will write over all ranks, in bytes, a little over-estimated."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from toy_training import ToyImages, job, manifest, picture, runaway
 
 from ifas.core.errors import DataError, TrainingError
@@ -287,6 +287,25 @@ def test_disk_that_fills_up_while_writing(tmp_path: Path) -> None:
     assert not list(made.run.glob(".*"))
     # The same run goes through once there is space.
     assert trained(made) == [1, 3]
+
+
+def test_disk_that_fills_up_while_safetensors_writes(tmp_path: Path) -> None:
+    """As the final model and the average are written: an error of its own kind."""
+    import resource
+    import signal
+
+    from ifas.training.checkpoint import written_by_all
+
+    trained(job(tmp_path / "r", "train.steps=1"))  # joins the process group
+    old, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old[1]))
+        with pytest.raises(TrainingError, match="no space"), written_by_all(tmp_path / "model", 0) as folder:
+            save_file({"a": torch.zeros(100_000)}, folder / "model.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [p.name for p in tmp_path.iterdir()] == ["r"]
 
 
 def test_curve_of_a_killed_run_is_cut_at_its_checkpoint(tmp_path: Path) -> None:
