@@ -147,16 +147,6 @@ class Batches:
                     known.add(key)
                     yield self.job.rows[index], shown
 
-    def first_draws(self, count: int) -> list[tuple[Row, Version]]:
-        """The samples and versions that the training draws first, over all ranks."""
-        found: list[tuple[Row, Version]] = []
-        for step in range(self.job.train.steps):
-            for position, index in zip(*self.draws.step(step), strict=True):
-                if len(found) == count:
-                    return found
-                found.append((self.job.rows[index], self._version(index, position)))
-        return found
-
     def seen(self, drawn: Sequence[tuple[Row, Version]], model: Any) -> Tensor:
         """What the tower gives for some draws: rows (B, F) of `IfasModel.features`, kept ones where there are any."""
         if self.features:

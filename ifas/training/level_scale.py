@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def measure_levels(model: Any, batches: Batches) -> None:
         DataError: an image can't be read or decoded.
     """
     found = []
-    drawn = batches.first_draws(IMAGES)
+    drawn = list(islice(batches.first_versions(), IMAGES))
     training = model.training
     model.eval()
     with torch.no_grad():
