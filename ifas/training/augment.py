@@ -4,8 +4,7 @@ It handles the image as networks and apps do (`ifas.faces.handling`), moves the 
 finder would, mirrors, crops slightly, and changes exposure, contrast and white balance.
 
 Compression, blur and borders are also cues of an attack. Draws do not look at the class, so here they come with bona
-fide as often as with attacks, and a model can't learn the handling in place of the attack. Without them it did: a
-WebP or black bars turned a bona fide image into an attack.
+fide as often as with attacks, and tell nothing about the class.
 """
 
 from __future__ import annotations
