@@ -144,6 +144,9 @@ class ConnectorConfig(TunedSection):
     width: Size = 256
     mlp_ratio: Factor = 4.0
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    token_scale: Factor = Field(
+        default=1.0, description="spread of a fresh connector's tokens over that of word embeddings. Not in the paper"
+    )
     lora_targets: tuple[str, ...] = ("query", "key", "value", "out", "fc1", "fc2")
 
     @model_validator(mode="after")
@@ -155,7 +158,7 @@ class ConnectorConfig(TunedSection):
     @property
     def sizes(self) -> dict[str, str | int | float]:
         """What decides the connector's shape."""
-        return self.model_dump(exclude=set(TunedSection.model_fields))
+        return self.model_dump(exclude={*TunedSection.model_fields, "token_scale"})
 
 
 class LanguageConfig(TunedSection):

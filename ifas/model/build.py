@@ -52,7 +52,7 @@ def build(config: ModelConfig, *, seed: int = 0, device: str = "cpu") -> tuple[I
         connector = new_connector(shape, vision)
         if config.connector.tune in ADAPTERS:
             connector.fill_branches()
-        connector.match_scale(language.get_input_embeddings().weight.std().item())
+        connector.match_scale(config.connector.token_scale * language.get_input_embeddings().weight.std().item())
     processor = IfasProcessor(
         load_tokenizer(config.language),
         image_size=config.vision.image_size,
