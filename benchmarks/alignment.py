@@ -63,6 +63,7 @@ SETTINGS = (
     "model.vision.lr=0.002",
     "model.language.lr=0.006",
     "model.max_answer_tokens=40",
+    "model.name_attack=false",  # else a phrase names the attack by its label, and no caption could name it wrongly
     "align.steps=300",
     "align.lr_factor=0.5",
 )
