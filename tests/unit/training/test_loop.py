@@ -53,11 +53,11 @@ def weights(made: Job) -> bytes:
 
 def test_it_learns_the_judgment_and_the_interpretation(tmp_path: Path) -> None:
     made = job(
-        tmp_path / "r", "train.steps=60", "train.batch=9", "train.checkpoint_every=1000", "model.language.lr=0.01"
+        tmp_path / "r", "train.steps=120", "train.batch=9", "train.checkpoint_every=1000", "model.language.lr=0.01"
     )
     trained(made)
     curve = read(made.run / CURVE_FILE)
-    assert [line["step"] for line in curve] == list(range(1, 61))
+    assert [line["step"] for line in curve] == list(range(1, 121))
     assert curve[-1]["judgment"] < 0.35 < curve[0]["judgment"]
     assert curve[-1]["interpretation"] < 0.6 * curve[0]["interpretation"]
     for line in curve:
