@@ -2,7 +2,8 @@
 
 Greedy words after "No" say what captions say most often. So the attack is not read from them. After the forced verdict
 "No", the language model scores each attack's phrase (`processor.PHRASES`) behind the image's KV cache. The text is then
-decoded without the words that name another medium (`names_no_other`): attack and text agree by construction.
+decoded without the words that name another medium (`names_no_other`): attack and text agree by construction. Where the
+tokenizer spells such a word in several tokens, its beginning may stay in the text.
 
 Our choices, not stated in the paper, which trains on the bare form "No. <caption>":
 

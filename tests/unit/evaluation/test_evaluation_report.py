@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from ifas.core.measures import MEASURES
+from ifas.core.taxonomy import SPOOF_TYPES
 from ifas.evaluation import report
 from ifas.evaluation.predict import Predicted
 from ifas.evaluation.protocol import evaluate
@@ -105,6 +106,17 @@ def test_flips_are_shown_for_each_handling(trial: Predicted, dataset: Dataset, t
                 assert cell.endswith(f" {entry['errors']} of {entry['n']}")
     without, _ = render(trial.frame, dataset, tmp_path / "w.html")
     assert "no image was tried (evaluate.robustness)" in without
+
+
+def test_tables_of_attacks_named_and_of_cues(predictions: pd.DataFrame, dataset: Dataset, tmp_path: Path) -> None:
+    html, metrics = render(predictions, dataset, tmp_path / "report.html")
+    rows, target = Page(html).rows, metrics["slices"]["target"]
+    for shown, said in target["attacks_named"].items():
+        cells = [row[1:-1] for row in rows if row[0] == ("bona fide" if shown == "live" else shown)]
+        assert [str(said[kind]) for kind in SPOOF_TYPES] in cells
+    for cue, counts in target["cues"].items():
+        assert [cue, *(str(counts[key]) for key in ("measured", "claimed", "both"))] in rows
+    assert re.search(r"named: (print|replay|mask) \(0\.75\)", Page(html).text)
 
 
 def test_synthetic_banner(predictions: pd.DataFrame, dataset: Dataset, tmp_path: Path) -> None:
