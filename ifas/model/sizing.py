@@ -148,8 +148,13 @@ def will_not_fit(model: ModelConfig, train: TrainConfig, device: Device, sizes: 
         if train.workers > 1 and sizes["memory"][str(other)]["peak"] <= device.bytes
     ][:1]
     room = device.bytes - needed["lasting"] - needed["buckets"]
-    fits = int(train.batch * room // max(1, needed["activations"]))
-    if 0 < fits < train.batch and needed["lasting"] + needed["step"] <= device.bytes:
+    fits = 0
+    if train.batch > 1 and needed["lasting"] + needed["step"] <= device.bytes:
+        # Activations grow evenly with the batch, from a part that every batch has.
+        one = size(model, train.model_copy(update={"batch": 1}))["memory"][str(stage)]["activations"]
+        each = max(1, (needed["activations"] - one) / (train.batch - 1))
+        fits = min(train.batch - 1, 1 + int((room - one) // each))
+    if fits > 0:
         ways.append(f"train.batch={fits} with train.accumulate={-(-train.batch * train.accumulate // fits)}")
     full = [part for part in tuning.PARTS if getattr(model, part).tune == "full" and part != "connector"]
     ways += [f"model.{part}.tune=lora" for part in full]
