@@ -132,7 +132,7 @@ def test_weights_in_a_folder_need_no_hub(tmp_path: Path) -> None:
 
 def test_explanations_that_are_not_written_can_not_be_judged() -> None:
     config = given("evaluate.explain=none", "gate.policy=builtin:demo", "ingest.registry=nowhere")
-    with pytest.raises(ConfigError, match="explanations-agree, .*cues-measured can't be measured where"):
+    with pytest.raises(ConfigError, match=r"explanations-agree, .*cues-measured can't be measured where"):
         preflight.check(config)
 
 
