@@ -137,7 +137,7 @@ def test_a_batch_with_such_a_gradient_changes_nothing(tmp_path: Path, stage: int
     before = build(made.model, seed=made.train.seed)[0]
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     after = load(made.run / FINAL)[0].state_dict()
-    for name, weight in before.state_dict().items():
+    for name, weight in before.named_parameters():
         assert torch.equal(after[name], weight.to(dtype)), name
 
 
