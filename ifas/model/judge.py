@@ -30,6 +30,7 @@ from ifas.model.decoding import greedy
 from ifas.model.fast import speed_up
 from ifas.model.growing_text import GrowingText
 from ifas.model.processor import IfasProcessor
+from ifas.model.remembered import Remembered
 
 #: Pictures that go through the model at once.
 BATCH = 16
@@ -104,6 +105,7 @@ class Judge:
         batch: int = BATCH,
         compile: bool = False,
         calibration: Calibration | None = None,
+        remember: int = 0,
     ) -> Judge:
         """The judge in a model directory.
 
@@ -115,6 +117,7 @@ class Judge:
             batch: pictures at once.
             compile: compiles the prefill now (a minute; needs a C++ compiler).
             calibration: of the scores. A threshold belongs to it, too.
+            remember: bytes in which the tower's features of images are kept, for a caller that asks about them again.
 
         Raises:
             ConfigError: not a model directory, an unknown dtype, or nothing to compile with.
@@ -128,6 +131,8 @@ class Judge:
         if model.device.type == "cuda" and model.dtype == torch.float32:
             # Else cuDNN rounds what it convolves to 10 bits (TF32): on an H100 ten times further from the CPU's scores.
             torch.backends.cudnn.allow_tf32 = False
+        if remember:
+            model.see = Remembered(model.see, remember)
         judge = cls(speed_up(model, batch), processor, batch, compile=compile, calibration=calibration)
         if compile:
             judge._compile()

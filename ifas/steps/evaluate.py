@@ -14,6 +14,8 @@ from ifas.steps import cues
 from ifas.steps.contract import Context
 
 IN_IDENTITY = cues.IN_IDENTITY
+#: Bytes for the tower's features: an image is scored first, and explained when the threshold is known.
+REMEMBERED = 512 * 2**20
 
 
 def identity(_config: RunConfig) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
 
     manifest = read_manifest(inputs["captions"], captioned=True)
     images = ShardImages(inputs["dataset"])
-    judge = Judge.load(inputs["model"])
+    judge = Judge.load(inputs["model"], remember=REMEMBERED)
     predicted = predict(judge, manifest, images, config.protocol, config.evaluate, cues.cues())
     metrics = evaluate(predicted.frame, config.protocol, config.evaluate, predicted.handled)
     with replacing(outputs["evaluation"]) as beside:
