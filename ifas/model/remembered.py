@@ -1,4 +1,4 @@
-"""The vision tower's features of images that a judge sees more than once: evaluation scores an image, then explains it."""
+"""The vision tower's features, for a judge that sees images twice: evaluation scores an image, then explains it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ class Remembered:
 
     def __call__(self, pixel_values_BUCHW: Tensor) -> Seen:
         """X_V (B, N, D), and G_V of L tensors (B, D_l)."""
-        images = [
-            hashlib.blake2b(one.cpu().contiguous().numpy(), digest_size=16).digest() for one in pixel_values_BUCHW
-        ]
+        views = pixel_values_BUCHW.cpu().contiguous().numpy()
+        images = [hashlib.blake2b(one, digest_size=16).digest() for one in views]
         new = [place for place, image in enumerate(images) if image not in self._kept]
         fresh: dict[bytes, Seen] = {}
         if new:
