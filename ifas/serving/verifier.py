@@ -11,7 +11,6 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ifas.core import detail
 from ifas.core.errors import GateError, ImageRefused
 from ifas.core.files import sha256_tree
 from ifas.core.imaging import decode
@@ -59,6 +58,10 @@ class JudgedLike(Protocol):
 class Judging(Protocol):
     """The interface of a model that the verifier needs, such as `ifas.model.judge.Judge`."""
 
+    def find(self, picture: npt.NDArray[np.uint8]) -> Face:
+        """The face of an image. Raises FaceRefused where there is none that can be judged."""
+        ...
+
     def answer(self, faces: Sequence[Face], threshold: float, *, explain: bool) -> Sequence[JudgedLike]:
         """Per face: probability of bona fide, attack after the verdict at a threshold, and explanation if asked."""
         ...
@@ -98,13 +101,12 @@ class Verifier:
 
         Raises:
             ImageRefused: see `ifas.core.imaging.decode`.
-            ImageWithoutDetail: it shows a flat colour, a gradient or noise, which a model would score like any image.
+            FaceRefused: no face that can be judged was found; there is no verdict then.
         """
         begin = time.perf_counter()
         image_id = hashlib.sha256(data).hexdigest()
         try:
-            face = Face.whole(decode(data, self.settings.limits))
-            detail.check(face.picture)
+            face = self.judge.find(decode(data, self.settings.limits))
         except ImageRefused as refused:
             log.info("refused id=%s reason=%s: %s", image_id[:16], refused.reason, refused.what)
             raise

@@ -9,6 +9,7 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from ifas.core.config import FacesConfig
 from ifas.core.errors import ConfigError
 from ifas.faces.face import Face
 from ifas.model.loss import INTERPRETATION, JUDGMENT, PROMPT
@@ -63,6 +64,7 @@ def processor(tokenizer: Any, max_answer_tokens: int = 40, *, name_attack: bool 
         image_tokens=5,
         views=("face", "frame"),
         face_margin=1.2,
+        faces=FacesConfig(finder="none"),
         question="Is this?",
         max_answer_tokens=max_answer_tokens,
         name_attack=name_attack,
