@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,10 @@ from ifas.core.files import sha256_tree
 from ifas.core.imaging import decode
 from ifas.faces.face import Face
 from ifas.serving.settings import MODEL_DIR, ServingSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 # A child of BentoML's logger: its handlers and levels apply.
 log = logging.getLogger("bentoml.ifas")
