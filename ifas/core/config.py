@@ -182,12 +182,13 @@ class FacesConfig(Section):
     finder: Literal["mtcnn", "none"] = Field(
         default="mtcnn", description="none: each image is nothing but a face, and whoever sends it vouches for that"
     )
-    least_score: Share = Field(default=0.7, description="of a detection, so that it is a face")
+    least_score: Share = Field(
+        default=0.9, description="of a detection, so that it is a face; a lower one counts if both searches find it"
+    )
     least_pixels: Size = Field(default=32, description="a face whose shorter side is smaller is too small")
     second_size: PositiveShare = Field(
         default=0.6, description="a second face counts if its side is at least this share of the largest one's"
     )
-    second_score: Share = Field(default=0.9, description="of a detection, so that it counts as a second face")
     least_detail: Share = Field(
         default=0.06, description="share of a face's contrast in its fine details, below which it is blurred"
     )

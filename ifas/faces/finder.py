@@ -1,6 +1,6 @@
 """The one face of an image, for training, evaluation and serving, or the reason why the image can't be judged.
 
-The largest face counts. Where nothing is found, the search is repeated on the image with its local contrast raised:
+The largest face counts. Where no face is sure, the search is repeated on the image with its local contrast raised:
 faces in backlight, under glare, or of dark skin in poor light are found then. docs/faces.md has the figures.
 """
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
     Picture = npt.NDArray[np.uint8]
 
-#: A detection of the second search needs this score at least: raised contrast makes more of noise, too.
-SECOND_SEARCH_SCORE = 0.8
 #: In the second search: limit of the contrast, and tiles along each side (CLAHE).
 CONTRAST, TILES = 6.0, 4
 #: Smallest face, as a share of the shorter side, in the search that tells a face that is too small from none.
 TINY_FACE = 0.04
 #: Detail: side to which a face is scaled, and sigma in pixels of the blur whose remainder is the detail.
 DETAIL_SIDE, DETAIL_SIGMA = 64, 2.0
-#: A box of the dataset means the detection that overlaps it by at least this much.
+#: A box of the dataset means the detection that overlaps it by at least this much: such boxes may be loose.
 SAME_FACE = 0.2
+#: Overlap from which both searches found the same face.
+SAME_BOX = 0.5
 
 
 class Finder:
@@ -73,16 +73,17 @@ class Finder:
         return Face(picture, box)
 
     def _detections(self, small: Picture) -> list[Detection]:
-        """Faces of the first search, or else of the second, the surest first."""
+        """The sure faces of the first search, or else of the second, the surest first."""
         mtcnn, least = Mtcnn(self.weights), self.config.least_score
-        found = [d for d in mtcnn.detect(small) if d.score >= least]
-        if not found:
-            found = [d for d in mtcnn.detect(_contrasted(small)) if d.score >= max(least, SECOND_SEARCH_SCORE)]
-        return found
+        first = mtcnn.detect(small)
+        if first and first[0].score >= least:
+            return [d for d in first if d.score >= least]
+        second = mtcnn.detect(_contrasted(small))
+        return [d for d in second if d.score >= least or any(iou(d.box, e.box) >= SAME_BOX for e in first)]
 
     def _unseen(self, small: Picture, scale: float) -> FaceRefused:
         """Why no face was found."""
-        tiny = [d for d in Mtcnn(self.weights, TINY_FACE).detect(small) if d.score >= self.config.second_score]
+        tiny = [d for d in Mtcnn(self.weights, TINY_FACE).detect(small) if d.score >= self.config.least_score]
         if tiny:
             return self._too_small(_side(tiny[0]) / scale)
         return FaceRefused("no_face")
@@ -92,12 +93,7 @@ class Finder:
 
     def _check_others(self, found: list[Detection], best: Detection | None) -> None:
         comparable = [
-            d
-            for d in found
-            if best is not None
-            and d is not best
-            and d.score >= self.config.second_score
-            and _side(d) >= self.config.second_size * _side(best)
+            d for d in found if best is not None and d is not best and _side(d) >= self.config.second_size * _side(best)
         ]
         if comparable:
             raise FaceRefused("several_faces")

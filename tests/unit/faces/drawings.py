@@ -1,4 +1,4 @@
-"""Drawings that show no face: noise, gradients, shapes, text, ovals with dark spots."""
+"""Drawings that show no face: noise, gradients, shapes, text, ovals."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def gratings(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
 
 
 def ovals(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
-    """One oval of the colour of skin, with up to four dark spots anywhere."""
+    """One oval of the colour of skin, with a dark spot or none. Several spots can lie like eyes and mouth."""
     image, side = page(rng, h, w), min(h, w)
     skin = tuple(int(rng.integers(*span)) for span in ((120, 255), (90, 200), (70, 160)))
     cv2.ellipse(image, (w // 2, h // 2), (side // 4, int(side * 0.35)), 0, 0, 360, skin, -1)
-    for _ in range(int(rng.integers(0, 5))):
+    for _ in range(int(rng.integers(0, 2))):
         at = int(w / 2 + rng.normal() * side * 0.15), int(h / 2 + rng.normal() * side * 0.2)
         cv2.circle(image, at, int(side * rng.uniform(0.01, 0.06)), (30, 20, 20), -1)
     return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 5))
