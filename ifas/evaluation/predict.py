@@ -57,7 +57,7 @@ CARRIED = (
 #: of it the model is; JSON lists of the cues that the text claims and of those that specialists measured.
 EXPLANATION = ("explanation", "spoof_type_named", "spoof_type_confidence", "cues_claimed", "cues_measured")
 #: Columns of predictions.parquet. `raw_score` is the model's own, `score` the calibrated one, which is judged.
-#: `refused` says why an image has no score, `refused_reason` is the name of the kind of refusal, as the service gives it.
+#: `refused` says why an image has no score, `refused_reason` names the kind of refusal, as the service does.
 PREDICTION_COLUMNS = (*CARRIED, "raw_score", "score", "refused", "refused_reason", "verdict", *EXPLANATION)
 
 
@@ -115,7 +115,8 @@ class Predicted:
     `frame` has the columns `PREDICTION_COLUMNS`, and one row for each dev or test row of the manifest and each row in
     quarantine or of a canary set. `verdict` (nullable boolean) is true where the image was accepted as live at the
     threshold frozen on source development data; `explanation` is null where none was asked for. Images that can't be
-    decoded, or have no face that can be judged, stay in the table without a score. `handled` has the columns `robustness.COLUMNS`.
+    decoded, or have no face that can be judged, stay in the table without a score. `handled` has the columns
+    `robustness.COLUMNS`.
     """
 
     frame: pd.DataFrame

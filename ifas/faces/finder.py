@@ -63,7 +63,7 @@ class Finder:
             found = [d for d in found if iou(_scaled(d.box, 1 / scale), known) >= SAME_FACE][:1]
         best = max(found, key=_side, default=None)
         if best is not None:
-            box = _scaled(best.box, 1 / scale)
+            box = _inside(_scaled(best.box, 1 / scale), picture)
         elif known is not None:
             box = known
         else:
@@ -151,6 +151,14 @@ def _side(seen: Detection) -> float:
 def _scaled(box: Box, factor: float) -> Box:
     x, y, w, h = box
     return (x * factor, y * factor, w * factor, h * factor)
+
+
+def _inside(box: Box, picture: Picture) -> Box:
+    """The part of a box inside the image."""
+    height, width = picture.shape[:2]
+    left, top = max(0.0, box[0]), max(0.0, box[1])
+    right, bottom = min(float(width), box[0] + box[2]), min(float(height), box[1] + box[3])
+    return (left, top, max(0.0, right - left), max(0.0, bottom - top))
 
 
 def _searched(picture: Picture) -> tuple[Picture, float]:
