@@ -74,6 +74,7 @@ def generate(path: Path, count: int) -> None:
             "evidence": "{}",
             "clauses": "[]",
             "label_audit": None,
+            "face_refused": None,
         }
     )
     write_table(frame, path)

@@ -34,6 +34,7 @@ def make_world(work: Path, study: Study, seed: int, jobs: int) -> None:
     from ifas.captioning.parts import local_parts, shards_of
     from ifas.data.pack import pack
     from ifas.data.shards import ShardImages
+    from ifas.faces.finder import Finder
     from ifas.simulator import make_demo
 
     folder = world_folder(work, seed)
@@ -43,12 +44,13 @@ def make_world(work: Path, study: Study, seed: int, jobs: int) -> None:
         pack("folder", raw, folder, name="learning")
     general = folder.parent / "general"
     if not general.is_dir():
-        config = config_of(study, Single(seed, study.domains[0], next(iter(study.arms)))).caption
+        config = config_of(study, Single(seed, study.domains[0], next(iter(study.arms))))
         rows = _training(folder)
         with replacing(general) as beside:
             beside.mkdir()
             shards = [rows for _, _, rows in shards_of(rows)]
-            for _ in local_parts(shards, ShardImages(folder), general_captioner(config), config, beside):
+            captioner, finder = general_captioner(config.caption), Finder(config.model.faces)
+            for _ in local_parts(shards, ShardImages(folder), captioner, config.caption, beside, finder):
                 pass
 
 
@@ -56,6 +58,7 @@ def make_captions(work: Path, study: Study, seed: int, target: str) -> None:
     """Algorithm 1 on the training rows of all domains but the target."""
     from ifas.captioning.scf import run_scf
     from ifas.data.shards import ShardImages
+    from ifas.faces.finder import Finder
 
     out = captions_folder(work, seed, target)
     if out.is_dir():
@@ -68,7 +71,8 @@ def make_captions(work: Path, study: Study, seed: int, target: str) -> None:
     # `run_scf` goes on behind the shards that it finds captioned, and clears its work folder in the end.
     shutil.copytree(folder.parent / "general", scratch / "captions", dirs_exist_ok=True)
     sources = config.protocol.source_domains
-    run_scf(rows, ShardImages(folder), config.caption, source_domains=sources, out=out, work=scratch)
+    finder = Finder(config.model.faces)
+    run_scf(rows, ShardImages(folder), config.caption, source_domains=sources, out=out, work=scratch, finder=finder)
     shutil.rmtree(scratch)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ifas.core.manifest import ImageSource
     from ifas.evaluation.predict import JudgeLike
     from ifas.faces.face import Face
+    from ifas.faces.finder import Finder
 
 RESULT_FILE, PREDICTIONS_FILE = "result.json", "predictions.parquet"
 #: Figures that are kept of a slice of metrics.json.
@@ -108,8 +109,12 @@ def _trained(
 class Probe:
     """Logistic regression on the frozen tower's pooled features."""
 
-    def __init__(self, pooled: Any, regression: Any) -> None:
-        self.pooled, self.regression = pooled, regression
+    def __init__(self, pooled: Any, regression: Any, finder: Finder) -> None:
+        self.pooled, self.regression, self.finder = pooled, regression, finder
+
+    def find(self, picture: npt.NDArray[np.uint8]) -> Face:
+        """The face of an image, found as for the other arms."""
+        return self.finder.find(picture)
 
     def judge(self, faces: Sequence[Face]) -> npt.NDArray[np.float64]:
         """p(bona fide): (B,)."""
@@ -131,22 +136,30 @@ def _probe(
     from sklearn.preprocessing import StandardScaler
 
     from benchmarks.learning.features import Pooled
+    from ifas.core.errors import FaceRefused
     from ifas.core.imaging import decode
     from ifas.core.manifest import read_manifest
     from ifas.evaluation.metrics import auc
     from ifas.faces.boxes import box_of
-    from ifas.faces.face import Face
+    from ifas.faces.finder import Finder
 
     rows = read_manifest(world_folder(work, one.seed))
     rows = rows[rows["domain"] != one.target]
     pooled = Pooled(config)
 
+    finder = Finder(config.model.faces)
+
     def of(split: str) -> tuple[Any, Any]:
         chosen = rows[rows["split"] == split]
-        places = zip(chosen["shard"], chosen["row"], chosen["face_box"], strict=True)
-        faces = [Face.of(decode(images.read(str(s), int(r))), box_of(box)) for s, r, box in places]
+        faces, live = [], []
+        for shard, row, box, label in chosen[["shard", "row", "face_box", "label"]].itertuples(index=False):
+            try:
+                faces.append(finder.find(decode(images.read(str(shard), int(row))), box_of(box)))
+            except FaceRefused:  # left out, as by the other arms
+                continue
+            live.append(label == "live")
         features = [pooled(faces[i : i + 16]) for i in range(0, len(faces), 16)]
-        return np.concatenate(features), (chosen["label"] == "live").to_numpy(dtype=bool)
+        return np.concatenate(features), np.array(live)
 
     (x, live), (x_dev, live_dev) = of("train"), of("dev")
     best, best_auc, chosen_c = None, -1.0, 0.0
@@ -156,7 +169,7 @@ def _probe(
         reached = auc(made.predict_proba(x_dev)[:, 1], live_dev)
         if reached > best_auc:
             best, best_auc, chosen_c = made, reached, c
-    return Probe(pooled, best), {"training_rows": len(x), "c": chosen_c}
+    return Probe(pooled, best, finder), {"training_rows": len(x), "c": chosen_c}
 
 
 #: `Arm.kind` -> the judge of a run, and facts about it.

@@ -13,10 +13,12 @@ from ifas.captioning.specialists import Measurement
 from ifas.core.errors import DataError
 from ifas.core.manifest import ImageSource
 from ifas.core.progress import Progress
+from ifas.faces.finder import Finder
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ifas.captioning.view import Box
     from ifas.core.config import CaptionConfig
 
 
@@ -27,11 +29,15 @@ class General:
     Attributes:
         captions: of each row; None where its picture was refused.
         seen: what the specialists measured on each row's picture, by name.
+        boxes: of the face in each row's picture.
+        unjudged: why no face of a row can be judged, a key of `core.errors.FACE_REASONS`; None where one can.
         refused: `sample_id` of each refused picture, and `why`.
     """
 
     captions: list[Caption | None]
     seen: list[dict[str, Measurement]]
+    boxes: list[Box]
+    unjudged: list[str | None]
     refused: list[dict[str, str]]
 
 
@@ -43,10 +49,12 @@ def general_captions(
     *,
     store: InputStore,
     folder: Path,
+    finder: Finder | None = None,
 ) -> General:
     """Captions and measures every picture of a manifest, and puts its network input into `store`.
 
     Args:
+        finder: of faces; None keeps the boxes of the dataset.
         folder: where finished shards are kept and found again.
 
     Raises:
@@ -57,17 +65,20 @@ def general_captions(
     captions: list[Caption | None] = [None] * len(manifest)
     seen: list[dict[str, Measurement]] = [{} for _ in range(len(manifest))]
     reasons: dict[int, str] = {}
+    boxes: list[Box] = [None] * len(manifest)
+    unjudged: list[str | None] = [None] * len(manifest)
     shards = shards_of(manifest)
     everything = [rows for _, _, rows in shards]
     if config.where == "ray":
         from ifas.captioning.ray_captions import ray_parts
 
-        parts = ray_parts(everything, images, config, folder)
+        parts = ray_parts(everything, images, config, folder, finder)
     else:
-        parts = local_parts(everything, images, captioner, config, folder)
+        parts = local_parts(everything, images, captioner, config, folder, finder)
     for (_, places, _), part in zip(shards, parts, strict=True):
         for n, place in enumerate(places):
             captions[place], seen[place] = part.captions[n], part.seen[n]
+            boxes[place], unjudged[place] = part.boxes[n], part.unjudged[n] or None
             if captions[place] is None:
                 reasons[place] = part.why[n]
             store.put(place, NetworkInput(part.pictures[n], part.features[n]))
@@ -76,4 +87,4 @@ def general_captions(
         raise DataError(f"none of the {len(manifest)} images can be decoded", "check that the shards hold images")
     ids = manifest["sample_id"].tolist()
     refused = [{"sample_id": str(ids[place]), "why": why} for place, why in sorted(reasons.items())]
-    return General(captions, seen, refused)
+    return General(captions, seen, boxes, unjudged, refused)

@@ -19,13 +19,14 @@ from ifas.compute.connection import connected
 from ifas.core.config import CaptionConfig
 from ifas.core.errors import DataError
 from ifas.core.manifest import ImageSource
+from ifas.faces.finder import Finder
 
 
 class _Captioning:
     """What each actor of the pool runs."""
 
-    def __init__(self, images: ImageSource, config: CaptionConfig, folder: str) -> None:
-        self.images, self.config, self.folder = images, config, Path(folder)
+    def __init__(self, images: ImageSource, config: CaptionConfig, folder: str, finder: Finder | None) -> None:
+        self.images, self.config, self.folder, self.finder = images, config, Path(folder), finder
         self.general = general_captioner(config)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -34,7 +35,8 @@ class _Captioning:
         for text in batch["rows"]:
             rows = _rows(str(text))
             try:
-                save(caption_shard(rows, self.images, self.general), part_file(self.folder, rows, self.config))
+                part = caption_shard(rows, self.images, self.general, self.finder)
+                save(part, part_file(self.folder, rows, self.config, self.finder))
                 errors.append("")
             except DataError as error:
                 errors.append(f"{error.what}\n{error.fix}")
@@ -42,7 +44,11 @@ class _Captioning:
 
 
 def ray_parts(
-    shards: Sequence[Sequence[Wanted]], images: ImageSource, config: CaptionConfig, folder: Path
+    shards: Sequence[Sequence[Wanted]],
+    images: ImageSource,
+    config: CaptionConfig,
+    folder: Path,
+    finder: Finder | None = None,
 ) -> Iterator[Part]:
     """The part of each shard, in order. Shards whose part is in `folder` are not captioned again.
 
@@ -55,7 +61,7 @@ def ray_parts(
     import json
 
     folder = folder.absolute()
-    missing = [rows for rows in shards if load(part_file(folder, rows, config), len(rows)) is None]
+    missing = [rows for rows in shards if load(part_file(folder, rows, config, finder), len(rows)) is None]
     if missing:
         with _cluster(config):
             import ray.data
@@ -66,7 +72,7 @@ def ray_parts(
                 ray.data.from_items(items, override_num_blocks=len(items))
                 .map_batches(
                     _Captioning,
-                    fn_constructor_kwargs={"images": images, "config": config, "folder": str(folder)},
+                    fn_constructor_kwargs={"images": images, "config": config, "folder": str(folder), "finder": finder},
                     batch_size=1,
                     compute=ray.data.ActorPoolStrategy(size=config.actors),
                     num_gpus=config.gpus_per_actor or None,
@@ -79,7 +85,7 @@ def ray_parts(
                     what, _, fix = str(row["error"]).partition("\n")
                     raise DataError(what, fix)
     for rows in shards:
-        part = load(part_file(folder, rows, config), len(rows))
+        part = load(part_file(folder, rows, config, finder), len(rows))
         if part is None:
             raise DataError(f"captions of shard {rows[0].shard} did not arrive in {folder}", "use a shared folder")
         yield part
@@ -88,7 +94,7 @@ def ray_parts(
 def _rows(text: str) -> list[Wanted]:
     import json
 
-    return [Wanted(i, s, r, tuple(b) if b else None) for i, s, r, b in json.loads(text)]
+    return [Wanted(i, s, r, tuple(b) if b else None, clip) for i, s, r, b, clip in json.loads(text)]
 
 
 def _cluster(config: CaptionConfig) -> AbstractContextManager[None]:

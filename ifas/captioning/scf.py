@@ -30,6 +30,7 @@ from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import remove, replacing, write_json
 from ifas.core.manifest import MANIFEST_FILE, ImageSource, check_columns
 from ifas.core.release_status import RELEASED
+from ifas.faces.finder import Finder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +64,7 @@ def run_scf(
     source_domains: Sequence[str],
     out: Path,
     work: Path | None = None,
+    finder: Finder | None = None,
 ) -> CaptionReport:
     """Captions every picture of a manifest.
 
@@ -72,6 +74,8 @@ def run_scf(
     Args:
         manifest: all columns of `core.manifest.COLUMNS`; further ones are kept.
         work: folder where finished shards are kept, so that a run that was killed goes on there; None keeps nothing.
+        finder: of faces: `face_box` becomes that of the face that was found, `face_refused` says why there is none.
+            None keeps the boxes of the dataset.
         source_domains: domains whose train split tunes C_S; empty means all domains. `config.source_domains` wins.
 
     Raises:
@@ -86,7 +90,7 @@ def run_scf(
     domains = _known(tuple(config.source_domains) or tuple(source_domains), manifest)
     with replacing(out) as beside, _kept(work) as folder, input_store(out.parent, len(manifest)) as store:
         # T_F = C_G(I_F) and T_R = C_G(I_R)
-        general = general_captions(manifest, images, captioner, config, store=store, folder=folder)
+        general = general_captions(manifest, images, captioner, config, store=store, folder=folder, finder=finder)
         rows, places = _captioned(manifest, general)
         pictures = Pictures.of(rows, places, images, store)
 
@@ -163,6 +167,8 @@ def _captioned(manifest: pd.DataFrame, general: General) -> tuple[pd.DataFrame, 
         caption_kept=False,
         clauses="[]",
         label_audit=None,
+        face_box=[general.boxes[place] for place in places],
+        face_refused=[general.unjudged[place] for place in places],
     )
     return rows, places
 

@@ -94,6 +94,7 @@ def scf_facts(
         "attacks": len(attacks),
         "bona_fide": len(rows) - len(attacks),
         "unreadable": {"count": len(refused), "images": refused},
+        "without_face": {str(k): int(n) for k, n in rows["face_refused"].value_counts().sort_index().items()},
         "tuning_images": int(tuning.sum()),
         "tuning_attacks": len(tuned_on),
         "kept": sum(kept.values()),
@@ -126,6 +127,9 @@ def scf_summary(facts: dict[str, Any]) -> str:
     )
     if facts["unreadable"]["count"]:
         text += f"; {facts['unreadable']['count']} images unreadable, left out"
+    if facts["without_face"]:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in facts["without_face"].items())
+        text += f"; {sum(facts['without_face'].values())} images without a face that can be judged ({reasons})"
     if facts["types_without_kept_captions"]:
         text += f"; no kept caption of {', '.join(facts['types_without_kept_captions'])}"
     return text

@@ -172,6 +172,35 @@ class LanguageConfig(TunedSection):
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
+class FacesConfig(Section):
+    """How the one face of an image is found, and which images are refused. Not stated in the paper.
+
+    It is saved with the model: evaluation and serving use what training used. docs/faces.md has the figures behind the
+    limits.
+    """
+
+    finder: Literal["mtcnn", "none"] = Field(
+        default="mtcnn", description="none: each image is nothing but a face, and whoever sends it vouches for that"
+    )
+    least_score: Share = Field(
+        default=0.9, description="of a detection, so that it is a face; a lower one counts if both searches find it"
+    )
+    least_pixels: Size = Field(default=32, description="a face whose shorter side is smaller is too small")
+    second_size: PositiveShare = Field(
+        default=0.6, description="a second face counts if its side is at least this share of the largest one's"
+    )
+    least_detail: Share = Field(
+        default=0.06, description="share of a face's contrast in its fine details, below which it is blurred"
+    )
+    most_turned: float = Field(
+        default=0.8,
+        gt=0,
+        le=10,
+        description="distance of the nose from the middle of the eyes, in distances of the eyes, above which a face "
+        "is turned away",
+    )
+
+
 class ModelConfig(Section):
     """The paper's model: vision tower, connector, language model, one fixed question."""
 
@@ -187,6 +216,7 @@ class ModelConfig(Section):
     face_margin: Factor = Field(
         default=1.2, description="side of the face's square over its box. Not stated in the paper"
     )
+    faces: FacesConfig = FacesConfig()
     question: str = Field(default="Is this photo of a real person?", min_length=1)
     max_answer_tokens: int = Field(default=48, ge=2, le=65_536, description="verdict and interpretation")
     name_attack: bool = Field(

@@ -68,10 +68,27 @@ class ImageRefused(DataError):
     reason = "unreadable"
 
 
-class ImageWithoutDetail(ImageRefused):
-    """One image that is decoded but shows a flat colour, a gradient or noise."""
+#: Reason of a refusal because of the face -> what it says.
+FACE_REASONS: dict[str, str] = {
+    "no_face": "no face was found in the image",
+    "several_faces": "there are several faces of like size in the image",
+    "face_too_small": "the face is too small in the image",
+    "blurred": "the face is too blurred",
+    "turned_away": "the face is turned away from the camera",
+}
 
-    reason = "no_detail"
+
+class FaceRefused(ImageRefused):
+    """One image that is decoded but has no face that can be judged.
+
+    Args:
+        reason: a key of FACE_REASONS.
+        what, fix: where they say more than FACE_REASONS.
+    """
+
+    def __init__(self, reason: str, what: str = "", fix: str = "") -> None:
+        super().__init__(what or FACE_REASONS[reason], fix or "send a sharp image of one face that looks ahead")
+        self.reason = reason
 
 
 class ValidationFailed(IfasError):

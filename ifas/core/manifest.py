@@ -70,6 +70,12 @@ CAPTION_COLUMNS: tuple[Column, ...] = (
     _c("caption_kept", "bool", "general caption of an attack passed the filter of Algorithm 1"),
     _c("evidence", "string", "JSON: measurements the caption rests on, and how sure each specialist is"),
     _c("clauses", "string", "JSON list: text, specialist, value and confidence of each clause of the caption"),
+    _c(
+        "face_refused",
+        "string",
+        "why no face of the image can be judged (no_face, several_faces, ...); `face_box` is then the dataset's",
+        nullable=True,
+    ),
     _c("label_audit", "string", "JSON list: evidence that contradicts the label", nullable=True),
 )
 

@@ -89,6 +89,17 @@ MEASURES: dict[str, Measure] = {
         better="lower",
         about="BPCER at the threshold where no species has an APCER above 1 % (oracle threshold)",
     ),
+    "apnrr_max": Measure(
+        title="APNRR, worst species",
+        better="lower",
+        about="share of attacks without an answer (no face that can be judged, or not readable), of the attack species "
+        "that most often gets none",
+    ),
+    "bpnrr": Measure(
+        title="BPNRR",
+        better="lower",
+        about="share of images of real people without an answer: no face that can be judged, or not readable",
+    ),
     "explanation_agreement": Measure(
         title="Explanation agrees with the verdict",
         better="higher",

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from ifas.core.claims import Cues, Known, claimed, measured, sure_of
 from ifas.core.config import EvaluateConfig, ProtocolConfig
-from ifas.core.errors import DataError, ImageRefused, unknown_key
-from ifas.core.imaging import ImageLimits, decode
+from ifas.core.errors import DataError, FaceRefused, ImageRefused, unknown_key
+from ifas.core.imaging import decode
 from ifas.core.manifest import ImageSource
 from ifas.core.prefetch import prefetch
 from ifas.core.progress import Progress, emit
@@ -27,7 +27,7 @@ from ifas.evaluation import gallery, robustness
 from ifas.evaluation.calibration import calibrated
 from ifas.evaluation.threshold import freeze
 from ifas.evaluation.tracks import one_per_track
-from ifas.faces.boxes import Box, box_of
+from ifas.faces.boxes import Box
 from ifas.faces.face import Face
 from ifas.faces.handling import STORED, handling, stored
 
@@ -57,8 +57,8 @@ CARRIED = (
 #: of it the model is; JSON lists of the cues that the text claims and of those that specialists measured.
 EXPLANATION = ("explanation", "spoof_type_named", "spoof_type_confidence", "cues_claimed", "cues_measured")
 #: Columns of predictions.parquet. `raw_score` is the model's own, `score` the calibrated one, which is judged.
-#: `refused` says why an image could not be read; its scores are then null.
-PREDICTION_COLUMNS = (*CARRIED, "raw_score", "score", "refused", "verdict", *EXPLANATION)
+#: `refused` says why an image has no score, `refused_reason` names the kind of refusal, as the service does.
+PREDICTION_COLUMNS = (*CARRIED, "raw_score", "score", "refused", "refused_reason", "verdict", *EXPLANATION)
 
 
 class Explained(Protocol):
@@ -74,6 +74,10 @@ class Explained(Protocol):
 
 class JudgeLike(Protocol):
     """The model as evaluation needs it."""
+
+    def find(self, picture: npt.NDArray[np.uint8]) -> Face:
+        """The face of an image. Raises FaceRefused where there is none that can be judged."""
+        ...
 
     def judge(self, faces: Sequence[Face]) -> npt.NDArray[Any]:
         """p(bona fide) of each face: (B,)."""
@@ -111,7 +115,8 @@ class Predicted:
     `frame` has the columns `PREDICTION_COLUMNS`, and one row for each dev or test row of the manifest and each row in
     quarantine or of a canary set. `verdict` (nullable boolean) is true where the image was accepted as live at the
     threshold frozen on source development data; `explanation` is null where none was asked for. Images that can't be
-    decoded stay in the table without a score. `handled` has the columns `robustness.COLUMNS`.
+    decoded, or have no face that can be judged, stay in the table without a score. `handled` has the columns
+    `robustness.COLUMNS`.
     """
 
     frame: pd.DataFrame
@@ -146,11 +151,14 @@ def predict(
     if rows.empty:
         raise DataError("the manifest has no dev or test rows", "split the dataset by subject into train, dev and test")
     frame = rows[list(CARRIED)].copy()
-    scores, refused = _score(judge, rows, images, config.batch)
-    frame["raw_score"] = scores
-    frame["refused"] = [refused.get(i) for i in range(len(frame))]
-    if len(refused) == len(frame):
-        raise DataError(f"none of the {len(frame)} images can be decoded: {refused[0]}", "fetch the dataset again")
+    faces = _Faces(judge, rows, images)
+    frame["raw_score"] = _score(judge, faces, config.batch)
+    frame["refused"], frame["refused_reason"] = faces.column("what"), faces.column("reason")
+    if len(faces.refused) == len(frame):
+        raise DataError(
+            f"none of the {len(frame)} images can be judged: {faces.refused[0].what}",
+            "look at the images and at model.faces, or fetch the dataset again",
+        )
     frame, fitted = calibrated(frame, protocol, config)
     scaled = fitted.calibration.apply if fitted else np.asarray
     own = frame.assign(score=scaled(frame["raw_score"].to_numpy(dtype="float64")))
@@ -160,12 +168,12 @@ def predict(
     in_protocol = (frame["split"] == "test") & frame["domain"].isin(protocol.source_domains + protocol.target_domains)
     judged = frame[(in_protocol | (frame["status"] != RELEASED)) & frame["score"].notna()]
     chosen = EXPLAINED[config.explain](judged, threshold, config)
-    answers = _explain(judge, rows, images, chosen, frame["verdict"], config.batch)
+    answers = _explain(judge, faces, chosen, frame["verdict"], config.batch)
     frame[list(EXPLANATION)] = [_explanation(answers.get(i), row, cues) for i, row in rows.iterrows()]
     frame["spoof_type_confidence"] = frame["spoof_type_confidence"].astype("float64")
     non_responses = tuple(
-        {"sample_id": str(frame.at[i, "sample_id"]), "domain": str(frame.at[i, "domain"]), "why": why}
-        for i, why in sorted(refused.items())
+        {"sample_id": str(frame.at[i, "sample_id"]), "domain": str(frame.at[i, "domain"]), "why": why.what}
+        for i, why in sorted(faces.refused.items())
     )
     return Predicted(frame[list(PREDICTION_COLUMNS)], handled, non_responses)
 
@@ -192,24 +200,62 @@ def _handled(
     names = config.robustness.handlings if chosen else ()
     tables = []
     for name in names:
-        scores, refused = _score(judge, rows.iloc[chosen], images, config.batch, name)
+        faces = _Faces(judge, rows.iloc[chosen], images, name)
+        scores = scaled(_score(judge, faces, config.batch))
         table = frame.iloc[chosen][["sample_id"]].assign(handling=name, before=frame["score"].iloc[chosen])
-        tables.append(table.assign(score=scaled(scores), refused=[refused.get(i) for i in range(len(chosen))]))
+        why = {"refused": faces.column("what"), "refused_reason": faces.column("reason")}
+        tables.append(table.assign(score=scores, **why))
     if not tables:
         return pd.DataFrame(columns=list(robustness.COLUMNS))
     return pd.concat(tables, ignore_index=True)
 
 
-def _score(
-    judge: JudgeLike, rows: pd.DataFrame, images: ImageSource, batch: int, handled: str = ""
-) -> tuple[npt.NDArray[np.float64], dict[int, str]]:
-    """Scores (NaN where refused) and the reasons of the refused, by position; of images after a handling, if named."""
+class _Faces:
+    """The faces of rows, found exactly as the service finds them; `refused` holds why a row has none.
+
+    Args:
+        handled: name of a handling; empty: the images as they are. A handled image is stored without loss and read
+            again, and its face is found again, so that it passes all that an image as it is passes.
+    """
+
+    def __init__(self, judge: JudgeLike, rows: pd.DataFrame, images: ImageSource, handled: str = "") -> None:
+        self.judge, self.rows, self.images, self.handled = judge, rows, images, handled
+        self.boxes: dict[int, Box] = {}
+        self.refused: dict[int, ImageRefused] = {}
+
+    def batches(self, chosen: Sequence[int], batch: int) -> Iterator[tuple[list[int], list[Face]]]:
+        """(positions, faces) of those of each `batch` of `chosen` that can be judged."""
+        for start in range(0, len(chosen), batch):
+            found = [(i, face) for i in chosen[start : start + batch] if (face := self._face(i)) is not None]
+            yield [i for i, _ in found], [face for _, face in found]
+
+    def column(self, name: str) -> list[str | None]:
+        """`what` or `reason` of the refusal of each row."""
+        return [getattr(self.refused.get(i), name, None) for i in range(len(self.rows))]
+
+    def _face(self, i: int) -> Face | None:
+        row = self.rows.iloc[i]
+        try:
+            picture = decode(self.images.read(str(row["shard"]), int(row["row"])))
+            if self.handled:
+                picture = decode(stored(handling(self.handled)(Face.whole(picture)).picture), STORED)
+            face = Face(picture, self.boxes[i]) if i in self.boxes else self.judge.find(picture)
+        except ImageRefused as error:
+            self.refused[i] = error
+            return None
+        # An image is read for its score and again for its explanation; its face is found once.
+        self.boxes[i] = face.box
+        return face
+
+
+def _score(judge: JudgeLike, faces: _Faces, batch: int) -> npt.NDArray[np.float64]:
+    """The model's own scores, NaN where refused."""
+    rows, handled, refused = faces.rows, faces.handled, faces.refused
     scores = np.full(len(rows), np.nan)
-    refused: dict[int, str] = {}
     progress = Progress("evaluate", len(rows), unit=f"scores, {handled}" if handled else "scores")
-    for positions, faces in prefetch(_batches(rows, images, list(range(len(rows))), batch, refused, handled)):
+    for positions, found in prefetch(faces.batches(range(len(rows)), batch)):
         if positions:
-            given = np.asarray(judge.judge(faces), dtype=np.float64)
+            given = np.asarray(judge.judge(found), dtype=np.float64)
             if given.shape != (len(positions),) or not ((given >= 0) & (given <= 1)).all():
                 ids = ", ".join(str(s)[:12] for s in rows["sample_id"].iloc[positions])
                 raise DataError(
@@ -220,21 +266,22 @@ def _score(
         progress.advance(min(batch, len(rows) - progress.done))
     for i, why in refused.items():
         if not handled:
-            emit("note", "evaluate", text=f"not readable, left out: {str(rows['sample_id'].iloc[i])[:12]}: {why}")
+            kind = "not judged" if isinstance(why, FaceRefused) else "not readable"
+            emit("note", "evaluate", text=f"{kind}, left out: {str(rows['sample_id'].iloc[i])[:12]}: {why.what}")
     if handled and refused:
-        first = next(iter(refused.values()))
+        first = next(iter(refused.values())).what
         text = f"{len(refused)} of {len(rows)} images gave no score after the handling {handled}; the first: {first}"
         emit("note", "evaluate", text=text)
-    return scores, refused
+    return scores
 
 
 def _explain(
-    judge: JudgeLike, rows: pd.DataFrame, images: ImageSource, chosen: list[int], verdicts: pd.Series, batch: int
+    judge: JudgeLike, faces: _Faces, chosen: list[int], verdicts: pd.Series, batch: int
 ) -> dict[int, Explained]:
     answers: dict[int, Explained] = {}
     progress = Progress("evaluate", len(chosen), unit="explanations")
-    for positions, faces in prefetch(_batches(rows, images, chosen, batch, {})):
-        given = judge.explain(faces, [bool(verdicts.iloc[i]) for i in positions])
+    for positions, found in prefetch(faces.batches(chosen, batch)):
+        given = judge.explain(found, [bool(verdicts.iloc[i]) for i in positions])
         answers.update(zip(positions, given, strict=True))
         progress.advance(len(positions))
     return answers
@@ -248,30 +295,3 @@ def _explanation(answer: Explained | None, row: pd.Series, cues: Cues) -> tuple[
     known = Known(str(row["sample_id"]), str(row["spoof_type"]), str(row["pai_species"]), sure)
     there = json.dumps(measured(known, cues)) if sure else None
     return answer.text, answer.spoof_type, answer.confidence, json.dumps(claimed(answer.text, cues)), there
-
-
-def _batches(
-    rows: pd.DataFrame, images: ImageSource, chosen: list[int], batch: int, refused: dict[int, str], handled: str = ""
-) -> Iterator[tuple[list[int], list[Face]]]:
-    """(positions, faces) of the readable images of each `batch` of `chosen`; `refused` gets the others' reasons.
-
-    A handled image is stored without loss and read again, so that it passes all that an image as it is passes.
-    """
-    for start in range(0, len(chosen), batch):
-        positions, faces = [], []
-        for i in chosen[start : start + batch]:
-            row = rows.iloc[i]
-            try:
-                face = _face(images.read(str(row["shard"]), int(row["row"])), box_of(row["face_box"]))
-                if handled:
-                    after = handling(handled)(face)
-                    face = _face(stored(after.picture), after.box, STORED)
-                faces.append(face)
-                positions.append(i)
-            except ImageRefused as error:
-                refused[i] = error.what
-        yield positions, faces
-
-
-def _face(data: bytes, box: Box | None, limits: ImageLimits | None = None) -> Face:
-    return Face.of(decode(data, limits), box)

@@ -40,17 +40,15 @@ def evaluate(
     again = robustness.tried(predictions, handled, threshold.value)
     predictions = voting(predictions, config)
     released_rows = released(predictions)
-    readable = predictions[predictions["score"].notna()].copy()
-    verdict = readable["score"] >= threshold.value
-    stale = readable["explanation"].notna() & (readable["verdict"] != verdict)
+    verdict = (predictions["score"] >= threshold.value).astype("boolean").mask(predictions["score"].isna())
+    stale = (predictions["explanation"].notna() & (predictions["verdict"] != verdict)).fillna(False)
     if stale.any():
         raise DataError(
             f"{int(stale.sum())} explanations were written for verdicts of another threshold than {threshold.value}",
             "run `ifas step evaluate` again, so that explanations and threshold belong together",
         )
-    readable["verdict"] = verdict
-    readable = robustness.with_outcomes(readable, again)
-    unseen = readable[(readable["split"] == "test") | (readable["status"] != RELEASED)]
+    seen = robustness.with_outcomes(predictions.assign(verdict=verdict), again)
+    unseen = seen[(seen["split"] == "test") | (seen["status"] != RELEASED)]
     # Data that nobody released yet has slices of its own, and is in no other figure.
     test = released(unseen)
     judged = test[test["domain"].isin(protocol.source_domains + protocol.target_domains)]
@@ -66,7 +64,7 @@ def evaluate(
             slices[name] = measure_slice(rows, threshold.value, config, f"test images: {meaning}")
     return {
         "schema": 1,
-        "summary": _summary(len(judged), threshold.value, slices),
+        "summary": _summary(judged, threshold.value, slices),
         "unit": config.unit,
         "calibration": calibration and calibration.entry() | _calibrated(released(frames), protocol, config),
         "threshold": threshold.entry(),
@@ -96,7 +94,7 @@ def _calibrated(frames: pd.DataFrame, protocol: ProtocolConfig, config: Evaluate
     }
 
 
-def _summary(n: int, threshold: float, slices: dict[str, Any]) -> str:
+def _summary(judged: pd.DataFrame, threshold: float, slices: dict[str, Any]) -> str:
     target, source, flips = slices["target"], slices["source_test"], robustness.worst(slices)
 
     def shown(entry: dict[str, Any], percent: bool = True) -> str:
@@ -104,8 +102,11 @@ def _summary(n: int, threshold: float, slices: dict[str, Any]) -> str:
             return "not measured"
         return f"{100 * entry['value']:.1f}%" if percent else f"{entry['value']:.3f}"
 
+    silent = int(judged["score"].isna().sum())
+    unanswered = f", {silent} more without an answer" if silent else ""
     return (
-        f"{n} test images at threshold {threshold:.3f}; target: HTER {shown(target['hter'])}, "
+        f"{len(judged) - silent} test images at threshold {threshold:.3f}{unanswered}; "
+        f"target: HTER {shown(target['hter'])}, "
         f"APCER {shown(target['apcer_max'])}, BPCER {shown(target['bpcer'])}, AUC {shown(target['auc'], False)}; "
         f"source: HTER {shown(source['hter'])}, AUC {shown(source['auc'], False)}; "
         f"flips when handled: {f'at most {shown(flips[1])} ({flips[0]})' if flips else 'not measured'}"
@@ -124,11 +125,14 @@ def _data(predictions: pd.DataFrame) -> dict[str, Any]:
         "explained": int(predictions["explanation"].notna().sum()),
         "non_response": {
             "n": len(refused),
+            "reasons": {str(r): int(n) for r, n in refused["refused_reason"].value_counts().sort_index().items()},
             "apnrr": _share(test[test["label"] == "spoof"]),
             "bpnrr": _share(test[test["label"] == "live"]),
             "samples": [
-                {"sample_id": s, "domain": d, "why": why}
-                for s, d, why in zip(refused["sample_id"], refused["domain"], refused["refused"], strict=True)
+                {"sample_id": s, "domain": d, "reason": reason, "why": why}
+                for s, d, reason, why in zip(
+                    *(refused[name] for name in ("sample_id", "domain", "refused_reason", "refused")), strict=True
+                )
             ],
         },
     }

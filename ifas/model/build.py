@@ -59,6 +59,7 @@ def build(config: ModelConfig, *, seed: int = 0, device: str = "cpu") -> tuple[I
         image_tokens=connector.tokens,
         views=config.views,
         face_margin=config.face_margin,
+        faces=config.faces,
         question=config.question,
         max_answer_tokens=config.max_answer_tokens,
         name_attack=config.name_attack,

@@ -138,6 +138,10 @@ class Judge:
             judge._compile()
         return judge
 
+    def find(self, picture: npt.NDArray[np.uint8]) -> Face:
+        """The face of an RGB image (H, W, 3). Raises FaceRefused where there is none that can be judged."""
+        return self.processor.find(picture)
+
     def judge(self, faces: Sequence[Face]) -> npt.NDArray[np.float64]:
         """Scores (B,): softmax over the logits of Yes and No at the first answer position, the part of Yes.
 

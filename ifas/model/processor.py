@@ -10,17 +10,22 @@ belongs to the interpretation; a caption longer than `max_answer_tokens` is cut.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
+from ifas.core.config import FacesConfig
 from ifas.core.errors import ConfigError
 from ifas.core.files import read_json, write_json
 from ifas.core.taxonomy import ATTACKS, media_named
+from ifas.faces.detector import MTCNN_FILES, mtcnn_weights
 from ifas.faces.face import Face
+from ifas.faces.finder import Finder
 from ifas.faces.views import Square, cut, square, unframed
 from ifas.model.loss import INTERPRETATION, JUDGMENT, PROMPT
 from ifas.model.verdict import verdict_tokens
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
 
 IMAGE_TOKEN = "<image>"  # noqa: S105 - a token of text
 PROCESSOR_FILE = "processor_config.json"
+#: Folder of a model directory with the networks that find faces.
+FINDER_DIR = "face_finder"
 
 #: Attack -> the words behind "No." that name it: words of its own keywords, and of no other.
 PHRASES: Mapping[str, str] = {
@@ -51,6 +58,8 @@ class IfasProcessor:
         image_tokens: tokens that an image takes, |Q_P| + V * L.
         views: the V kinds of view of an image that the tower takes, see `ifas.faces.views`.
         face_margin: of the view of the face.
+        faces: how the face of an image is found.
+        finder_weights: folder of the networks that find it; None takes those of the installed package.
         question: the fixed question.
         max_answer_tokens: longest interpretation, end token included.
         name_attack: the answer about an attack begins with the phrase that names it, see `attack_named`.
@@ -69,8 +78,10 @@ class IfasProcessor:
         image_tokens: int,
         views: Sequence[str],
         face_margin: float,
+        faces: FacesConfig,
         question: str,
         max_answer_tokens: int,
+        finder_weights: Path | None = None,
         name_attack: bool = True,
         attacks: Sequence[str] | Mapping[str, float] = ATTACKS,
     ) -> None:
@@ -79,6 +90,7 @@ class IfasProcessor:
         self.image_tokens = image_tokens
         self.kinds = tuple(views)
         self.face_margin = face_margin
+        self.finder = Finder(faces, finder_weights)
         self.question = question
         self.max_answer_tokens = max_answer_tokens
         self.name_attack = name_attack
@@ -132,6 +144,14 @@ class IfasProcessor:
         except TemplateError:  # some templates have no system role
             text = self.tokenizer.apply_chat_template([user], **options)
         return str(text)
+
+    def find(self, picture: Pixels) -> Face:
+        """The face of an RGB image (H, W, 3), found as for the images that the model was trained on.
+
+        Raises:
+            FaceRefused: there is no face that can be judged.
+        """
+        return self.finder.find(picture)
 
     def views(self, face: Face, change: Callable[[Square], Square] | None = None) -> Pixels:
         """The views of a face, uint8 (V, S, S, 3).
@@ -246,18 +266,23 @@ class IfasProcessor:
         return " ".join(decoded.split()).removeprefix(".").strip()
 
     def save_pretrained(self, folder: Path) -> None:
-        """Writes the tokenizer's files and `processor_config.json`."""
+        """Writes the tokenizer's files, `processor_config.json` and the networks that find faces."""
         self.tokenizer.save_pretrained(folder)
+        faces = self.finder.config
+        if faces.finder != "none":
+            (folder / FINDER_DIR).mkdir(exist_ok=True)
+            for name in MTCNN_FILES:
+                shutil.copyfile((self.finder.weights or mtcnn_weights()) / name, folder / FINDER_DIR / name)
         settings = ("image_size", "image_tokens", "face_margin", "question", "max_answer_tokens", "name_attack")
         saved = {name: getattr(self, name) for name in settings} | {"attacks": self.attacks, "views": self.kinds}
-        write_json(folder / PROCESSOR_FILE, saved)
+        write_json(folder / PROCESSOR_FILE, saved | {"faces": faces.model_dump(mode="json")})
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> IfasProcessor:
         """The processor saved in a model directory.
 
         Raises:
-            ConfigError: not a model directory.
+            ConfigError: not a model directory, or one of an earlier release.
         """
         from transformers import AutoTokenizer
 
@@ -266,4 +291,10 @@ class IfasProcessor:
             raise ConfigError(f"{folder} is no ifas model directory: it has no {PROCESSOR_FILE}", "train a model first")
         # Models from before `name_attack` were trained in the bare form.
         settings = {"name_attack": False, **read_json(file)}
-        return cls(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), **settings)
+        try:
+            faces = FacesConfig.model_validate(settings.pop("faces"))
+        except (KeyError, ValidationError) as error:
+            raise ConfigError(f"{file} does not say how faces are found: {error}", "train the model again") from error
+        weights = None if faces.finder == "none" else Path(folder) / FINDER_DIR
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return cls(tokenizer, faces=faces, finder_weights=weights, **settings)

@@ -59,6 +59,7 @@ def lengths(config: ModelConfig, image_tokens: int) -> Lengths:
             image_tokens=image_tokens,
             views=config.views,
             face_margin=config.face_margin,
+            faces=config.faces,
             question=config.question,
             max_answer_tokens=config.max_answer_tokens,
             name_attack=config.name_attack,

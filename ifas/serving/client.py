@@ -21,7 +21,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from ifas.core.errors import ImageRefused, ImageWithoutDetail, LaunchError
+from ifas.core.errors import FACE_REASONS, FaceRefused, ImageRefused, LaunchError
 from ifas.core.urls import check_http
 from ifas.serving.pages import VERIFY
 from ifas.serving.request_limits import frame
@@ -89,8 +89,8 @@ def ask(url: str, image: Path | bytes, *, explain: bool = True, timeout: float =
 
     Raises:
         ConfigError: `url` is no address of a web service.
-        ImageRefused: the service refuses the image; the error carries its message. ImageWithoutDetail if that is
-            the reason.
+        ImageRefused: the service refuses the image; the error carries its message. FaceRefused if there is no face that
+            can be judged.
         LaunchError: the service can't be reached, or fails.
     """
     check_http(url, "the address of a served Bento")
@@ -135,8 +135,8 @@ def _refusal(url: str, status: int, said: str) -> Exception:
     except (ValueError, TypeError, KeyError):
         what, fix, reason = said.strip() or "no reason given", "", None
     if status in (400, 413, 415):
-        kind = ImageWithoutDetail if reason == ImageWithoutDetail.reason else ImageRefused
-        return kind(f"the service refused the image ({status}): {what}", fix)
+        told = f"the service refused the image ({status}): {what}"
+        return FaceRefused(reason, told, fix) if reason in FACE_REASONS else ImageRefused(told, fix)
     return LaunchError(f"{url} answered {status}: {what}", fix or "see the server's log")
 
 

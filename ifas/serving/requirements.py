@@ -7,11 +7,13 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 from ifas.core.errors import ConfigError
 
-#: What `ifas.serving` and `ifas.model` import.
+#: What `ifas.serving`, `ifas.model` and `ifas.faces` import. The face detector's networks lie in the model directory.
 ROOTS = (
     "bentoml",
     "jinja2",
     "numpy",
+    "onnxruntime",
+    "opencv-contrib-python-headless",
     "pillow",
     "pydantic",
     "pyyaml",

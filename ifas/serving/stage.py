@@ -18,7 +18,7 @@ from ifas.serving.settings import ServingSettings
 
 SERVICE = "ifas.serving.service:AntiSpoofing"
 #: Rooms of ifas that serving a model needs.
-ROOMS = ("core", "model", "serving")
+ROOMS = ("core", "faces", "model", "serving")
 PYTHON_VERSION = "3.11"
 BUILD_TIMEOUT_S = 300
 

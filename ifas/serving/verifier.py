@@ -7,16 +7,19 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ifas.core import detail
 from ifas.core.errors import GateError, ImageRefused
 from ifas.core.files import sha256_tree
 from ifas.core.imaging import decode
 from ifas.faces.face import Face
 from ifas.serving.settings import MODEL_DIR, ServingSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 # A child of BentoML's logger: its handlers and levels apply.
 log = logging.getLogger("bentoml.ifas")
@@ -59,6 +62,10 @@ class JudgedLike(Protocol):
 class Judging(Protocol):
     """The interface of a model that the verifier needs, such as `ifas.model.judge.Judge`."""
 
+    def find(self, picture: npt.NDArray[np.uint8]) -> Face:
+        """The face of an image. Raises FaceRefused where there is none that can be judged."""
+        ...
+
     def answer(self, faces: Sequence[Face], threshold: float, *, explain: bool) -> Sequence[JudgedLike]:
         """Per face: probability of bona fide, attack after the verdict at a threshold, and explanation if asked."""
         ...
@@ -98,13 +105,12 @@ class Verifier:
 
         Raises:
             ImageRefused: see `ifas.core.imaging.decode`.
-            ImageWithoutDetail: it shows a flat colour, a gradient or noise, which a model would score like any image.
+            FaceRefused: no face that can be judged was found; there is no verdict then.
         """
         begin = time.perf_counter()
         image_id = hashlib.sha256(data).hexdigest()
         try:
-            face = Face.whole(decode(data, self.settings.limits))
-            detail.check(face.picture)
+            face = self.judge.find(decode(data, self.settings.limits))
         except ImageRefused as refused:
             log.info("refused id=%s reason=%s: %s", image_id[:16], refused.reason, refused.what)
             raise

@@ -100,10 +100,17 @@ def key_of(step: Step, config: RunConfig, inputs: Mapping[str, Path]) -> Key:
         step=step.name,
         code=code.files,
         libraries=code.libraries,
-        config={name: tree[name] for name in step.sections},
+        config={name: _part(tree, name) for name in step.sections},
         inputs={name: sha256_tree(path) for name, path in sorted(inputs.items())},
         identity=step.identity(config),
     )
+
+
+def _part(tree: Mapping[str, Any], name: str) -> Any:
+    """A section of a configuration, or a part of one: `model.faces`."""
+    for key in name.split("."):
+        tree = tree[key]
+    return tree
 
 
 def alone(key: Key) -> AbstractContextManager[None]:

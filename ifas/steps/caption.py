@@ -23,6 +23,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     """Captions every image; raises DataError when no caption of an attack survives the filter."""
     from ifas.captioning.scf import run_scf
     from ifas.data.shards import ShardImages
+    from ifas.faces.finder import Finder
 
     dataset = inputs["dataset"]
     report = run_scf(
@@ -31,6 +32,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         config.caption,
         source_domains=config.caption.source_domains or config.protocol.source_domains,
         out=outputs["captions"],
+        finder=Finder(config.model.faces),
         work=context.work,
     )
     return StepResult(summary=report.summary, facts=report.facts)

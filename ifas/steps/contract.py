@@ -71,7 +71,7 @@ _ALL = (
     Step(
         name="caption",
         about="spoof-aware captioning and filtering",
-        sections=("caption", "protocol"),
+        sections=("caption", "protocol", "model.faces"),
         inputs=("dataset",),
         outputs=("captions",),
     ),

@@ -55,6 +55,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         )
     bad = pd.read_parquet(inputs["validation"] / UNREADABLE_FILE)
     manifest = manifest[~manifest["sample_id"].isin(bad["sample_id"])]
+    without_face = _of_train(manifest[manifest["face_refused"].notna()], domains)["face_refused"].value_counts()
+    manifest = manifest[manifest["face_refused"].isna()]
     train_split = _of_train(manifest, domains)
     rows, over_cap = capped(train_split, config.train.max_source_share)
     rows = rows.reset_index(drop=True)
@@ -84,6 +86,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     return StepResult(
         summary=f"{record.steps} steps on {record.samples} images by {record.workers} workers{resumed}, loss judgment "
         f"{record.judgment:.3f}, interpretation {record.interpretation:.3f}, {record.samples_per_second:.1f} samples/s"
+        f"{_left_out(without_face)}"
         f"{_starved(record)}"
         f"{_alignment_summary(extra)}",
         facts={
@@ -94,9 +97,18 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             "over_cap": over_cap,
             "attack_prior": {attack: round(share, 4) for attack, share in prior.items()},
             "unreadable": len(_of_train(bad, domains)),
+            "without_face": {str(reason): int(n) for reason, n in without_face.sort_index().items()},
             **({"alignment": _facts(extra)} if extra else {}),
         },
     )
+
+
+def _left_out(reasons: pd.Series) -> str:
+    """How many images have no face that can be judged, and why."""
+    if not len(reasons):
+        return ""
+    named = ", ".join(f"{reason} {n}" for reason, n in reasons.sort_index().items())
+    return f"; {int(reasons.sum())} images left out, which have no face that can be judged ({named})"
 
 
 def _starved(record: TrainingRecord) -> str:

@@ -10,7 +10,7 @@ from ifas.core.errors import IfasError
 from ifas.core.imaging import decode
 from ifas.core.manifest import CAPTION_COLUMNS, COLUMNS, ImageSource
 from ifas.core.release_status import released
-from ifas.validation import embedding, leakage, table_audits, triggers
+from ifas.validation import embedding, faceless, leakage, table_audits, triggers
 from ifas.validation.derived import trained_on
 from ifas.validation.drift import drift
 from ifas.validation.exposure import exposure
@@ -32,6 +32,7 @@ def audit_columns(
     if rows.empty or not {c.name for c in COLUMNS + CAPTION_COLUMNS} <= set(rows):
         return []
     found = [exposure(rows, source_domains), table_audits.release_status(rows), table_audits.label_audit(rows)]
+    found.append(faceless.section(rows))
     if (audit := table_audits.selection_audit(dataset)) is not None:
         found.append(audit)
     if before is not None:

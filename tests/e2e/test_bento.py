@@ -27,11 +27,10 @@ import yaml
 from PIL import Image
 
 from ifas.core.config import TrafficConfig
-from ifas.core.errors import ImageRefused, ImageWithoutDetail, LaunchError
+from ifas.core.errors import FaceRefused, ImageRefused, LaunchError
 from ifas.core.files import read_json, sha256_file, sha256_tree
 from ifas.core.imaging import ImageLimits, decode
 from ifas.core.taxonomy import media_named
-from ifas.faces.face import Face
 from ifas.serving.client import ask, serve
 from ifas.serving.package import build_bento
 from ifas.serving.request_limits import frame
@@ -114,6 +113,11 @@ def test_the_package(package, model):
     assert bento["labels"]["dataset_revision"] == "4be1c0ffee"
     frozen = (package / "bento" / "env" / "python" / "requirements.txt").read_text().split()
     assert set(frozen) == set(record["requirements"])
+    # What finds faces: two packages, and networks inside the model, so that no package with weights is needed.
+    assert {line.split("==")[0] for line in frozen} >= {"onnxruntime", "opencv-contrib-python-headless"}
+    assert not [line for line in frozen if "mtcnn" in line]
+    networks = [f["path"] for f in record["files"] if f["path"].startswith("src/model/face_finder/")]
+    assert len(networks) == 3
 
 
 def test_the_same_inputs_give_the_same_bytes(package, model, tmp_path):
@@ -153,7 +157,7 @@ def test_the_score_is_that_of_the_model_in_process(url, model, kind):
     judge, own = Judge.load(model, calibration=CALIBRATION), Judge.load(model)
     for seed in range(3):
         data = picture(seed, kind=kind)
-        face = Face.whole(decode(data))
+        face = judge.find(decode(data))
         answer = ask(url, data)
         score = float(judge.judge([face])[0])
         (judged,) = judge.answer([face], THRESHOLD)
@@ -205,15 +209,16 @@ def test_bad_pictures_are_400_in_words(url, data, says):
 
 
 @pytest.mark.parametrize("colour", ["black", "white"])
-def test_a_picture_without_detail_is_400_with_a_reason_of_its_own(url, colour):
+def test_a_picture_without_a_face_is_400_with_a_reason_of_its_own(url, colour):
     file = io.BytesIO()
     Image.new("RGB", (96, 80), colour).save(file, "JPEG")
     body, kind = frame(file.getvalue(), True)
     status, answer = post(url, body, {"Content-Type": kind})
-    assert (status, answer["reason"]) == (400, "no_detail")
-    assert "flat colour" in answer["error"]
-    with pytest.raises(ImageWithoutDetail):
+    assert (status, answer["reason"]) == (400, "no_face")
+    assert "verdict" not in answer
+    with pytest.raises(FaceRefused) as caught:
         ask(url, file.getvalue())
+    assert caught.value.reason == "no_face"
 
 
 def test_sixteen_bits_are_scored_as_eight(url):

@@ -45,6 +45,15 @@ def with_bad_rows(captions: Path, dataset: Path) -> None:
     pd.concat([captioned, added], ignore_index=True).to_parquet(captions / MANIFEST_FILE, index=False)
 
 
+def without_faces(captions: Path) -> None:
+    """Says of three training images that their face can't be judged, as captioning does with a finder."""
+    rows = read_manifest(captions, captioned=True).astype({"face_refused": object})
+    chosen = rows.index[(rows["split"] == "train") & ~rows["source"].isin(BAD)][::9][:3]
+    rows.loc[chosen, "face_refused"] = ["no_face", "no_face", "blurred"]
+    (captions / MANIFEST_FILE).unlink()
+    rows.to_parquet(captions / MANIFEST_FILE, index=False)
+
+
 @pytest.mark.slow
 def test_damaged_pictures_are_found_listed_and_left_out(tmp_path: Path) -> None:
     registry = damaged_registry(tmp_path)
@@ -61,6 +70,7 @@ def test_damaged_pictures_are_found_listed_and_left_out(tmp_path: Path) -> None:
     step("ingest", (), "dataset")
     step("caption", ("dataset",), "captions")
     with_bad_rows(made["captions"], made["dataset"])
+    without_faces(made["captions"])
 
     with pytest.raises(ValidationFailed, match=r"2 of 120 images can't be decoded"):
         step("validate", ("dataset", "captions"), "validation", load("tiny", ["validation.max_unreadable=0.01"]))
@@ -78,7 +88,8 @@ def test_damaged_pictures_are_found_listed_and_left_out(tmp_path: Path) -> None:
     step("train", ("dataset", "captions", "validation"), "model")
     facts = read_json(made["lineage"])["entries"][-1]["facts"]
     assert facts["unreadable"] == 1, "the other one is of the test split"
-    assert facts["images"]["total"] == 47
+    assert facts["without_face"] == {"blurred": 1, "no_face": 2}
+    assert facts["images"]["total"] == 44
     step("evaluate", ("dataset", "captions", "model"), "evaluation")
     predictions = pd.read_parquet(made["evaluation"] / "predictions.parquet").set_index("sample_id")
     assert predictions.loc[listed.loc[BAD[1], "sample_id"], "refused"]

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ifas.core.errors import ConfigError, CorruptShardError, DataError
+from ifas.core.errors import ConfigError, CorruptShardError, DataError, FaceRefused
 from ifas.evaluation.gallery import GROUPS, choose
 from ifas.evaluation.predict import PREDICTION_COLUMNS, predict
 from ifas.evaluation.protocol import evaluate
 from ifas.evaluation.threshold import freeze
+from ifas.faces.face import Face
 from tests.unit.evaluation.tiles import CONFIG, PROTOCOL, BrightnessJudge, Pictures, make_dataset
 
 Dataset = tuple[pd.DataFrame, Pictures]
@@ -75,6 +76,63 @@ def test_unreadable_images_are_counted_listed_and_left_out() -> None:
     )
     assert tree["slices"]["target"]["n"] == 29
     assert " at 0x" not in json.dumps(tree)  # no memory address: two runs must write the same record
+
+
+class Choosy(BrightnessJudge):
+    """Finds no face in some images, by their brightness."""
+
+    def find(self, picture: np.ndarray) -> Face:
+        if picture.mean() / 255 > 0.7:
+            raise FaceRefused("no_face")
+        if 0.5 < picture.mean() / 255 < 0.52:
+            raise FaceRefused("blurred")
+        return super().find(picture)
+
+
+def test_an_image_without_a_face_is_a_non_response_and_in_no_other_figure() -> None:
+    manifest, images = make_dataset()
+    frame = predict(Choosy(), manifest, images, PROTOCOL, CONFIG).frame
+    refused = frame["refused_reason"].notna()
+    assert set(frame.loc[refused, "refused_reason"]) == {"no_face", "blurred"}
+    assert frame.loc[refused, ["score", "verdict", "explanation", "spoof_type_named"]].isna().all(axis=None)
+    assert "no face was found" in frame.loc[frame["refused_reason"] == "no_face", "refused"].iloc[0]
+    tree = evaluate(frame, PROTOCOL, CONFIG)
+    rows = frame[(frame["split"] == "test") & (frame["domain"] == "kiosk")]
+    silent, live = rows["score"].isna(), rows["label"] == "live"
+    found = tree["slices"]["target"]
+    assert found["n"] == int((~silent).sum())
+    assert found["non_responses"] == rows.loc[silent, "refused_reason"].value_counts().to_dict()
+    assert found["bpnrr"]["value"] == pytest.approx(silent[live].mean())
+    assert found["bpnrr"]["n"] == live.sum()
+    shares = {s: silent[rows["pai_species"] == s].mean() for s in set(rows.loc[~live, "pai_species"])}
+    assert {s: one["value"] for s, one in found["apnrr"].items()} == pytest.approx(shares)
+    assert found["apnrr_max"]["value"] == pytest.approx(max(shares.values())) != 0
+    # The same figures as if these images were not there.
+    without = evaluate(frame[~refused], PROTOCOL, CONFIG)["slices"]["target"]
+    for name in ("auc", "hter", "bpcer", "apcer", "explanation_agreement"):
+        assert found[name] == without[name]
+    assert tree["data"]["non_response"]["reasons"] == frame["refused_reason"].value_counts().to_dict()
+    assert f"{int((judged_rows(frame))['score'].isna().sum())} more without an answer" in tree["summary"]
+
+
+def judged_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["split"] == "test"]
+
+
+def test_a_slice_without_any_answer_is_measured_as_such() -> None:
+    class Blind(BrightnessJudge):
+        def find(self, picture: np.ndarray) -> Face:
+            if picture[..., 1].mean() > picture[..., 0].mean() + 5:  # replays are green
+                raise FaceRefused("turned_away")
+            return super().find(picture)
+
+    found = evaluate(predict(Blind(), *make_dataset(), PROTOCOL, CONFIG).frame, PROTOCOL, CONFIG)["slices"]
+    assert found["target"]["apnrr"]["replay.phone"]["value"] == 1
+    assert found["target"]["apnrr_max"]["species"] == "replay.phone"
+    assert "replay.phone" not in found["target"]["apcer"]
+    replay = found["spoof_type:replay"]
+    assert replay["apcer_pooled"]["value"] is None
+    assert replay["apnrr_max"]["value"] == 1
 
 
 def test_corrupt_shard_stops_the_run() -> None:

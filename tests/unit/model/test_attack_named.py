@@ -14,6 +14,7 @@ from tiny_model import faces, tiny
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from ifas.core.config import FacesConfig
 from ifas.core.errors import ConfigError
 from ifas.core.taxonomy import ATTACKS, KEYWORDS, keyword_forms, media_named
 from ifas.model.attack_named import LEAST, names_no_other, prior, shares
@@ -82,6 +83,7 @@ def test_an_attack_that_training_never_showed_is_not_named(judge: Judge) -> None
         **settings_of,
         views=judge.processor.kinds,
         face_margin=1.0,
+        faces=FacesConfig(finder="none"),
         question=judge.processor.question,
         attacks=("replay", "mask"),
     )

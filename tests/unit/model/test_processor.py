@@ -4,15 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from skimage.data import astronaut
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from ifas.core.errors import ConfigError
+from ifas.core.config import FacesConfig
+from ifas.core.errors import ConfigError, FaceRefused
+from ifas.core.files import read_json, sha256_tree, write_json
 from ifas.faces.face import Face
 from ifas.model.loss import INTERPRETATION, JUDGMENT, PROMPT
-from ifas.model.processor import IMAGE_TOKEN, IfasProcessor
+from ifas.model.processor import FINDER_DIR, IMAGE_TOKEN, PROCESSOR_FILE, IfasProcessor
 from ifas.model.small_tokenizer import small_tokenizer
 from ifas.model.verdict import verdict_tokens
 
@@ -56,13 +60,16 @@ def puts_a_boundary_first() -> Any:
 ODD: list[Callable[[], Any]] = [merges_yes_with_the_full_stop, spells_the_verdict, puts_a_boundary_first]
 
 
-def processor(tokenizer: Any, max_answer_tokens: int = 40, *, name_attack: bool = False) -> IfasProcessor:
+def processor(
+    tokenizer: Any, max_answer_tokens: int = 40, *, name_attack: bool = False, faces: FacesConfig | None = None
+) -> IfasProcessor:
     return IfasProcessor(
         tokenizer,
         image_size=32,
         image_tokens=5,
         views=("face", "frame"),
         face_margin=1.2,
+        faces=faces or FacesConfig(finder="none"),
         question="Is this?",
         max_answer_tokens=max_answer_tokens,
         name_attack=name_attack,
@@ -207,6 +214,31 @@ def test_saved_and_read_again(tmp_path: Path) -> None:
     assert again.prompt_ids == made.prompt_ids
     assert again.verdicts == made.verdicts
     assert again.answer(False, TEXT) == made.answer(False, TEXT)
+
+
+def test_how_faces_are_found_is_saved_with_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A served model needs no package with weights, and no other settings than those of its training."""
+    face = astronaut()[:300, 70:370].copy()
+    made = processor(small_tokenizer(), faces=FacesConfig(least_pixels=60))
+    made.save_pretrained(tmp_path)
+    monkeypatch.setattr("ifas.faces.detector.mtcnn_weights", lambda: pytest.fail("looked for the package"))
+    again = IfasProcessor.from_pretrained(tmp_path)
+    assert again.finder.config == made.finder.config
+    assert min(again.find(face).box[2:]) > 60
+    small = cv2.resize(face, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
+    with pytest.raises(FaceRefused, match="too small"):
+        again.find(small)
+    again.save_pretrained(tmp_path / "copy")
+    assert sha256_tree(tmp_path / "copy" / FINDER_DIR) == sha256_tree(tmp_path / FINDER_DIR)
+
+
+def test_a_model_of_an_earlier_release_is_refused(tmp_path: Path) -> None:
+    processor(small_tokenizer()).save_pretrained(tmp_path)
+    settings = read_json(tmp_path / PROCESSOR_FILE)
+    for faces in (None, {"finder": "other"}):
+        write_json(tmp_path / PROCESSOR_FILE, {k: v for k, v in {**settings, "faces": faces}.items() if v is not None})
+        with pytest.raises(ConfigError, match="how faces are found"):
+            IfasProcessor.from_pretrained(tmp_path)
 
 
 def test_no_model_directory(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from skimage.data import astronaut
 
 from ifas.core.calibration import Calibration
 from ifas.core.config import load
@@ -21,18 +22,20 @@ CALIBRATION = Calibration(temperature=0.4, bias=-0.3)
 
 
 def tiny_model(folder: Path) -> Path:
-    """A model directory of the profile `tiny`, random weights."""
+    """A model directory of the profile `tiny`, random weights, that finds faces as other profiles do."""
     from ifas.model.build import build, save
 
-    save(*build(load("tiny").model, seed=3), folder)
+    save(*build(load("tiny", ["model.faces.finder=mtcnn"]).model, seed=3), folder)
     return folder
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (96, 80), kind: str = "PNG") -> bytes:
+def picture(seed: int = 0, size: tuple[int, int] = (160, 144), kind: str = "PNG") -> bytes:
+    """A face that scikit-image carries (NASA, public domain), in another light and place for each seed."""
     rng = np.random.default_rng(seed)
-    pixels = np.kron(rng.integers(0, 255, (size[1] // 8, size[0] // 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    x, y = rng.integers(60, 100), rng.integers(0, 20)
+    pixels = astronaut()[y : y + 270, x : x + 300] * rng.uniform(0.5, 1, 3)
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind)
+    Image.fromarray(pixels.astype(np.uint8)).resize(size).save(file, kind)
     return file.getvalue()
 
 

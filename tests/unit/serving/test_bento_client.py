@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from ifas.core.errors import ImageRefused, ImageWithoutDetail, LaunchError
+from ifas.core.errors import FaceRefused, ImageRefused, LaunchError
 from ifas.serving.client import ask, serve
 
 
@@ -89,8 +89,9 @@ def test_refusals_carry_the_services_words(answering):
 
 
 def test_a_refusal_carries_its_reason(answering):
-    with pytest.raises(ImageWithoutDetail, match="nothing but noise"):
-        ask(answering((400, {"error": "image shows nothing but noise", "fix": "", "reason": "no_detail"})), b"p")
+    with pytest.raises(FaceRefused, match="no face was found") as caught:
+        ask(answering((400, {"error": "no face was found", "fix": "", "reason": "no_face"})), b"p")
+    assert caught.value.reason == "no_face"
 
 
 @pytest.mark.parametrize("body", [b"", b"oops", b"[1]", {"detail": "x"}])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ifas.core.errors import ConfigError, GateError, ImageRefused, ImageWithoutDetail
+from ifas.core.errors import ConfigError, FaceRefused, GateError, ImageRefused
 from ifas.core.files import sha256_tree
 from ifas.core.imaging import ImageLimits, decode
 from ifas.faces.face import Face
@@ -38,6 +38,9 @@ class Said:
     def __init__(self, score, text, attack="print", confidence=0.7):
         self.score, self.text, self.attack, self.confidence = score, text, attack, confidence
         self.verdicts, self.explained = None, []
+
+    def find(self, picture):
+        return Face.whole(picture)
 
     def answer(self, faces, threshold, *, explain):
         live = self.score >= threshold
@@ -94,20 +97,32 @@ def encoded(pixels, kind="PNG", mode=None, **options):
 BLACK, NOISE = np.zeros((64, 64, 3), np.uint8), np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("pixels", [BLACK, 255 - BLACK, NOISE], ids=["black", "white", "noise"])
-def test_a_picture_without_detail_is_refused_before_it_is_judged(pixels, caplog):
-    judge = Said(0.999, "natural skin")
-    with caplog.at_level(logging.INFO, "bentoml.ifas"), pytest.raises(ImageWithoutDetail, match="shows nothing but"):
-        Verifier(judge, settings()).verify(encoded(pixels))
-    assert judge.explained == []
-    assert "reason=no_detail" in caplog.messages[0]
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    model = tiny_model(folder / MODEL_DIR)
+    settings(model_sha256=sha256_tree(model)).write(folder)
+    return Verifier.load(folder)
 
 
-def test_hidden_detail_is_no_detail():
-    """All of the picture is transparent: a viewer shows a white page."""
-    hidden = np.dstack([decode(picture()), np.zeros((80, 96), np.uint8)])
-    with pytest.raises(ImageWithoutDetail, match="flat colour"):
-        Verifier(Said(0.999, ""), settings()).verify(encoded(hidden))
+# All of the last one is transparent: a viewer shows a white page.
+HIDDEN = np.dstack([decode(picture()), np.zeros((144, 160), np.uint8)])
+
+
+@pytest.mark.parametrize("pixels", [BLACK, 255 - BLACK, NOISE, HIDDEN], ids=["black", "white", "noise", "hidden"])
+def test_a_picture_without_a_face_is_refused_before_it_is_judged(pixels, served, caplog, monkeypatch):
+    monkeypatch.setattr(served.judge, "answer", lambda *_: pytest.fail("was judged"))
+    with caplog.at_level(logging.INFO, "bentoml.ifas"), pytest.raises(FaceRefused, match="no face") as caught:
+        served.verify(encoded(pixels))
+    assert caught.value.reason == "no_face"
+    assert "reason=no_face" in caplog.messages[0]
+
+
+def test_two_faces_of_like_size_have_no_verdict(served):
+    face = decode(picture())
+    with pytest.raises(FaceRefused, match="several faces") as caught:
+        served.verify(encoded(np.hstack([face, face[:, ::-1]])))
+    assert caught.value.reason == "several_faces"
 
 
 def test_one_picture_has_one_score_in_whatever_form_it_comes(tmp_path):
@@ -126,7 +141,7 @@ def test_one_picture_has_one_score_in_whatever_form_it_comes(tmp_path):
     ]
     scores = {verifier.verify(data, explain=False).score for data in forms}
     assert len(scores) == 1
-    assert verifier.verify(encoded(255 - grey), explain=False).score not in scores
+    assert verifier.verify(encoded(grey[:, ::-1]), explain=False).score not in scores
 
 
 def test_the_packaged_limits_count():
@@ -140,7 +155,8 @@ def test_the_real_model_of_a_folder(tmp_path):
     verifier, judge = Verifier.load(tmp_path), Judge.load(model)
     for seed in range(3):
         data = picture(seed)
-        face = Face.whole(decode(data))
+        face = judge.find(decode(data))
+        assert face.box != Face.whole(face.picture).box
         answer = verifier.verify(data)
         score = float(judge.judge([face])[0])
         assert answer.score == score, "the very number that evaluation computes"

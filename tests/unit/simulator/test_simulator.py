@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from ifas.cli.main import app
-from ifas.core import detail
+from ifas.core.config import FacesConfig
 from ifas.core.errors import ConfigError, DataError
 from ifas.core.imaging import decode
 from ifas.core.taxonomy import spoof_type_of
+from ifas.faces.boxes import iou
+from ifas.faces.finder import Finder
 from ifas.simulator import make_demo
 from ifas.simulator.camera import SENSOR, draw_shot
 from ifas.simulator.contact import contact_sheet
@@ -109,10 +111,12 @@ def test_pictures_do_not_depend_on_workers_or_on_what_else_is_made(demo: Path, t
         assert (tmp_path / "again" / path).read_bytes() == (demo / path).read_bytes()
 
 
-def test_every_picture_has_detail(demo: Path) -> None:
+def test_the_face_of_every_picture_is_found(demo: Path) -> None:
     """The service refuses pictures without."""
-    for path in sorted(demo.rglob("*.jpg")):
-        detail.check(decode(path.read_bytes()))
+    finder = Finder(FacesConfig())
+    for record in records_of(demo):
+        found = finder.find(decode((demo / record["path"]).read_bytes())).box
+        assert iou(found, tuple(record["face_box"])) > 0.4, record["path"]
 
 
 def test_records_are_complete_and_true(demo: Path) -> None:

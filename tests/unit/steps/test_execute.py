@@ -290,3 +290,10 @@ def test_every_step_s_inputs_are_made_before_it():
     for step in contract.STEPS.values():
         assert set(step.inputs) <= made
         made |= set(step.outputs)
+
+
+def test_captions_depend_on_how_faces_are_found_and_on_nothing_else_of_the_model(tmp_path):
+    inputs = {"dataset": tmp_path}
+    key = lambda *changes: cache.key_of(contract.step("caption"), load("tiny", list(changes)), inputs)  # noqa: E731
+    assert key("model.faces.least_pixels=40").digest != key().digest == key("model.face_margin=2").digest
+    assert key("model.faces.least_pixels=40").difference(key().parts()) == "config model.faces.least_pixels"

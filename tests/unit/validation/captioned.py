@@ -62,6 +62,7 @@ def manifest(seed: int = 0) -> pd.DataFrame:
                             "evidence": "{}",
                             "clauses": "[]",
                             "label_audit": None,
+                            "face_refused": None,
                         }
                     )
     frame = pd.DataFrame(rows)[[column.name for column in COLUMNS + CAPTION_COLUMNS + INSPECTION_COLUMNS]]
