@@ -36,6 +36,6 @@ def test_dinov2_at_its_published_size(size: str, million: int) -> None:
 
 def test_laptop_without_its_packages_weights() -> None:
     sizes = describe(load("laptop").model)
-    assert sizes["levels"] == 7
-    assert sizes["vision_width"] == 1280
+    assert sizes["levels"] == 12
+    assert sizes["vision_width"] == 384
     assert sizes["language_width"] == 576
