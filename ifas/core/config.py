@@ -219,6 +219,9 @@ class ModelConfig(Section):
     faces: FacesConfig = FacesConfig()
     question: str = Field(default="Is this photo of a real person?", min_length=1)
     max_answer_tokens: int = Field(default=48, ge=2, le=65_536, description="verdict and interpretation")
+    closed_vocabulary: bool = Field(
+        default=False, description="answers use only tokens that training answers show. Not in the paper"
+    )
     name_attack: bool = Field(
         default=True,
         description="an answer about an attack begins by naming it in a phrase (our choice); false: the paper's form",

@@ -20,6 +20,7 @@ from ifas.model.build import build, load
 from ifas.model.compiled import compile_blocks, require_compiler
 from ifas.model.fused_norm import fuse
 from ifas.model.sizing import device_memory, size, will_not_fit
+from ifas.model.vocabulary import tokens_of
 from ifas.training import ahead, checkpoint
 from ifas.training.batches import Batches
 from ifas.training.checkpoint import Checkpoints
@@ -113,6 +114,11 @@ def _begin(job: Job, clock: StartupTimer, free: checkpoint.FreeBytes) -> _Rank:
     # What was never shown is never named, see `attack_named`.
     shown = [attack for attack in ATTACKS if attack in job.species]
     processor.attacks = dict.fromkeys(shown, 1 / len(shown))
+    if job.model.closed_vocabulary:
+        answers = (processor.answer(row.reply, row.caption, attack=row.attack)[0] for row in job.rows)
+        verdicts = (processor.verdicts.yes, processor.verdicts.no)
+        phrases = (processor.opening(attack) for attack in processor.attacks)
+        model.config.answer_ids = tokens_of([*answers, *verdicts, *phrases, model.config.answer_ids or []])
     parameters = tuning.count(model)["total"]["parameters"]
     tuning.prepare(model, job.model, seed=config.seed)
     trainable = tuning.count(model)["total"]["trainable"]
