@@ -48,7 +48,7 @@ def make_world(work: Path, study: Study, seed: int, jobs: int) -> None:
         rows = _training(folder)
         with replacing(general) as beside:
             beside.mkdir()
-            shards = [rows for _, _, rows in shards_of(rows)]
+            shards = [rows for _, _, rows in shards_of(rows, config.caption.samples)]
             captioner, finder = general_captioner(config.caption), Finder(config.model.faces)
             for _ in local_parts(shards, ShardImages(folder), captioner, config.caption, beside, finder):
                 pass

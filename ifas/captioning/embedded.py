@@ -11,14 +11,19 @@ from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
-from ifas.captioning.indicators import INDICATORS, SAID_FROM, medium_scores, medium_suggested, strengths
+from ifas.captioning.indicators import (
+    INDICATORS,
+    SAID_FROM,
+    medium_chances,
+    medium_scores,
+    medium_suggested,
+    strengths,
+)
+from ifas.captioning.media import MEDIA
 from ifas.captioning.protocol import Caption
-from ifas.captioning.scene import background_colour, light_word, top_colour
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
+    from ifas.captioning.kept import Kept
     from ifas.captioning.measure import Measured
     from ifas.captioning.pictures import Pictures
     from ifas.captioning.protocol import Losses, SpoofAware
@@ -31,26 +36,6 @@ _OPENINGS = (
 )
 
 _CLOTHES = ("{a} {top} top", "{top} clothes")
-
-#: Spoof type -> sentences that name its medium; each holds words of one spoof type only.
-_MEDIA: dict[str, tuple[str, ...]] = {
-    "print": (
-        "It looks like a photo printed on paper.",
-        "This seems to be a sheet of paper with a face on it.",
-        "It may be a printed photo.",
-    ),
-    "replay": (
-        "It looks like a photo of a screen.",
-        "This seems to be a face on the screen of a device.",
-        "It may be a picture on a display.",
-    ),
-    "mask": (
-        "It looks like a mask.",
-        "This seems to be a person who wears a mask.",
-        "It may be a mask over the face.",
-    ),
-    "mannequin": ("It looks like a mannequin.", "This seems to be a dummy."),
-}
 
 #: Cues said in one caption at most: the answer of the model has to stay short.
 MOST_CUES = 2
@@ -65,32 +50,57 @@ class EmbeddedCaptioner:
         """One caption per picture; `evidence` holds every measurement of `measure.MEASUREMENTS`."""
         return [_describe(one) for one in pictures]
 
-    def tune(
-        self, pictures: Pictures, texts: Sequence[str], kept: npt.NDArray[np.bool_], config: CaptionConfig
-    ) -> tuple[SpoofAware, Losses]:
-        """C_S: a small network imitates this captioner and is tuned on the kept captions."""
+    def sample(self, pictures: Sequence[Measured], count: int, config: CaptionConfig) -> list[list[str]]:
+        """Captions whose medium is drawn from the distribution that its scores give at `config.temperature`."""
+        return [_drawn(one, count, config) for one in pictures]
+
+    def tune(self, pictures: Pictures, kept: Kept, config: CaptionConfig) -> tuple[SpoofAware, Losses]:
+        """C_S: this captioner, with the choice of the medium tuned on the kept captions."""
         from ifas.captioning.spoof_aware import imitation
 
-        return imitation(pictures, texts, kept, config)
+        return imitation(pictures, kept, config)
 
 
 def _describe(measured: Measured) -> Caption:
-    rng = Random(hashlib.sha256(measured.picture.tobytes()).digest())  # noqa: S311 - picks words, guards nothing
     strength = strengths(measured.values)
     medium = medium_suggested(medium_scores(strength))
+    return Caption(_text(measured, strength, medium, _dice(_pixels(measured))), dict(measured.values))
+
+
+def _drawn(measured: Measured, count: int, config: CaptionConfig) -> list[str]:
+    strength = strengths(measured.values)
+    chances = medium_chances(medium_scores(strength), config.temperature)
+    pixels = _pixels(measured)
+    texts = []
+    for n in range(count):
+        rng = _dice(pixels + f"{config.seed} {n}".encode())
+        (medium,) = rng.choices(list(chances), list(chances.values()))
+        texts.append(_text(measured, strength, medium, rng))
+    return texts
+
+
+def _pixels(measured: Measured) -> bytes:
+    return hashlib.sha256(measured.picture.tobytes()).digest()
+
+
+def _dice(key: bytes) -> Random:
+    return Random(key)  # noqa: S311 - picks words, guards nothing
+
+
+def _text(measured: Measured, strength: dict[str, float], medium: str | None, rng: Random) -> str:
     sentences = [_scene(measured, rng), _cues(strength, medium, rng)]
     if medium is not None:
-        sentences.append(rng.choice(_MEDIA[medium]))
-    return Caption(text=" ".join(s for s in sentences if s), evidence=dict(measured.values))
+        sentences.append(rng.choice(MEDIA[medium]))
+    return " ".join(s for s in sentences if s)
 
 
 def _scene(measured: Measured, rng: Random) -> str:
-    wall = background_colour(measured.view)
+    scene = measured.scene
+    wall, top = scene.wall, scene.top
     text = rng.choice(_OPENINGS).format(a=_article(wall), wall=wall)
-    top = top_colour(measured.view)
-    if top is not None:
+    if top:
         text += ", " + rng.choice(_CLOTHES).format(a=_article(top), top=top)
-    return f"{text}, {light_word(measured.values, measured.view)} light."
+    return f"{text}, {scene.light} light."
 
 
 def _cues(strength: dict[str, float], medium: str | None, rng: Random) -> str:

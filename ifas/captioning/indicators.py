@@ -1,8 +1,9 @@
 """What the measurements show, and which attack medium it suggests.
 
-Thresholds are set by hand, from what a measurement means and how it spreads over the synthetic demo pictures; no
-optimiser fitted them to labels. Only the chance of a border is fitted, to edges of the simulator: see `edges`. So the
-embedded captioner is sometimes wrong, like any general captioner, and the filter of Algorithm 1 has work to do.
+Thresholds are set by hand, from what a measurement means and how it spreads over the synthetic demo pictures and over
+400 portraits of real people (docs/captions.md); no optimiser fitted them to labels. Only the chance of a border is
+fitted, to edges of the simulator: see `edges`. So the embedded captioner is sometimes wrong, like any general
+captioner, and the filter of Algorithm 1 has work to do.
 """
 
 from __future__ import annotations
@@ -36,34 +37,40 @@ class Indicator:
     phrases: tuple[str, ...]
 
 
+def _even(m: Mapping[str, float]) -> float:
+    """How far the colour of the face is one even tone. Only then do highlights and a step at the neck speak of a mask:
+    teeth, eyes, beards and collars of real people are brighter spots and larger steps than those of masks."""
+    return ramp(m["skin_variation"], 0.055, 0.035)
+
+
 INDICATORS: tuple[Indicator, ...] = (
     Indicator(
         name="waves",
-        strength=lambda m: ramp(m["wave_peak"], 14.0, 26.0),
+        strength=lambda m: ramp(m["wave_peak"], 18.0, 32.0),
         speaks_for={"replay": 0.45, "mask": -0.3},
         phrases=("fine wave patterns cross the picture", "rippling stripes run over the picture"),
     ),
     Indicator(
         name="grid",
-        strength=lambda m: min(ramp(m["fine_over_coarse"], 0.15, 0.57), ramp(m["dot_peak"], 5.0, 7.0)),
+        strength=lambda m: min(ramp(m["fine_over_coarse"], 0.5, 0.9), ramp(m["dot_peak"], 5.0, 7.0)),
         speaks_for={"replay": 0.35, "print": 0.3, "mask": -0.3},
         phrases=("a fine regular grid covers everything", "tiny dots in even rows cover everything"),
     ),
     Indicator(
         name="dark border",
-        strength=lambda m: ramp(m["dark_border"], 0.3, 0.7) * (m["dark_border"] > m["bright_border"]),
-        speaks_for={"replay": 0.65, "mask": -0.4},
+        strength=lambda m: ramp(m["dark_border"], 0.45, 0.95) * (m["dark_border"] > m["bright_border"]),
+        speaks_for={"replay": 0.6, "mask": -0.4},
         phrases=("a straight dark frame runs beside the head", "a dark straight rim cuts the picture"),
     ),
     Indicator(
         name="bright border",
-        strength=lambda m: ramp(m["bright_border"], 0.3, 0.7) * (m["bright_border"] >= m["dark_border"]),
+        strength=lambda m: ramp(m["bright_border"], 0.4, 0.9) * (m["bright_border"] >= m["dark_border"]),
         speaks_for={"print": 0.5, "mask": -0.3},
         phrases=("a straight bright edge runs beside the head", "a bright straight rim cuts the picture"),
     ),
     Indicator(
         name="lifted black",
-        strength=lambda m: min(ramp(m["black_level"], 0.34, 0.44), ramp(m["contrast"], 0.60, 0.50)),
+        strength=lambda m: min(ramp(m["black_level"], 0.28, 0.42), ramp(m["gamut"], 0.095, 0.06)),
         speaks_for={"print": 0.1},
         phrases=("the colours are washed out and black looks grey", "the picture is flat and nothing in it is black"),
     ),
@@ -71,23 +78,23 @@ INDICATORS: tuple[Indicator, ...] = (
         name="pale colours",
         strength=lambda m: ramp(m["gamut"], 0.095, 0.055),
         speaks_for={"print": 0.3, "replay": -0.1},
-        phrases=("the colours are pale", "hardly any strong colour is left"),
+        phrases=("the colours are weak", "hardly any strong colour is left"),
     ),
     Indicator(
         name="even skin",
-        strength=lambda m: ramp(m["skin_variation"], 0.045, 0.028),
+        strength=lambda m: ramp(m["skin_variation"], 0.042, 0.028),
         speaks_for={"mask": 0.3, "mannequin": 0.3},
         phrases=("the surface of the face is one even colour", "the face has the same colour all over"),
     ),
     Indicator(
         name="gloss",
-        strength=lambda m: ramp(m["gloss"], 0.10, 0.20),
+        strength=lambda m: min(ramp(m["gloss"], 0.085, 0.165), _even(m)),
         speaks_for={"mask": 0.3, "print": -0.1},
         phrases=("small sharp highlights lie on the face", "the face shines like plastic"),
     ),
     Indicator(
         name="neck step",
-        strength=lambda m: ramp(m["neck_step"], 0.035, 0.12),
+        strength=lambda m: min(ramp(m["neck_step"], 0.02, 0.10), _even(m)),
         speaks_for={"mask": 0.45, "mannequin": -0.3},
         phrases=("the face and the neck differ in colour", "the colour changes at the rim of the face"),
     ),
@@ -105,7 +112,10 @@ INDICATORS: tuple[Indicator, ...] = (
     ),
     Indicator(
         name="depth",
-        strength=lambda m: ramp(m["face_sharpness"] - m["surround_sharpness"], 0.1, 0.4),
+        strength=lambda m: min(
+            ramp(m["face_sharpness"] - m["surround_sharpness"], 0.15, 0.45),
+            ramp(max(m["bright_border"], m["dark_border"]), 0.6, 0.4),
+        ),
         speaks_for={},
         phrases=("the background lies out of focus behind the head", "the head stands clear of a soft background"),
     ),
@@ -131,3 +141,14 @@ def medium_suggested(scores: Mapping[str, float]) -> str | None:
     best, *others = sorted(scores, key=lambda name: -scores[name])
     leads = not others or scores[best] - scores[others[0]] >= LEAD
     return best if scores[best] >= NAMED_FROM and leads else None
+
+
+def medium_chances(scores: Mapping[str, float], temperature: float) -> dict[str | None, float]:
+    """Chance of each spoof type, and of None, to be named: softmax of the scores, where silence scores `NAMED_FROM`."""
+    import math
+
+    pairs: list[tuple[str | None, float]] = [(None, NAMED_FROM), *scores.items()]
+    top = max(score for _, score in pairs)
+    odds = {name: math.exp((score - top) / temperature) for name, score in pairs}
+    total = sum(odds.values())
+    return {name: value / total for name, value in odds.items()}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ifas.captioning import edges as lines
 from ifas.captioning import tones
-from ifas.captioning.spectrum import DOTS, WAVES, fine_over_coarse, peak, radial_profile, tile_spectra
+from ifas.captioning.scene import Scene
+from ifas.captioning.spectrum import DOTS, WAVES, fine_over_coarse, peak, tile_spectra
+from ifas.captioning.traces import TRACES, traces
 from ifas.captioning.view import Box, View
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ TONES: dict[str, Callable[[View], float]] = {
     "skin_texture": tones.skin_texture,
 }
 
-#: Names of all measurements, in the order in which the captioner network takes them.
+#: Names of all measurements that captions may rest on.
 MEASUREMENTS: tuple[str, ...] = (
     *TONES,
     "wave_peak",
@@ -44,6 +47,8 @@ MEASUREMENTS: tuple[str, ...] = (
     "dark_border",
     "border",
 )
+#: Numbers of a picture that the tuned captioner reads: measurements and traces.
+FEATURES = len(MEASUREMENTS) + TRACES
 
 
 @dataclass(frozen=True)
@@ -55,21 +60,33 @@ class Measured:
         view: the picture prepared for measuring, with the place of the face.
         edges: straight lines outside the face, the likeliest edge of a medium first.
         values: a number per name in `MEASUREMENTS`.
-        profile: radial power spectrum, float32 (PROFILE_BINS,).
+        traces: float32 (TRACES,).
     """
 
     picture: Picture
     view: View
     edges: list[Edge]
     values: dict[str, float]
-    profile: npt.NDArray[np.float32]
+    traces: npt.NDArray[np.float32]
+
+    @property
+    def features(self) -> npt.NDArray[np.float32]:
+        """Measurements and traces, float32 (FEATURES,)."""
+        import numpy as np
+
+        return np.array([*self.values.values(), *self.traces], dtype=np.float32)
+
+    @cached_property
+    def scene(self) -> Scene:
+        """What an onlooker would say of background, clothes and light."""
+        return Scene.of(self.view, self.values)
 
 
 def measure(picture: Picture, box: Box = None) -> Measured:
     """Measures a uint8 RGB picture (H, W, 3); without a box the central region stands for the face."""
     view = View.of(picture, box)
     values = {name: function(view) for name, function in TONES.items()}
-    spectra = tile_spectra(view)
+    spectra = tile_spectra(view.detail)
     found = lines.edges(view)
     values |= {
         "wave_peak": peak(spectra, WAVES),
@@ -84,5 +101,5 @@ def measure(picture: Picture, box: Box = None) -> Measured:
         view=view,
         edges=found,
         values={name: values[name] for name in MEASUREMENTS},
-        profile=radial_profile(spectra),
+        traces=traces(view, found, spectra),
     )

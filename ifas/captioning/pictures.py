@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from ifas.captioning.inputs import InputStore
     from ifas.captioning.view import Picture
     from ifas.core.manifest import ImageSource
 
@@ -23,29 +22,32 @@ CHUNK = 16
 
 @dataclass(frozen=True)
 class Pictures:
-    """Some rows' pictures, read when they are needed: decoded again, or as inputs of the captioner network.
+    """Some rows' pictures, decoded when they are needed, and what is known of them.
 
     Attributes:
         where: shard and row of each picture.
-        places: of each picture in `store`, int (n,).
+        said: its general caption.
+        features: measurements and traces, float32 (n, FEATURES).
     """
 
     where: list[tuple[str, int]]
-    places: npt.NDArray[np.int64]
+    said: list[str]
+    features: npt.NDArray[np.float32]
     images: ImageSource
-    store: InputStore
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, places: npt.NDArray[np.int64], images: ImageSource, store: InputStore) -> Pictures:
-        """The pictures of rows of a manifest."""
-        return cls(list(zip(rows["shard"].astype(str), rows["row"].astype(int), strict=True)), places, images, store)
+    def of(cls, rows: pd.DataFrame, features: npt.NDArray[np.float32], images: ImageSource) -> Pictures:
+        """The pictures of rows of a manifest that have general captions."""
+        where = list(zip(rows["shard"].astype(str), rows["row"].astype(int), strict=True))
+        return cls(where, rows["caption_general"].tolist(), features, images)
 
     def __len__(self) -> int:
         return len(self.where)
 
-    def take(self, chosen: npt.NDArray[np.int64]) -> Pictures:
+    def take(self, chosen: npt.NDArray[np.int64] | Sequence[int]) -> Pictures:
         """The pictures at some positions."""
-        return Pictures([self.where[i] for i in chosen], self.places[chosen], self.images, self.store)
+        where, said = [self.where[i] for i in chosen], [self.said[i] for i in chosen]
+        return Pictures(where, said, self.features[chosen], self.images)
 
     def decoded(self, position: int) -> Picture:
         """One picture, uint8 RGB (H, W, 3)."""
@@ -55,11 +57,3 @@ class Pictures:
         """All pictures in order, at most `CHUNK` decoded at a time."""
         for start in range(0, len(self), CHUNK):
             yield [self.decoded(i) for i in range(start, min(start + CHUNK, len(self)))]
-
-    def inputs(self, chosen: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-        """Network inputs at some positions: uint8 (n, CHANNELS, SIDE, SIDE) and float32 (n, FEATURES)."""
-        return self.store.get(self.places[chosen])
-
-    def features(self) -> npt.NDArray[np.float32]:
-        """Features of all pictures, float32 (n, FEATURES)."""
-        return self.store.features(self.places)

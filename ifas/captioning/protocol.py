@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
+    from ifas.captioning.kept import Kept
     from ifas.captioning.measure import Measured
     from ifas.captioning.pictures import Pictures
     from ifas.core.config import CaptionConfig
@@ -33,23 +31,29 @@ class Captioner(Protocol):
     name: str
 
     def caption(self, pictures: Sequence[Measured]) -> list[Caption]:
-        """One caption per picture, in order; the same picture always gets the same caption.
+        """The likeliest caption of each picture, in order; the same picture always gets the same caption.
 
         Captions describe the picture, never who the person is, nor age, gender or ethnicity.
         """
         ...
 
-    def tune(
-        self, pictures: Pictures, texts: Sequence[str], kept: npt.NDArray[np.bool_], config: CaptionConfig
-    ) -> tuple[SpoofAware, Losses]:
+    def sample(self, pictures: Sequence[Measured], count: int, config: CaptionConfig) -> list[list[str]]:
+        """`count` captions of each picture, drawn by chance as likely as the captioner holds them.
+
+        So a captioner that is unsure of the medium sometimes names the right one, and the filter finds it. What is
+        drawn depends on the picture and `config.seed` alone, not on its batch. A captioner that can't draw returns its
+        one caption: `[[caption.text] for caption in self.caption(pictures)]`.
+        """
+        ...
+
+    def tune(self, pictures: Pictures, kept: Kept, config: CaptionConfig) -> tuple[SpoofAware, Losses]:
         """C_S = finetune(C_G, D_S), and its losses. Called once, after all general captions are made.
 
         A captioner without weights of its own hands this on to `spoof_aware.imitation`.
 
         Args:
-            pictures: the tuning pictures, bona fide ones included.
-            texts: what this captioner said of them.
-            kept: bool (n,), which of them form D_S.
+            pictures: the tuning pictures with their general captions, bona fide ones included.
+            kept: D_S, with places in `pictures`.
         """
         ...
 

@@ -35,7 +35,7 @@ class _Captioning:
         for text in batch["rows"]:
             rows = _rows(str(text))
             try:
-                part = caption_shard(rows, self.images, self.general, self.finder)
+                part = caption_shard(rows, self.images, self.general, self.config, self.finder)
                 save(part, part_file(self.folder, rows, self.config, self.finder))
                 errors.append("")
             except DataError as error:
@@ -94,7 +94,8 @@ def ray_parts(
 def _rows(text: str) -> list[Wanted]:
     import json
 
-    return [Wanted(i, s, r, tuple(b) if b else None, clip) for i, s, r, b, clip in json.loads(text)]
+    plain = json.loads(text)
+    return [Wanted(i, s, r, tuple(b) if b else None, clip, draws) for i, s, r, b, clip, draws in plain]
 
 
 def _cluster(config: CaptionConfig) -> AbstractContextManager[None]:

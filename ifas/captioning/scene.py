@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +17,29 @@ if TYPE_CHECKING:
 
 #: Upper end of the hue in degrees -> colour word.
 _HUES = ((15, "red"), (42, "orange"), (68, "yellow"), (165, "green"), (200, "teal"), (255, "blue"), (300, "purple"))
+#: Every word that `colour_word` and `light_word` can give.
+COLOURS = ("black", "white", "grey", "pink", "brown", *(word for _, word in _HUES))
+LIGHTS = ("dim", "bright", "hard", "soft")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Words of a picture's scene.
+
+    Attributes:
+        wall: colour of the background.
+        top: colour of what is worn; empty where the picture ends before that.
+        light: dim, bright, hard or soft.
+    """
+
+    wall: str
+    top: str
+    light: str
+
+    @classmethod
+    def of(cls, view: View, values: Mapping[str, float]) -> Scene:
+        """The scene of a measured picture."""
+        return cls(background_colour(view), top_colour(view) or "", light_word(values, view))
 
 
 def colour_word(rgb: Floats) -> str:
@@ -55,7 +80,7 @@ def background_colour(view: View) -> str:
     return colour_word(sides if len(sides) else view.rgb[:8])
 
 
-def light_word(values: dict[str, float], view: View) -> str:
+def light_word(values: Mapping[str, float], view: View) -> str:
     """dim, bright, hard, or soft light."""
     if values["brightness"] < 0.30:
         return "dim"

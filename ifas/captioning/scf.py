@@ -4,14 +4,17 @@ C_G is the general captioner, C_S the spoof-aware one; I_F and I_R are the pictu
 T_F, T_R and T_S their captions. `run_scf` names each line of the algorithm where it does it.
 
 Not stated in the paper, chosen here: C_S is tuned on the train split of the source domains only, so that no dev, test
-or target picture shapes a training text. Clauses that name an attack medium are cut from captions of bona fide faces.
+or target picture shapes a training text. Each of these has an option that selects the paper's bare form: several
+captions of an attack are drawn before the filter, D_S is balanced, the steps are chosen on held-out subjects, and the
+final texts may name no wrong medium and say nothing that was not measured (docs/captions.md).
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 from ifas.captioning.captioners import general_captioner
 from ifas.captioning.clauses import with_clauses
-from ifas.captioning.filter import filter_captions, without_media
+from ifas.captioning.filter import filter_captions, true_to_label
 from ifas.captioning.general import General, general_captions
 from ifas.captioning.identity import without_identity
-from ifas.captioning.inputs import input_store
+from ifas.captioning.kept import Kept
 from ifas.captioning.pictures import Pictures
 from ifas.captioning.statistics import scf_facts, scf_summary
+from ifas.captioning.supported import supported
 from ifas.captioning.table import write_table
 from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import remove, replacing, write_json
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
+    from ifas.captioning.scene import Scene
+    from ifas.captioning.specialists import Measurement
     from ifas.core.config import CaptionConfig
 
     Bools = npt.NDArray[np.bool_]
@@ -88,39 +94,45 @@ def run_scf(
     check_columns(list(manifest.columns), where="the manifest to caption")
     captioner = general_captioner(config)
     domains = _known(tuple(config.source_domains) or tuple(source_domains), manifest)
-    with replacing(out) as beside, _kept(work) as folder, input_store(out.parent, len(manifest)) as store:
-        # T_F = C_G(I_F) and T_R = C_G(I_R)
-        general = general_captions(manifest, images, captioner, config, store=store, folder=folder, finder=finder)
+    with replacing(out) as beside, _kept(work) as folder:
+        # T_F = C_G(I_F), several of each picture, and T_R = C_G(I_R)
+        general = general_captions(manifest, images, captioner, config, folder=folder, finder=finder)
         rows, places = _captioned(manifest, general)
-        pictures = Pictures.of(rows, places, images, store)
+        pictures = Pictures.of(rows, general.features[places], images)
 
         # D_S = filter(T_F)
         attack = np.asarray(rows["label"] == "spoof")
-        rows.loc[attack, "caption_kept"] = filter_captions(rows[attack])
+        said = [
+            (text, *general.drawn[place]) if mine else ()
+            for text, place, mine in zip(rows["caption_general"], places, attack, strict=True)
+        ]
+        passed = filter_captions(said, rows["spoof_type"].tolist())
+        rows["caption_kept"] = [bool(texts) for texts in passed]
 
         # C_S = finetune(C_G, D_S)
-        tuning = _tuning(rows, domains)
-        chosen = rows[tuning]
+        tuning = np.flatnonzero(_tuning(rows, domains))
+        chosen = rows.iloc[tuning]
         _require_kept(chosen, domains)
-        tuned, losses = captioner.tune(
-            pictures.take(np.flatnonzero(tuning)),
-            chosen["caption_general"].tolist(),
-            chosen["caption_kept"].to_numpy(dtype=bool),
-            config,
+        kept = Kept.of(
+            [passed[i] for i in tuning],
+            chosen["spoof_type"].tolist(),
+            chosen["subject_id"].astype(str).tolist(),
+            balance=config.balance,
         )
+        tuned, losses = captioner.tune(pictures.take(tuning), kept, config)
 
         # T_S = C_S(I_F), of all attacks
         spoof_aware = tuned.write(pictures.take(np.flatnonzero(attack)))
 
         # D_cap = {(I_R, T_R)} and {(I_F, T_S)}
-        rows, cut = _final(rows, attack, spoof_aware)
+        rows, cut = _final(rows, attack, spoof_aware, [_measured(general, place) for place in places], config)
         if config.specialists:
             rows = with_clauses(rows, [general.seen[place] for place in places], conditional=config.conditional)
 
         facts = {
             "captioner": captioner.name,
             "source_domains": list(domains),
-            **scf_facts(rows, tuning, refused=general.refused, cut=cut, losses=losses),
+            **scf_facts(rows, tuning, kept=kept, refused=general.refused, cut=cut, losses=losses),
         }
         beside.mkdir()
         write_table(rows, beside / MANIFEST_FILE)
@@ -164,6 +176,7 @@ def _captioned(manifest: pd.DataFrame, general: General) -> tuple[pd.DataFrame, 
     rows = manifest.iloc[places].assign(
         caption_general=[caption.text for caption in said],
         evidence=[json.dumps({k: round(v, 4) for k, v in caption.evidence.items()}) for caption in said],
+        caption_tuned=None,
         caption_kept=False,
         clauses="[]",
         label_audit=None,
@@ -191,15 +204,33 @@ def _require_kept(tuning: pd.DataFrame, domains: tuple[str, ...]) -> None:
     )
 
 
-def _final(rows: pd.DataFrame, attack: Bools, spoof_aware: list[str]) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Rows with T_S for attacks and T_R for bona fide as `caption`; counts of clauses cut from T_R."""
+def _measured(general: General, place: int) -> tuple[Mapping[str, Measurement], Scene]:
+    return general.seen[place], general.scenes[place]
+
+
+def _final(
+    rows: pd.DataFrame,
+    attack: Bools,
+    spoof_aware: Sequence[str],
+    measured: Sequence[tuple[Mapping[str, Measurement], Scene]],
+    config: CaptionConfig,
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Rows with what the model learns of attacks (T_S) and bona fide faces (T_R) as `caption`, and T_S as C_S wrote it
+    as `caption_tuned`; and how many texts lost clauses on media and on what was not measured."""
     import numpy as np
 
-    texts = rows["caption_general"].to_numpy(dtype=object, copy=True)
-    texts[attack] = [without_identity(text)[0] for text in spoof_aware]
-    cut = {"captions": 0, "clauses": 0}
-    for i in np.flatnonzero(~attack):
-        texts[i], clauses = without_media(texts[i])
-        cut["captions"] += clauses > 0
-        cut["clauses"] += clauses
-    return rows.assign(caption=texts, caption_source=np.where(attack, "spoof-aware", "general")), cut
+    tuned = np.full(len(rows), None, dtype=object)
+    tuned[attack] = [without_identity(text)[0] for text in spoof_aware]
+    texts = np.where(attack, tuned, rows["caption_general"].to_numpy(dtype=object))
+    cut: dict[str, int] = Counter()
+    for i, (spoof_type, (seen, scene)) in enumerate(zip(rows["spoof_type"], measured, strict=True)):
+        who = "attack" if attack[i] else "bona_fide"
+        if config.wrong_medium != "keep":
+            texts[i], clauses = true_to_label(texts[i], spoof_type, config.wrong_medium)
+            cut[f"{who}_captions_cut"] += clauses > 0
+            cut[f"{who}_clauses_cut"] += clauses
+        if config.supported:
+            texts[i], clauses = supported(texts[i], seen, scene)
+            cut["unsupported_captions_cut"] += clauses > 0
+    final = rows.assign(caption=texts, caption_tuned=tuned, caption_source=np.where(attack, "spoof-aware", "general"))
+    return final, cut

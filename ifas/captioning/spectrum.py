@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ifas.captioning.view import View
-
     Floats = npt.NDArray[np.float32]
     Bools = npt.NDArray[np.bool_]
 
@@ -30,11 +28,13 @@ DOTS = (20.0, 31.0)
 PROFILE_BINS = 12
 
 
-def tile_spectra(view: View) -> Floats:
-    """Magnitude spectra of overlapping windowed tiles, (tiles, 64, 33). A picture below 64 px is padded by mirror."""
+def tile_spectra(detail: Floats) -> Floats:
+    """Magnitude spectra of overlapping windowed tiles of a plane (H, W) without its slow part, (tiles, 64, 33).
+
+    A plane below 64 px is padded by mirror.
+    """
     import numpy as np
 
-    detail = view.detail
     short = [max(0, TILE - side) for side in detail.shape]
     if any(short):
         detail = np.pad(detail, [(0, short[0]), (0, short[1])], mode="symmetric")

@@ -1,146 +1,122 @@
-"""The spoof-aware captioner: C_S of Algorithm 1, the general captioner as a network, fine-tuned on kept captions."""
+"""C_S of Algorithm 1 for a captioner without weights: it says what C_G says, and a tuned layer chooses the medium.
+
+Scene and cues of a caption are measured, so there is nothing to learn about them. What C_G does by hand-set rules is to
+name the medium. So one linear layer from the standardised measurements to the medium is all that is tuned: it first
+imitates what C_G names, then learns D_S. A network that wrote every word learned the kept captions by heart, and
+claimed cues that nobody had measured.
+"""
 
 from __future__ import annotations
 
-import json
+import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ifas.captioning.inputs import CHANNELS, FEATURES, SIDE, network_input
-from ifas.captioning.network import CaptionNetwork, NetworkShape
-from ifas.captioning.protocol import Caption
-from ifas.captioning.reproducible import reproducible
-from ifas.captioning.words import PAD, Vocabulary
+from ifas.captioning.filter import without_media
+from ifas.captioning.kept import Kept
+from ifas.captioning.measure import FEATURES
+from ifas.captioning.media import MEDIA
+from ifas.captioning.sentences import sentences
 from ifas.core.errors import DataError
-from ifas.core.files import read_json, replacing
+from ifas.core.files import read_json, replacing, write_json
 from ifas.core.progress import Progress
+from ifas.core.taxonomy import media_named
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from ifas.captioning.measure import Measured
     from ifas.captioning.pictures import Pictures
     from ifas.captioning.protocol import Losses
     from ifas.core.config import CaptionConfig
 
     Floats = npt.NDArray[np.float32]
-    Bytes = npt.NDArray[np.uint8]
+    Doubles = npt.NDArray[np.float64]
 
-_WEIGHTS = "model.safetensors"
-_CONFIG = "config.json"
-#: Pictures decoded by the network at once, and network inputs in memory at once.
-_DECODE_BATCH, _WRITE_CHUNK = 64, 512
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+#: A feature further from the median than this many spreads counts as this far.
+FURTHEST = 3.0
+#: Ways to name one medium that are learned at most.
+_MOST_PHRASES = 32
+#: The spoof type of a caption that names no medium.
+_SILENT = ""
+#: Share of the features' covariance that is replaced by equal, independent variances.
+_SHRINKAGE = 0.4
+#: Share of the last step's direction that is kept.
+_MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Which medium a picture suggests: a linear layer over standardised features.
+
+    Attributes:
+        media: spoof types, the first one "" for no medium.
+        centre, scale: median and spread of each feature over the tuning pictures, (FEATURES,).
+        weights: (FEATURES + 1, media); the last row is the offset.
+    """
+
+    media: tuple[str, ...]
+    centre: Floats
+    scale: Floats
+    weights: Floats
+
+    def logits(self, features: Floats) -> Doubles:
+        """(n, media) of features (n, FEATURES)."""
+        result: Doubles = self.inputs(features) @ self.weights.astype(np.float64)
+        return result
+
+    def inputs(self, features: Floats) -> Doubles:
+        """Standardised features with a column of ones, (n, FEATURES + 1)."""
+        scaled = np.clip((features - self.centre) / self.scale, -FURTHEST, FURTHEST).astype(np.float64)
+        return np.concatenate([scaled, np.ones((len(scaled), 1))], axis=1)
 
 
 class SpoofAwareCaptioner:
-    """A captioner network with its vocabulary and the scale of its measurements.
+    """The general captioner with a tuned choice of the medium.
 
     Args:
-        network: the network.
-        vocabulary: its words.
-        centre, scale: median and spread of each feature over the tuning images, (FEATURES,).
+        layer: chooses it.
+        phrases: spoof type -> sentences of D_S that name this medium alone.
     """
 
-    def __init__(self, network: CaptionNetwork, vocabulary: Vocabulary, centre: Floats, scale: Floats) -> None:
-        self.network = network.eval()
-        self.vocabulary = vocabulary
-        self.centre = centre
-        self.scale = scale
-
-    @classmethod
-    def new(cls, texts: Sequence[str], features: Floats, seed: int) -> SpoofAwareCaptioner:
-        """An untrained captioner with the words of `texts`, scaled to the features (n, FEATURES) of its images."""
-        vocabulary = Vocabulary.of(texts)
-        torch.manual_seed(seed)
-        network = CaptionNetwork(
-            NetworkShape(vocabulary=len(vocabulary.words), measurements=FEATURES, channels=CHANNELS, side=SIDE)
-        )
-        low, centre, high = np.percentile(features, (10, 50, 90), axis=0).astype(np.float32)
-        return cls(network, vocabulary, centre, np.maximum((high - low) / 2, np.float32(1e-3)))
-
-    def learn(
-        self,
-        pictures: Pictures,
-        texts: Sequence[str],
-        config: CaptionConfig,
-        *,
-        steps: int,
-        progress: Progress | None = None,
-    ) -> list[float]:
-        """Trains on pictures and their captions for `steps` batches; the loss of each step.
-
-        The learning rate warms up over a tenth of the steps and falls to a tenth by a cosine.
-        """
-        ids = self._pad([self.vocabulary.encode(text, self.network.shape.longest) for text in texts])
-        rng = np.random.default_rng([config.seed, steps, len(texts)])
-        torch.manual_seed(config.seed)
-        optimiser = torch.optim.AdamW(self.network.parameters(), lr=config.lr, weight_decay=0.01)
-        losses = []
-        self.network.train()
-        order = _batches(len(texts), min(config.batch, len(texts)), rng)
-        for step in range(steps):
-            chosen = next(order)
-            for group in optimiser.param_groups:
-                group["lr"] = config.lr * _schedule(step, steps)
-            loss = self.network.loss(*self._tensors(*pictures.inputs(chosen), rng), _trim(ids[chosen]))
-            optimiser.zero_grad()
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-            optimiser.step()
-            losses.append(loss.item())
-            if progress is not None:
-                progress.advance(loss=round(losses[-1], 3))
-        self.network.eval()
-        return losses
+    def __init__(self, layer: Layer, phrases: dict[str, tuple[str, ...]]) -> None:
+        self.layer = layer
+        self.phrases = phrases
 
     def write(self, pictures: Pictures) -> list[str]:
-        """One caption per picture."""
-        texts: list[str] = []
-        progress = Progress("caption", total=len(pictures), unit="captions")
-        with reproducible():
-            for start in range(0, len(pictures), _WRITE_CHUNK):
-                chosen = np.arange(start, min(start + _WRITE_CHUNK, len(pictures)))
-                texts += self._write(*pictures.inputs(chosen))
-                progress.advance(len(chosen), phase="spoof-aware captions")
-        return texts
+        """One caption per picture: its general caption without a medium, and the sentence of the one chosen here."""
+        return self.rewrite(pictures.said, pictures.features)
 
-    def caption(self, pictures: Sequence[Measured]) -> list[Caption]:
-        """One caption per picture."""
-        inputs = [network_input(one) for one in pictures]
-        if not inputs:
+    def rewrite(self, said: Sequence[str], features: Floats) -> list[str]:
+        """Spoof-aware captions for general ones and the features (n, FEATURES) of their pictures."""
+        if not len(said):
             return []
-        texts = self._write(np.stack([i.picture for i in inputs]), np.stack([i.features for i in inputs]))
-        return [Caption(text, dict(one.values)) for text, one in zip(texts, pictures, strict=True)]
-
-    def _write(self, pictures: Bytes, features: Floats) -> list[str]:
-        """Greedy captions of network inputs: (n, CHANNELS, SIDE, SIDE) and (n, FEATURES)."""
         texts = []
-        for start in range(0, len(pictures), _DECODE_BATCH):
-            part = slice(start, start + _DECODE_BATCH)
-            rows = self.network.write(*self._tensors(pictures[part], features[part]))
-            texts += [self.vocabulary.decode(row) for row in rows]
+        for text, chosen, row in zip(said, self.layer.logits(features).argmax(axis=1), features, strict=True):
+            text, _ = without_media(text)
+            medium = self.layer.media[int(chosen)]
+            if medium != _SILENT:
+                ways = self.phrases[medium]
+                dice = int.from_bytes(hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest()[:8], "big")
+                text = f"{text} {ways[dice % len(ways)]}"
+            texts.append(text)
         return texts
 
     def save(self, folder: Path) -> None:
         """Writes `model.safetensors` and `config.json` to a folder, atomically."""
-        from safetensors.torch import save_file
+        from safetensors.numpy import save_file
 
+        layer = self.layer
         with replacing(folder) as beside:
             beside.mkdir()
-            save_file({k: v.contiguous() for k, v in self.network.state_dict().items()}, beside / _WEIGHTS)
-            config = {
-                "shape": asdict(self.network.shape),
-                "words": self.vocabulary.words,
-                "centre": [float(v) for v in self.centre],
-                "scale": [float(v) for v in self.scale],
-            }
-            (beside / _CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+            tensors = {"weights": layer.weights, "centre": layer.centre, "scale": layer.scale}
+            save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, beside / _WEIGHTS)
+            write_json(beside / _CONFIG, {"format": 2, "media": layer.media, "phrases": self.phrases})
 
     @classmethod
     def load(cls, folder: Path) -> SpoofAwareCaptioner:
@@ -150,75 +126,126 @@ class SpoofAwareCaptioner:
             DataError: a file is missing, or weights and config do not fit each other.
         """
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors.numpy import load_file
 
         try:
             config = read_json(folder / _CONFIG)
-            network = CaptionNetwork(NetworkShape(**config["shape"]))
-            network.load_state_dict(load_file(folder / _WEIGHTS))
-            return cls(
-                network,
-                Vocabulary(tuple(config["words"])),
-                np.asarray(config["centre"], dtype=np.float32),
-                np.asarray(config["scale"], dtype=np.float32),
-            )
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise DataError(f"{folder} holds no usable captioner: {error}", "run the caption step again") from error
-
-    def _tensors(
-        self, pictures: Bytes, features: Floats, rng: np.random.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Scaled tensors; with `rng`, pictures are mirrored at random and features jittered a little."""
-        scaled = np.clip((features - self.centre) / self.scale, -4, 4)
-        if rng is not None:
-            mirrored = rng.random(len(pictures)) < 0.5
-            pictures = pictures.copy()
-            pictures[mirrored] = pictures[mirrored][..., ::-1]
-            scaled = scaled + rng.normal(0, 0.1, scaled.shape)
-        # uint8 to about -1..1.
-        return torch.from_numpy(pictures).float() / 127.5 - 1, torch.from_numpy(scaled.astype(np.float32))
-
-    def _pad(self, rows: list[list[int]]) -> Tensor:
-        ids = torch.full((len(rows), max(map(len, rows))), PAD)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-        return ids
+            tensors = load_file(folder / _WEIGHTS)
+            layer = Layer(tuple(config["media"]), tensors["centre"], tensors["scale"], tensors["weights"])
+            phrases = {str(medium): tuple(ways) for medium, ways in config["phrases"].items()}
+            if layer.weights.shape != (FEATURES + 1, len(layer.media)) or set(phrases) != set(layer.media[1:]):
+                raise ValueError("weights and config do not fit each other")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError, SafetensorError) as error:
+            raise DataError(f"{folder} holds no usable captioner: {error}", "run `ifas step caption` again") from error
+        return cls(layer, phrases)
 
 
-def imitation(
-    pictures: Pictures, texts: Sequence[str], kept: npt.NDArray[np.bool_], config: CaptionConfig
-) -> tuple[SpoofAwareCaptioner, Losses]:
-    """C_S for a captioner that has no weights to tune: a network first imitates all its captions, then learns D_S.
+def imitation(pictures: Pictures, kept: Kept, config: CaptionConfig) -> tuple[SpoofAwareCaptioner, Losses]:
+    """C_S for a captioner that has no weights to tune.
 
-    Args:
-        pictures, texts: the tuning pictures and what the general captioner said of them.
-        kept: bool (n,), which of them form D_S.
+    The layer first imitates what the general captions of all tuning pictures name, then learns D_S. How many steps of
+    that are taken is chosen on kept captions of other subjects: each share of the subjects is held out once, and the
+    step with the lowest mean loss on them is where the tuning on all of D_S stops.
     """
     progress = Progress("caption", total=config.imitate_steps + config.tune_steps, unit="steps")
-    chosen = np.flatnonzero(kept)
-    with reproducible():
-        captioner = SpoofAwareCaptioner.new(texts, pictures.features(), config.seed)
-        imitate = captioner.learn(pictures, texts, config, steps=config.imitate_steps, progress=progress)
-        mine, said = pictures.take(chosen), [texts[i] for i in chosen.tolist()]
-        tune = captioner.learn(mine, said, config, steps=config.tune_steps, progress=progress)
-    return captioner, {"imitate": imitate, "tune": tune}
+    named = [media_named(text) for text in pictures.said]
+    media = (_SILENT, *sorted({*kept.media, *(medium for one in named for medium in one)}))
+    low, centre, high = np.percentile(pictures.features, (10, 50, 90), axis=0).astype(np.float32)
+    blank = np.zeros((FEATURES + 1, len(media)), dtype=np.float32)
+    layer = Layer(media, centre, np.maximum((high - low) / 2, np.float32(1e-3)), blank)
+
+    # C_G, as this layer. It learns from features without their correlation, which the final weights take in again.
+    seen, unmixed = _uncorrelated(layer.inputs(pictures.features))
+    same = np.ones(len(seen))
+    general = list(_descent(blank.astype(np.float64), seen, _shares(named, media), same, config, config.imitate_steps))
+    start = general[-1][1] if general else blank.astype(np.float64)
+    progress.advance(config.imitate_steps, phase="imitate")
+
+    # C_S = finetune(C_G, D_S)
+    mine, wanted = seen[kept.places], _shares([[medium] for medium in kept.media], media)
+    curves = []
+    for learned, held in kept.folds(config.held_out, config.seed):
+        taken = _descent(start, mine[learned], wanted[learned], kept.weights[learned], config, config.tune_steps)
+        curves.append([_loss(mine[held] @ weights, wanted[held], kept.weights[held]) for _, weights in taken])
+    held_out = [float(value) for value in np.mean(curves, axis=0)] if curves else []
+    steps = int(np.argmin(held_out)) + 1 if held_out else config.tune_steps
+    path = list(_descent(start, mine, wanted, kept.weights, config, steps))
+    weights = path[-1][1] if path else start
+    progress.advance(config.tune_steps, phase="tune")
+
+    tuned = replace(layer, weights=(unmixed @ weights).astype(np.float32))
+    losses = {"imitate": [loss for loss, _ in general], "tune": [loss for loss, _ in path], "held out": held_out}
+    return SpoofAwareCaptioner(tuned, _phrases(kept, media)), losses
 
 
-def _batches(count: int, batch: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
-    """Endless batches; every sample once per pass, the incomplete last batch of a pass left out."""
-    while True:
-        order = rng.permutation(count)
-        for start in range(0, count - batch + 1, batch):
-            yield order[start : start + batch]
+def _uncorrelated(inputs: Doubles) -> tuple[Doubles, Doubles]:
+    """Inputs (n, FEATURES + 1) without the correlation of their features, and the matrix that did it.
+
+    Many features say nearly the same thing. Without this, descent follows what they share and finds late, or never, the
+    small differences that tell ink from a display.
+    """
+    features = inputs[:, :-1]
+    covariance = np.atleast_2d(np.cov(features, rowvar=False, bias=True))
+    size = len(covariance)
+    # Few pictures say little about correlations, so they are believed in part only.
+    even = max(float(np.trace(covariance)) / size, 1e-6)
+    values, directions = np.linalg.eigh((1 - _SHRINKAGE) * covariance + _SHRINKAGE * even * np.eye(size))
+    matrix = np.eye(size + 1)
+    matrix[:size, :size] = directions / np.sqrt(values)
+    return inputs @ matrix, matrix
 
 
-def _schedule(step: int, steps: int) -> float:
-    warm = max(1, steps // 10)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.1 + 0.45 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))
+def _descent(
+    start: Doubles, inputs: Doubles, wanted: Doubles, counts: Doubles, config: CaptionConfig, steps: int
+) -> Iterator[tuple[float, Doubles]]:
+    """Loss before, and weights after, each step of gradient descent with momentum on cross-entropy and weight decay.
+
+    Args:
+        wanted: (n, media), which share each medium should have.
+        counts: (n,), how much each sample counts.
+    """
+    weights, direction = start, np.zeros_like(start)
+    total = counts.sum()
+    for _ in range(steps):
+        logits = inputs @ weights
+        gradient = inputs.T @ ((_softmax(logits) - wanted) * (counts / total)[:, None])
+        gradient[:-1] += config.weight_decay * weights[:-1]
+        direction = _MOMENTUM * direction - config.lr * gradient
+        loss, weights = _loss(logits, wanted, counts), weights + direction
+        yield loss, weights
 
 
-def _trim(ids: Tensor) -> Tensor:
-    """Cuts columns that are padding in every row."""
-    return ids[:, : int((ids != PAD).sum(1).max())]
+def _softmax(logits: Doubles) -> Doubles:
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: Doubles = raised / raised.sum(axis=1, keepdims=True)
+    return result
+
+
+def _loss(logits: Doubles, wanted: Doubles, counts: Doubles) -> float:
+    """Mean cross-entropy, samples counted by `counts`."""
+    each = -(wanted * np.log(_softmax(logits) + 1e-12)).sum(axis=1)
+    return float((each * counts).sum() / counts.sum())
+
+
+def _shares(named: Sequence[Sequence[str]], media: tuple[str, ...]) -> Doubles:
+    """What each caption names as shares of `media`, (n, media)."""
+    shares = np.zeros((len(named), len(media)))
+    for row, mine in zip(shares, named, strict=True):
+        for medium in mine or [_SILENT]:
+            row[media.index(medium)] = 1 / max(1, len(mine))
+    return shares
+
+
+def _phrases(kept: Kept, media: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Sentences of D_S that name one medium alone, the commonest first; our own where there is none."""
+    found: dict[str, Counter[str]] = {medium: Counter() for medium in media if medium != _SILENT}
+    for text in kept.texts:
+        for sentence in sentences(text):
+            for medium in media_named(sentence) if len(media_named(sentence)) == 1 else ():
+                found[medium][sentence] += 1
+    common = {medium: [way for way, _ in sorted(ways.items(), key=_commonest)] for medium, ways in found.items()}
+    return {medium: tuple(ways[:_MOST_PHRASES]) or MEDIA[medium] for medium, ways in common.items()}
+
+
+def _commonest(counted: tuple[str, int]) -> tuple[int, str]:
+    return -counted[1], counted[0]

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
+    from ifas.captioning.kept import Kept
     from ifas.captioning.protocol import Losses
+
+#: Whose final texts may name a wrong medium.
+_WHO = ("attack", "bona_fide")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +58,15 @@ def naming(texts: pd.Series, spoof_types: pd.Series) -> Naming:
 
 
 def before_and_after(attacks: pd.DataFrame) -> dict[str, Any]:
-    """Naming of T_F (`caption_general`) and T_S (`caption`): over all attacks, per spoof type and per split."""
+    """Naming over all attacks, per spoof type and per split: of T_F (before), of T_S as C_S wrote it (tuned), and
+    of the text that the model learns (after)."""
     groups: dict[str, pd.DataFrame] = {"all": attacks}
     groups |= {f"spoof_type={t}": attacks[attacks["spoof_type"] == t] for t in ATTACKS}
     groups |= {f"split={s}": attacks[attacks["split"] == s] for s in SPLITS}
     return {
         name: {
             "before": asdict(naming(group["caption_general"], group["spoof_type"])),
+            "tuned": asdict(naming(group["caption_tuned"], group["spoof_type"])),
             "after": asdict(naming(group["caption"], group["spoof_type"])),
         }
         for name, group in groups.items()
@@ -70,8 +76,9 @@ def before_and_after(attacks: pd.DataFrame) -> dict[str, Any]:
 
 def scf_facts(
     rows: pd.DataFrame,
-    tuning: npt.NDArray[np.bool_],
+    tuning: npt.NDArray[np.int64],
     *,
+    kept: Kept,
     refused: list[dict[str, str]],
     cut: dict[str, int],
     losses: Losses,
@@ -80,14 +87,16 @@ def scf_facts(
 
     Args:
         rows: the captioned manifest.
-        tuning: bool (rows,), the train split of the source domains.
+        tuning: places of the rows that may tune C_S: the train split of the source domains.
         refused: pictures that could not be decoded, with the reason.
-        cut: medium clauses cut from bona fide captions.
+        kept: D_S.
+        cut: how many final texts lost clauses, and how many clauses.
         losses: loss of every step of each phase of tuning.
     """
     attacks = rows[rows["label"] == "spoof"]
-    tuned_on = rows[tuning & (rows["label"] == "spoof").to_numpy()]
-    kept = _by_type(tuned_on[tuned_on["caption_kept"]])
+    chosen = rows.iloc[tuning]
+    tuned_on = chosen[chosen["label"] == "spoof"]
+    by_type = _by_type(tuned_on[tuned_on["caption_kept"]])
     present = _by_type(attacks)
     return {
         "images": len(rows),
@@ -95,22 +104,32 @@ def scf_facts(
         "bona_fide": len(rows) - len(attacks),
         "unreadable": {"count": len(refused), "images": refused},
         "without_face": {str(k): int(n) for k, n in rows["face_refused"].value_counts().sort_index().items()},
-        "tuning_images": int(tuning.sum()),
+        "tuning_images": len(tuning),
         "tuning_attacks": len(tuned_on),
-        "kept": sum(kept.values()),
-        "dropped": len(tuned_on) - sum(kept.values()),
-        "kept_by_type": {t: kept.get(t, 0) for t in present},
-        "dropped_by_type": {t: n - kept.get(t, 0) for t, n in _by_type(tuned_on).items()},
+        "kept": sum(by_type.values()),
+        "dropped": len(tuned_on) - sum(by_type.values()),
+        "kept_by_type": {t: by_type.get(t, 0) for t in present},
+        "dropped_by_type": {t: n - by_type.get(t, 0) for t, n in _by_type(tuned_on).items()},
         # C_S never learned these media, so its captions of such attacks name another medium or none.
-        "types_without_kept_captions": [t for t in present if not kept.get(t)],
+        "types_without_kept_captions": [t for t in present if not by_type.get(t)],
+        "kept_pairs": len(kept),
         "kept_over_all_splits": int(attacks["caption_kept"].sum()),
         "recaptioned": len(attacks),
         "recaptioned_changed": int((attacks["caption"] != attacks["caption_general"]).sum()),
-        "bona_fide_captions_cut": cut["captions"],
-        "bona_fide_clauses_cut": cut["clauses"],
+        **{f"{who}_{what}_cut": cut[f"{who}_{what}_cut"] for who in _WHO for what in ("captions", "clauses")},
+        "unsupported_captions_cut": cut["unsupported_captions_cut"],
+        "contradictions": sum(
+            bool(set(media_named(text)) - {kind})
+            for text, kind in zip(rows["caption"], rows["spoof_type"], strict=True)
+        ),
+        "distinct_texts_of_attacks": int(attacks["caption"].nunique()),
         "keywords": before_and_after(attacks),
         "keywords_unseen": before_and_after(attacks[~attacks["sample_id"].isin(tuned_on["sample_id"])]),
-        "loss": {name: {"first": round(v[0], 4), "last": round(v[-1], 4)} for name, v in losses.items() if v},
+        "loss": {
+            name: {"first": round(v[0], 4), "last": round(v[-1], 4), "lowest": round(min(v), 4), "steps": len(v)}
+            for name, v in losses.items()
+            if len(v)
+        },
         "clauses": _clauses(rows["clauses"]),
         "labels_doubted": int(rows["label_audit"].notna().sum()),
     }
@@ -118,13 +137,17 @@ def scf_facts(
 
 def scf_summary(facts: dict[str, Any]) -> str:
     """One line for a person."""
-    every = facts["keywords"]["all"]
+    every, unseen = (facts[name].get("all") for name in ("keywords", "keywords_unseen"))
     text = (
         f"{facts['images']} captions; of {facts['tuning_attacks']} tuning attacks {facts['kept']} kept, "
-        f"{facts['dropped']} dropped; {facts['recaptioned']} attacks recaptioned: medium named "
-        f"{_percent(every['before']['coverage'])} -> {_percent(every['after']['coverage'])}, precision "
-        f"{_percent(every['before']['precision'])} -> {_percent(every['after']['precision'])}"
+        f"{facts['dropped']} dropped; {facts['recaptioned']} attacks recaptioned: right medium named "
+        f"{_percent(every['before']['right_share'])} -> {_percent(every['tuned']['right_share'])}"
     )
+    if unseen:
+        before, tuned = (_percent(unseen[when]["right_share"]) for when in ("before", "tuned"))
+        text += f", of those not tuned on {before} -> {tuned}"
+    if facts["attack_captions_cut"]:
+        text += f"; {facts['attack_captions_cut']} wrong media taken out"
     if facts["unreadable"]["count"]:
         text += f"; {facts['unreadable']['count']} images unreadable, left out"
     if facts["without_face"]:

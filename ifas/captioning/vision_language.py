@@ -6,8 +6,10 @@ Weights come from a folder or a hub id, as safetensors; code that comes with a m
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from ifas.captioning.kept import Kept
     from ifas.captioning.measure import Measured
     from ifas.captioning.pictures import Pictures
     from ifas.captioning.protocol import Losses, SpoofAware
@@ -29,10 +32,21 @@ if TYPE_CHECKING:
 _ADAPTER, _SETTINGS = "adapter.safetensors", "captioner.json"
 #: Label of a position that the loss does not look at.
 _UNSEEN = -100
+#: How often held-out pairs are looked at during tuning.
+_LOOKS = 10
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Pictures, read when they are needed, their captions, and how much each pair counts, (n,)."""
+
+    picture: Callable[[int], Picture]
+    texts: Sequence[str]
+    weights: npt.NDArray[np.float64]
 
 
 class VisionLanguageCaptioner:
-    """A vision-language model with its processor and a fixed prompt; greedy, so a picture always gets one caption."""
+    """A vision-language model with its processor and a fixed prompt; `caption` and `write` take the likeliest words."""
 
     name = "transformers"
 
@@ -79,6 +93,19 @@ class VisionLanguageCaptioner:
         """One caption per picture, from its pixels alone; `config.images_at_once` in a batch."""
         return [Caption(text) for text in self.say([one.picture for one in pictures])]
 
+    def sample(self, pictures: Sequence[Measured], count: int, config: CaptionConfig) -> list[list[str]]:
+        """`count` captions per picture, drawn word by word at `config.temperature`; picture and seed fix them."""
+        return [self._draw(one.picture, count, config) for one in pictures]
+
+    def _draw(self, picture: Picture, count: int, config: CaptionConfig) -> list[str]:
+        import torch
+
+        seed = int.from_bytes(hashlib.sha256(picture.tobytes() + str(config.seed).encode()).digest()[:7], "big")
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            return self.say([picture] * count, temperature=config.temperature)
+
     def write(self, pictures: Pictures) -> list[str]:
         """One caption per picture, decoded again in small portions."""
         texts: list[str] = []
@@ -88,16 +115,23 @@ class VisionLanguageCaptioner:
             progress.advance(len(chunk), phase="spoof-aware captions")
         return texts
 
-    def say(self, pictures: Sequence[Picture]) -> list[str]:
-        """One caption per uint8 RGB picture (H, W, 3), `config.images_at_once` in a batch."""
+    def say(self, pictures: Sequence[Picture], temperature: float | None = None) -> list[str]:
+        """One caption per uint8 RGB picture (H, W, 3), `config.images_at_once` in a batch.
+
+        Args:
+            temperature: draws words by chance; None takes the likeliest.
+        """
         import torch
 
+        how = (
+            {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature, "top_k": 0}
+        )
         texts: list[str] = []
         for start in range(0, len(pictures), self.config.images_at_once):
             batch = list(pictures[start : start + self.config.images_at_once])
             inputs = self._inputs(batch, [self._prompt] * len(batch))
             with torch.inference_mode():
-                given = self.model.generate(**inputs, do_sample=False, max_new_tokens=self.config.max_new_tokens)
+                given = self.model.generate(**inputs, **how, max_new_tokens=self.config.max_new_tokens)
             ids = inputs.get("input_ids")
             # Most models repeat the prompt before their answer, encoder-decoders do not.
             if ids is not None and given.shape[1] > ids.shape[1] and torch.equal(given[:, : ids.shape[1]], ids):
@@ -105,29 +139,33 @@ class VisionLanguageCaptioner:
             texts += self.processor.batch_decode(given, skip_special_tokens=True)
         return [_sentence(text) for text in texts]
 
-    def tune(
-        self, pictures: Pictures, texts: Sequence[str], kept: npt.NDArray[np.bool_], config: CaptionConfig
-    ) -> tuple[SpoofAware, Losses]:
-        """C_S: this very captioner with an adapter, tuned on the kept captions. Its general captions are lost."""
+    def tune(self, pictures: Pictures, kept: Kept, config: CaptionConfig) -> tuple[SpoofAware, Losses]:
+        """C_S: this very captioner with an adapter, tuned on the kept captions. Its general captions are lost.
+
+        The subjects of one share are held out; the adapter is that of the step with the lowest loss on them.
+        """
         import numpy as np
 
         from ifas.captioning.reproducible import reproducible
 
-        chosen = np.flatnonzero(kept)
-        mine = pictures.take(chosen)
+        learned, held = next(kept.folds(config.held_out, config.seed), (np.arange(len(kept)), np.arange(0)))
         progress = Progress("caption", total=config.tune_steps, unit="steps")
+
+        def of(pairs: npt.NDArray[np.int64]) -> Examples:
+            mine = pictures.take(kept.places[pairs])
+            return Examples(mine.decoded, [kept.texts[i] for i in pairs.tolist()], kept.weights[pairs])
+
         with reproducible():
-            losses = self.learn(mine.decoded, [texts[i] for i in chosen.tolist()], config.seed, progress)
-        return self, {"imitate": [], "tune": losses}
+            tune, held_out = self.learn(of(learned), config.seed, of(held) if len(held) else None, progress)
+        return self, {"imitate": [], "tune": tune, "held out": held_out}
 
     def learn(
-        self, picture: Callable[[int], Picture], texts: Sequence[str], seed: int, progress: Progress | None = None
-    ) -> list[float]:
-        """Fine-tunes on pictures and their captions with LoRA in every linear layer; the loss of each step.
+        self, examples: Examples, seed: int, held: Examples | None = None, progress: Progress | None = None
+    ) -> tuple[list[float], list[float]]:
+        """Fine-tunes with LoRA in every linear layer; the loss of each step, and that on `held`, ten times on the way.
 
         Args:
-            picture: the i-th picture, read when it is needed.
-            texts: its caption.
+            held: what the step is chosen by; without it, the last one counts.
         """
         import numpy as np
         import torch
@@ -135,17 +173,17 @@ class VisionLanguageCaptioner:
         config = self.config
         self._inject(seed)
         weights = [p for p in self.model.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(weights, lr=config.lora_lr, weight_decay=0.0)
-        rng = np.random.default_rng([seed, len(texts)])
-        deck: list[int] = []
-        losses = []
-        self.model.train()
-        for _ in range(config.tune_steps):
-            while len(deck) < min(config.images_at_once, len(texts)):
-                deck += rng.permutation(len(texts)).tolist()
-            chosen, deck = deck[: config.images_at_once], deck[config.images_at_once :]
-            inputs = self._examples([picture(i) for i in chosen], [texts[i] for i in chosen])
-            loss = self.model(**inputs).loss
+        optimiser = torch.optim.AdamW(weights, lr=config.lora_lr, weight_decay=config.weight_decay)
+        rng = np.random.default_rng([seed, len(examples.texts)])
+        batch = min(config.images_at_once, len(examples.texts))
+        losses: list[float] = []
+        held_out: list[float] = []
+        best: list[Any] = []
+        for step in range(1, config.tune_steps + 1):
+            self.model.train()
+            # How much a pair counts is how often it is drawn.
+            chosen = rng.choice(len(examples.texts), batch, p=examples.weights / examples.weights.sum())
+            loss = self._loss(examples, chosen.tolist())
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -153,8 +191,29 @@ class VisionLanguageCaptioner:
             losses.append(float(loss.item()))
             if progress is not None:
                 progress.advance(loss=round(losses[-1], 3))
+            if held is not None and (step % max(1, config.tune_steps // _LOOKS) == 0 or step == config.tune_steps):
+                held_out.append(self._held_out(held))
+                if held_out[-1] <= min(held_out):
+                    best = [p.detach().clone() for p in weights]
+        for p, kept in zip(weights, best, strict=False):
+            p.data.copy_(kept)
         self.model.eval()
-        return losses
+        return losses, held_out
+
+    def _loss(self, examples: Examples, chosen: Sequence[int]) -> Any:
+        inputs = self._examples([examples.picture(i) for i in chosen], [examples.texts[i] for i in chosen])
+        return self.model(**inputs).loss
+
+    def _held_out(self, held: Examples) -> float:
+        """Mean loss over held-out pairs, as much as each counts."""
+        import torch
+
+        self.model.eval()
+        total = 0.0
+        with torch.inference_mode():
+            for i, weight in enumerate(held.weights.tolist()):
+                total += weight * float(self._loss(held, [i]).item())
+        return total / float(held.weights.sum())
 
     def save(self, folder: Path) -> None:
         """Writes the adapter and what it belongs to; the base model stays where it is."""

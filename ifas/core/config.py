@@ -74,12 +74,39 @@ class CaptionConfig(Section):
         default=(),
         description="domains whose train split may tune the captioner; empty: protocol.source_domains",
     )
-    imitate_steps: CountOrNone = Field(
-        default=150, description="steps that teach the captioner network the general captions"
+    samples: Size = Field(
+        default=32,
+        le=64,
+        description="captions per attack before the keyword filter: the likeliest, the others drawn by chance; 1: the "
+        "paper's, where only attacks that the general captioner names already teach anything",
     )
-    tune_steps: CountOrNone = Field(default=150, description="steps of fine-tuning on the kept captions")
-    lr: LearningRate = 3e-3
-    batch: Size = 32
+    temperature: Factor = Field(
+        default=0.5, description="of the draws: the higher, the more often an unlikely caption is drawn"
+    )
+    balance: bool = Field(
+        default=True, description="all media count alike in tuning, however often they are kept; false: the paper's"
+    )
+    held_out: Share = Field(
+        default=0.2,
+        le=0.5,
+        description="share of the subjects of the kept captions that are held out to choose the number of steps; 0: "
+        "all tune_steps are taken, as in the paper",
+    )
+    wrong_medium: Literal["cut", "correct", "keep"] = Field(
+        default="cut",
+        description="a final text that names a medium other than its label: cut that clause, or correct it; keep: the "
+        "paper's, which does not look",
+    )
+    supported: bool = Field(
+        default=True,
+        description="final texts lose clauses on scene and cues that no measurement supports; false: the paper's",
+    )
+    imitate_steps: CountOrNone = Field(
+        default=100, description="steps that teach the tuned layer what the general captions name"
+    )
+    tune_steps: CountOrNone = Field(default=150, description="most steps of fine-tuning on the kept captions")
+    lr: LearningRate = Field(default=0.02, description="of the tuned layer")
+    weight_decay: Weight = Field(default=0.05, description="of the tuned layer, and of the adapter for transformers")
     seed: Seed = 0
 
 

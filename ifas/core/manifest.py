@@ -67,7 +67,13 @@ CAPTION_COLUMNS: tuple[Column, ...] = (
     _c("caption", "string", "the interpretation that the model learns to write"),
     _c("caption_source", "string", "general or spoof-aware"),
     _c("caption_general", "string", "what the general captioner said, before filtering"),
-    _c("caption_kept", "bool", "general caption of an attack passed the filter of Algorithm 1"),
+    _c(
+        "caption_tuned",
+        "string",
+        "what the tuned captioner said of an attack, unchecked",
+        nullable=True,
+    ),
+    _c("caption_kept", "bool", "a general caption of an attack passed the filter of Algorithm 1"),
     _c("evidence", "string", "JSON: measurements the caption rests on, and how sure each specialist is"),
     _c("clauses", "string", "JSON list: text, specialist, value and confidence of each clause of the caption"),
     _c(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from threading import local
 from typing import TYPE_CHECKING, Any
 
 from ifas.captioning.ramp import ramp
@@ -17,8 +17,17 @@ LEAST_BORDER = 0.35
 SHORTEST, SUREST = 3, 0.8
 
 
-@cache
+#: A reader keeps state while it reads, so each thread has its own.
+_OWN = local()
+
+
 def _reader() -> Any:
+    if not hasattr(_OWN, "reader"):
+        _OWN.reader = _new_reader()
+    return _OWN.reader
+
+
+def _new_reader() -> Any:
     from rapidocr import RapidOCR
 
     return RapidOCR(

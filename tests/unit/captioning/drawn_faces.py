@@ -26,7 +26,7 @@ def draw(kind: str, seed: int, faint: float = 0.0) -> np.ndarray:
     if not plain:
         for x in (62, 98):
             cv2.circle(image, (x, 78), 9, tuple(face * [1.12, 0.8, 0.75]), -1)
-    cv2.ellipse(image, (80, 88), (11, 4), 0, 0, 360, tuple(face * ([0.9, 0.5, 0.5] if not plain else [0.7] * 3)), -1)
+    cv2.ellipse(image, (80, 88), (11, 4), 0, 0, 360, tuple(tint * ([0.9, 0.5, 0.5] if not plain else [0.7] * 3)), -1)
     for x in (68, 92):
         cv2.circle(image, (x, 60), 4, (0.06, 0.05, 0.05), -1)
     cv2.ellipse(image, (80, 36), (33, 14), 0, 180, 360, (0.08, 0.06, 0.05), -1)

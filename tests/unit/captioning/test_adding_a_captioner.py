@@ -11,6 +11,7 @@ import pytest
 from drawn_faces import dataset
 
 from ifas.captioning import captioners
+from ifas.captioning.kept import Kept
 from ifas.captioning.measure import MEASUREMENTS, Measured
 from ifas.captioning.pictures import Pictures
 from ifas.captioning.protocol import Caption
@@ -35,10 +36,12 @@ class RimCaptioner:
         likeliest = max(("bright_border", "dark_border"), key=lambda name: values[name])
         return Caption(SAID[likeliest if values[likeliest] > 0.6 else ""], {"rim": values[likeliest]})
 
-    def tune(self, pictures: Pictures, texts: Sequence[str], kept: np.ndarray, config: CaptionConfig):  # type: ignore[no-untyped-def]
-        chosen = np.flatnonzero(kept)
-        self.tuned_on = (len(pictures), [texts[i] for i in chosen])
-        return Similar(pictures.take(chosen).features(), self.tuned_on[1]), {"search": [1.0, 0.5]}
+    def sample(self, pictures: Sequence[Measured], count: int, config: CaptionConfig) -> list[list[str]]:
+        return [[caption.text] for caption in self.caption(pictures)]
+
+    def tune(self, pictures: Pictures, kept: Kept, config: CaptionConfig):  # type: ignore[no-untyped-def]
+        self.tuned_on = (len(pictures), list(kept.texts))
+        return Similar(pictures.take(kept.places).features, list(kept.texts)), {"search": [1.0, 0.5]}
 
 
 class Similar:
@@ -46,8 +49,8 @@ class Similar:
         self.features, self.texts = features, texts
 
     def write(self, pictures: Pictures) -> list[str]:
-        distance = np.abs(pictures.features()[:, None] - self.features[None]).sum(-1)
-        light = pictures.features()[:, MEASUREMENTS.index("brightness")]
+        distance = np.abs(pictures.features[:, None] - self.features[None]).sum(-1)
+        light = pictures.features[:, MEASUREMENTS.index("brightness")]
         return [
             f"{self.texts[i]} Its light is {level:.3f}." for i, level in zip(distance.argmin(1), light, strict=True)
         ]
@@ -60,12 +63,12 @@ class Similar:
 class ImitatedRimCaptioner(RimCaptioner):
     """The same captioner without weights of its own."""
 
-    def tune(self, pictures, texts, kept, config):  # type: ignore[no-untyped-def]
-        return imitation(pictures, texts, kept, config)
+    def tune(self, pictures: Pictures, kept: Kept, config: CaptionConfig):  # type: ignore[no-untyped-def]
+        return imitation(pictures, kept, config)
 
 
 def config(name: str) -> CaptionConfig:
-    return CaptionConfig(captioner=name, specialists=False, imitate_steps=3, tune_steps=2, batch=8)
+    return CaptionConfig(captioner=name, specialists=False)
 
 
 def test_a_captioner_with_a_tuning_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,23 +89,51 @@ def test_a_captioner_with_a_tuning_of_its_own(tmp_path: Path, monkeypatch: pytes
     assert 0 < len(kept) < int((tuning & attack).sum())
     # All attacks are captioned again, by what it was tuned to; bona fide pictures are not.
     light = [json.loads(evidence)["brightness"] for evidence in rows["evidence"]]
-    for caption, level in zip(rows.loc[attack, "caption"], np.array(light)[attack], strict=True):
+    for caption, level in zip(rows.loc[attack, "caption_tuned"], np.array(light)[attack], strict=True):
         assert float(caption.rstrip(".").rpartition(" ")[2]) == pytest.approx(level, abs=1e-3)
     # A picture that was learned is most similar to itself.
     known = rows[tuning & rows["caption_kept"]]
-    assert [caption.partition(" Its light")[0] for caption in known["caption"]] == known["caption_general"].tolist()
+    assert [caption.partition(" Its light")[0] for caption in known["caption_tuned"]] == known[
+        "caption_general"
+    ].tolist()
     assert rows.loc[~attack, "caption"].tolist() == rows.loc[~attack, "caption_general"].tolist()
     assert json.loads((tmp_path / "out" / "captioner" / "kept.json").read_text()) == kept
     assert report.facts["captioner"] == "rim"
-    assert report.facts["loss"] == {"search": {"first": 1.0, "last": 0.5}}
+    assert report.facts["loss"] == {"search": {"first": 1.0, "last": 0.5, "lowest": 0.5, "steps": 2}}
+    # What it says of attacks passes the filter before the model learns it.
+    assert rows["caption_tuned"].isna().tolist() == (~attack).tolist()
+    wrong = [
+        bool(set(media_named(text)) - {kind}) for text, kind in zip(rows["caption"], rows["spoof_type"], strict=True)
+    ]
+    assert not any(wrong)
+
+
+def test_the_papers_bare_form_changes_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = RimCaptioner()
+    monkeypatch.setitem(captioners.CAPTIONERS, "rim", lambda _config: mine)
+    monkeypatch.setattr(mine, "sample", None)  # with one caption of each attack, none is drawn
+    bare = {"samples": 1, "balance": False, "held_out": 0.0, "wrong_medium": "keep", "supported": False}
+    run_scf(*dataset(per_kind=4), config("rim").model_copy(update=bare), source_domains=["near"], out=tmp_path / "out")
+    rows = read_manifest(tmp_path / "out", captioned=True)
+    attack = rows["label"] == "spoof"
+    assert rows.loc[attack, "caption"].tolist() == rows.loc[attack, "caption_tuned"].tolist()
+    assert rows.loc[~attack, "caption"].tolist() == rows.loc[~attack, "caption_general"].tolist()
+    wrong = [
+        bool(set(media_named(text)) - {kind}) for text, kind in zip(rows["caption"], rows["spoof_type"], strict=True)
+    ]
+    assert any(wrong)  # which is why it is not the default
 
 
 def test_a_captioner_that_is_imitated_by_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(captioners.CAPTIONERS, "imitated", lambda _config: ImitatedRimCaptioner())
     report = run_scf(*dataset(per_kind=4), config("imitated"), source_domains=["near"], out=tmp_path / "out")
-    assert set(report.facts["loss"]) == {"imitate", "tune"}
+    assert {"imitate", "tune"} <= set(report.facts["loss"])
     rows = read_manifest(tmp_path / "out", captioned=True)
     assert set(rows["caption_general"]) == set(SAID.values())
-    said = {word for text in SAID.values() for word in text.lower().rstrip(".").split()}
-    learned = SpoofAwareCaptioner.load(tmp_path / "out" / "captioner").vocabulary.words
-    assert {word for word in learned if word.isalpha()} <= said
+    # The ways to name a medium are those of its own kept captions.
+    learned = SpoofAwareCaptioner.load(tmp_path / "out" / "captioner").phrases
+    assert {way for ways in learned.values() for way in ways} <= set(SAID.values())
+    # It names no medium that no kept caption names.
+    tuned = rows[rows["label"] == "spoof"].set_index("spoof_type")["caption_tuned"]
+    assert set(learned) == {"print", "replay"}
+    assert tuned[["print", "replay"]].str.contains("rim of").mean() > 0.8

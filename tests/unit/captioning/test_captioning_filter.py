@@ -35,19 +35,22 @@ def table() -> pd.DataFrame:
     return pd.DataFrame(TABLE, columns=["spoof_type", "caption_general", "kept"])
 
 
+def passes(rows: pd.DataFrame) -> list[bool]:
+    return [bool(texts) for texts in filter_captions([(t,) for t in rows["caption_general"]], list(rows["spoof_type"]))]
+
+
 def test_filter_keeps_what_names_its_own_medium() -> None:
     rows = table()
-    assert filter_captions(rows).tolist() == rows["kept"].tolist()
+    assert passes(rows) == rows["kept"].tolist()
 
 
 def test_a_sample_with_several_right_keywords_is_added_once() -> None:
-    rows = pd.DataFrame({"spoof_type": ["replay"], "caption_general": ["phone screen display monitor tablet"]})
-    kept = rows[filter_captions(rows)]
-    assert len(kept) == 1
+    text = "phone screen display monitor tablet"
+    assert filter_captions([(text, text)], ["replay"]) == [(text,)]
 
 
 def test_filter_of_no_rows() -> None:
-    assert filter_captions(table().iloc[:0]).tolist() == []
+    assert filter_captions([], []) == []
 
 
 @given(st.sampled_from(ATTACKS), st.lists(st.sampled_from([*KEYWORDS, "face", "newspaper", "screenshot", "wall"])))
@@ -57,8 +60,7 @@ def test_filter_equals_the_two_loops_of_the_paper(spoof_type: str, words: list[s
     for keyword, keyword_type in KEYWORDS.items():
         if keyword in words and keyword_type == spoof_type:
             added.add(0)
-    rows = pd.DataFrame({"spoof_type": [spoof_type], "caption_general": [" ".join(words)]})
-    assert filter_captions(rows).tolist() == [bool(added)]
+    assert filter_captions([(" ".join(words),)], [spoof_type]) == [(" ".join(words),) if added else ()]
 
 
 @pytest.mark.parametrize(

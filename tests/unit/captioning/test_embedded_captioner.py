@@ -10,9 +10,10 @@ import pytest
 from drawn_faces import BOX, SIDE, draw
 
 from ifas.captioning.captioners import CAPTIONERS, general_captioner
-from ifas.captioning.embedded import _MEDIA, EmbeddedCaptioner
+from ifas.captioning.embedded import EmbeddedCaptioner
 from ifas.captioning.indicators import INDICATORS, medium_scores, medium_suggested, strengths
 from ifas.captioning.measure import MEASUREMENTS, measure
+from ifas.captioning.media import MEDIA
 from ifas.captioning.scene import colour_word
 from ifas.core.config import CaptionConfig
 from ifas.core.errors import ConfigError
@@ -51,14 +52,14 @@ def test_captions_never_speak_of_the_person() -> None:
     images = [draw(kind, i) for kind in ("live", "print", "replay", "mask") for i in range(25)]
     images += [rng.integers(0, 256, (64, 48, 3), dtype=np.uint8) for _ in range(10)]
     texts = [c.text for c in EmbeddedCaptioner().caption([measure(image) for image in images])]
-    phrases = [p for one in INDICATORS for p in one.phrases] + [s for media in _MEDIA.values() for s in media]
+    phrases = [p for one in INDICATORS for p in one.phrases] + [s for media in MEDIA.values() for s in media]
     for text in texts + phrases:
         assert not PERSON_WORDS.search(text), text
         assert len(text.split()) <= 48
 
 
 def test_sentences_that_name_a_medium_name_only_that_one() -> None:
-    for medium, sentences in _MEDIA.items():
+    for medium, sentences in MEDIA.items():
         for sentence in sentences:
             assert media_named(sentence) == [medium]
     for indicator in INDICATORS:

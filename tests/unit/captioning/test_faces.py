@@ -48,7 +48,7 @@ class Images:
 
 @pytest.fixture(scope="module")
 def part() -> Part:
-    return caption_shard(WANTED, Images(), EmbeddedCaptioner(), Finder(FacesConfig()))
+    return caption_shard(WANTED, Images(), EmbeddedCaptioner(), CaptionConfig(), Finder(FacesConfig()))
 
 
 def test_box_and_reason_of_each_row(part: Part) -> None:
@@ -82,6 +82,6 @@ def test_a_part_keeps_boxes_and_reasons_and_is_found_by_the_finders_settings(par
 
 
 def test_without_a_finder_the_datasets_boxes_stay() -> None:
-    kept = caption_shard(WANTED, Images(), EmbeddedCaptioner())
+    kept = caption_shard(WANTED, Images(), EmbeddedCaptioner(), CaptionConfig())
     assert kept.boxes == tuple(row.box for row in WANTED)
     assert set(kept.unjudged) == {""}

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifas.captioning.embedded import _MEDIA
 from ifas.captioning.identity import identifies, without_identity
 from ifas.captioning.indicators import INDICATORS
+from ifas.captioning.media import MEDIA
 from ifas.captioning.sentences import NOTHING_LEFT
 
 FORBIDDEN = [
@@ -51,7 +51,7 @@ ALLOWED = [
 ]
 
 
-@pytest.mark.parametrize("text", [*ALLOWED, *(f"{s}" for v in _MEDIA.values() for s in v)])
+@pytest.mark.parametrize("text", [*ALLOWED, *(f"{s}" for v in MEDIA.values() for s in v)])
 def test_other_captions_stay_as_they_are(text: str) -> None:
     assert without_identity(text) == (text, 0)
 

@@ -26,7 +26,7 @@ from ifas.data.pack import pack
 from ifas.data.shards import ShardImages
 from tests import toy_dataset
 
-QUICK = CaptionConfig(imitate_steps=3, tune_steps=2, batch=8)
+QUICK = CaptionConfig(imitate_steps=3, tune_steps=2)
 CAPTION = """
 import sys; from pathlib import Path
 from ifas.captioning.scf import run_scf
@@ -36,7 +36,7 @@ from ifas.core.manifest import read_manifest
 from ifas.data.shards import ShardImages
 data, out, work = map(Path, sys.argv[1:])
 print("go", flush=True)
-run_scf(read_manifest(data), ShardImages(data), CaptionConfig(imitate_steps=3, tune_steps=2, batch=8),
+run_scf(read_manifest(data), ShardImages(data), CaptionConfig(imitate_steps=3, tune_steps=2),
         source_domains=["office", "street"], out=out, work=work)
 print("done", flush=True)
 """
@@ -65,7 +65,7 @@ from ifas.core.errors import DataError
 from ifas.core.manifest import read_manifest
 from ifas.data.shards import ShardImages
 what, data, out, work = sys.argv[1], *map(Path, sys.argv[2:])
-config = CaptionConfig(imitate_steps=3, tune_steps=2, batch=8, where="ray", actors=2)
+config = CaptionConfig(imitate_steps=3, tune_steps=2, where="ray", actors=2)
 if what == "all":
     run_scf(read_manifest(data), ShardImages(data), config, source_domains=["office", "street"], out=out, work=work)
 else:
@@ -106,7 +106,7 @@ def test_ray_goes_on_behind_finished_shards_and_names_a_damaged_one(packed: Path
     folder = tmp_path / "parts"
     folder.mkdir()
     # The captions of two shards are here already; should they be made again, they would differ.
-    done = caption_shard(shards[0], ShardImages(packed), EmbeddedCaptioner())
+    done = caption_shard(shards[0], ShardImages(packed), EmbeddedCaptioner(), QUICK)
     save(dataclasses.replace(done, captions=done.captions[::-1]), part_file(folder, shards[0], QUICK))
     damaged = tmp_path / "damaged"
     subprocess.run(["cp", "-r", str(packed), str(damaged)], check=True)
@@ -118,10 +118,10 @@ def test_ray_goes_on_behind_finished_shards_and_names_a_damaged_one(packed: Path
     assert on_ray("parts", damaged, tmp_path / "none", folder) == "done\n"
     for rows in shards:
         part = load(part_file(folder, rows, QUICK), len(rows))
-        again = caption_shard(rows, ShardImages(packed), EmbeddedCaptioner())
+        again = caption_shard(rows, ShardImages(packed), EmbeddedCaptioner(), QUICK)
         assert part is not None
         assert part.captions == (again.captions[::-1] if rows is shards[0] else again.captions)
-        assert np.array_equal(part.pictures, again.pictures)
+        assert np.array_equal(part.features, again.features)
 
 
 @pytest.mark.slow
@@ -158,11 +158,12 @@ def test_captioning_killed_six_times(packed: Path, tmp_path: Path) -> None:
 def test_shards_keep_the_places_of_their_rows() -> None:
     frame = pd.DataFrame(
         {"sample_id": list("abcd"), "shard": ["y", "x", "y", "x"], "row": [0, 1, 2, 3],
-         "face_box": [None, [1, 2, 3, 4], float("nan"), np.array([1.0, 2.0])]}
+         "face_box": [None, [1, 2, 3, 4], float("nan"), np.array([1.0, 2.0])], "label": ["live", "spoof"] * 2}
     )  # fmt: skip
-    found = shards_of(frame)
+    found = shards_of(frame, samples=8)
     assert [(shard, places) for shard, places, _ in found] == [("y", [0, 2]), ("x", [1, 3])]
     assert [w.box for w in found[1][2]] == [(1.0, 2.0, 3.0, 4.0), None]
+    assert [[w.draws for w in rows] for _, _, rows in found] == [[0, 0], [7, 7]]
 
 
 def test_parts_come_back_as_they_were(packed: Path, tmp_path: Path) -> None:
@@ -173,8 +174,8 @@ def test_parts_come_back_as_they_were(packed: Path, tmp_path: Path) -> None:
         def read(self, shard: str, row: int) -> bytes:
             return b"no picture" if row == 1 else self.real.read(shard, row)
 
-    _, _, rows = shards_of(read_manifest(packed))[0]
-    part = caption_shard(rows, Images(), EmbeddedCaptioner())
+    _, _, rows = shards_of(read_manifest(packed), QUICK.samples)[0]
+    part = caption_shard(rows, Images(), EmbeddedCaptioner(), QUICK)
     assert part.captions[1] is None
     assert "decoded" in part.why[1]
     assert [c is None for c in part.captions].count(True) == 1
@@ -184,7 +185,8 @@ def test_parts_come_back_as_they_were(packed: Path, tmp_path: Path) -> None:
     back = load(path, len(rows))
     assert back is not None
     assert (back.captions, back.seen, back.why) == (part.captions, part.seen, part.why)
-    assert np.array_equal(back.pictures, part.pictures)
+    assert (back.drawn, back.scenes) == (part.drawn, part.scenes)
+    assert {len(texts) for texts in part.drawn} == {0, QUICK.samples - 1}
     assert np.array_equal(back.features, part.features)
     assert load(path, len(rows) + 1) is None
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -202,4 +204,4 @@ def test_a_damaged_shard_is_not_one_bad_picture(packed: Path) -> None:
 
     _, _, rows = shards_of(read_manifest(packed))[0]
     with pytest.raises(CorruptShardError):
-        caption_shard(rows, Damaged(), EmbeddedCaptioner())
+        caption_shard(rows, Damaged(), EmbeddedCaptioner(), QUICK)

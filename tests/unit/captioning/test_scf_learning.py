@@ -15,7 +15,9 @@ from drawn_faces import dataset
 
 from ifas.captioning import captioners
 from ifas.captioning.embedded import EmbeddedCaptioner
+from ifas.captioning.kept import Kept
 from ifas.captioning.measure import Measured, measure
+from ifas.captioning.pictures import Pictures
 from ifas.captioning.protocol import Caption
 from ifas.captioning.scf import CaptionReport, run_scf
 from ifas.captioning.specialists import specialists
@@ -41,8 +43,11 @@ class SlipshodCaptioner:
         said = EmbeddedCaptioner().caption(pictures)
         return [self._slip(c, one.picture) for c, one in zip(said, pictures, strict=True)]
 
-    def tune(self, pictures, texts, kept, config):  # type: ignore[no-untyped-def]
-        return imitation(pictures, texts, kept, config)
+    def sample(self, pictures: Sequence[Measured], count: int, config: CaptionConfig) -> list[list[str]]:
+        return EmbeddedCaptioner().sample(pictures, count, config)
+
+    def tune(self, pictures: Pictures, kept: Kept, config: CaptionConfig):  # type: ignore[no-untyped-def]
+        return imitation(pictures, kept, config)
 
     def _slip(self, caption: Caption, image: np.ndarray) -> Caption:
         dice = hashlib.sha256(image.tobytes()).digest()
@@ -56,7 +61,7 @@ class SlipshodCaptioner:
 def slipshod(tmp_path_factory: pytest.TempPathFactory) -> tuple[CaptionReport, pd.DataFrame, Path]:
     manifest, images = dataset(per_kind=24, faint=0.0)
     out = tmp_path_factory.mktemp("scf") / "captions"
-    config = CaptionConfig(captioner="slipshod", imitate_steps=70, tune_steps=60, batch=16)
+    config = CaptionConfig(captioner="slipshod")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(captioners.CAPTIONERS, "slipshod", lambda _config: SlipshodCaptioner())
         report = run_scf(manifest, images, config, source_domains=["near"], out=out)
@@ -65,19 +70,22 @@ def slipshod(tmp_path_factory: pytest.TempPathFactory) -> tuple[CaptionReport, p
 
 def test_the_network_learns(slipshod: tuple[CaptionReport, pd.DataFrame, Path]) -> None:
     loss = slipshod[0].facts["loss"]
-    assert loss["imitate"]["last"] < 0.4 * loss["imitate"]["first"]
-    assert loss["tune"]["last"] < 0.6 * loss["imitate"]["last"]
+    assert loss["imitate"]["last"] < 0.8 * loss["imitate"]["first"]
+    assert loss["tune"]["last"] < 0.5 * loss["tune"]["first"]
+    # It stops where other people's kept captions are likeliest.
+    assert loss["held out"]["lowest"] < 0.7 * loss["held out"]["first"]
+    assert loss["tune"]["steps"] <= loss["held out"]["steps"] == CaptionConfig().tune_steps
 
 
 def test_filtering_and_tuning_raise_keyword_precision(slipshod: tuple[CaptionReport, pd.DataFrame, Path]) -> None:
     report, captioned, _ = slipshod
     for group in ("all", "split=test"):
-        before, after = (report.facts["keywords"][group][when] for when in ("before", "after"))
+        before, after = (report.facts["keywords"][group][when] for when in ("before", "tuned"))
         assert before["precision"] < 0.9
         assert after["precision"] > before["precision"] + 0.05
         assert after["right_share"] > before["right_share"]
     unseen = report.facts["keywords_unseen"]["all"]
-    assert unseen["after"]["right_share"] > unseen["before"]["right_share"]
+    assert unseen["tuned"]["right_share"] > unseen["before"]["right_share"]
     # Not a copy of the general captions.
     attacks = captioned[captioned["label"] == "spoof"]
     assert (attacks["caption"] != attacks["caption_general"]).mean() > 0.3
@@ -94,6 +102,9 @@ def test_the_captioned_manifest(slipshod: tuple[CaptionReport, pd.DataFrame, Pat
     # The captioner slipped on some live pictures too; the record says so and the raw text is kept.
     slips = sum(bool(media_named(text)) for text in captioned.loc[live, "caption_general"])
     assert report.facts["bona_fide_captions_cut"] == slips > 0
+    assert report.facts["contradictions"] == 0
+    for text, kind in zip(captioned["caption"], captioned["spoof_type"], strict=True):
+        assert not set(media_named(text)) - {kind}
     assert captioned["caption"].str.len().gt(10).all()
     assert json.loads(captioned["evidence"].iloc[0])["wave_peak"] > 0
     for evidence, clauses in zip(captioned["evidence"], captioned["clauses"], strict=True):
@@ -111,8 +122,8 @@ def test_counts_add_up(slipshod: tuple[CaptionReport, pd.DataFrame, Path]) -> No
     assert facts["tuning_images"] == len(tuning)
     assert facts["kept"] == attacks["caption_kept"].sum() == sum(facts["kept_by_type"].values())
     assert facts["kept"] + facts["dropped"] == len(attacks)
-    assert facts["kept"] > 0
-    assert facts["dropped"] > 0
+    assert facts["kept"] > 0.7 * len(attacks)
+    assert facts["kept_pairs"] > facts["kept"]
     assert facts["recaptioned"] == (captioned["label"] == "spoof").sum() == 72
     assert f"{facts['kept']} kept" in report.summary
 
@@ -124,7 +135,6 @@ def test_the_saved_captioner_writes_the_same_captions(slipshod: tuple[CaptionRep
     _, images = dataset(per_kind=24, faint=0.0)
     pictures = [decode(images.read(s, r)) for s, r in zip(rows["shard"], rows["row"], strict=True)]
     boxes: list[Box] = [None if b is None else tuple(b) for b in rows["face_box"]]  # type: ignore[misc]
-    assert [c.text for c in captioner.caption([measure(p, b) for p, b in zip(pictures, boxes, strict=True)])] == rows[
-        "caption"
-    ].tolist()
-    assert sum(p.numel() for p in captioner.network.parameters()) < 2_000_000
+    features = np.stack([measure(p, b).features for p, b in zip(pictures, boxes, strict=True)])
+    assert captioner.rewrite(rows["caption_general"].tolist(), features) == rows["caption_tuned"].tolist()
+    assert captioner.layer.weights.size < 1_000

@@ -253,7 +253,7 @@ def test_manifest_holds_provenance_and_the_audit_finds_a_planted_label(tmp_path:
     picture = draw("live", 7).copy()
     picture[:, :14] = picture[:, -14:] = picture[:12] = 4
     images.files[planted] = png(picture)
-    quick = CaptionConfig(imitate_steps=3, tune_steps=2, batch=8)
+    quick = CaptionConfig(imitate_steps=3, tune_steps=2)
     report = run_scf(manifest, images, quick, source_domains=["near"], out=tmp_path / "out")
     rows = read_manifest(tmp_path / "out", captioned=True)
     doubted = rows[rows["label_audit"].notna()]

@@ -11,8 +11,9 @@ from drawn_faces import dataset, draw
 from tiny_vlm import MODELS
 
 from ifas.captioning.captioners import general_captioner
+from ifas.captioning.measure import measure
 from ifas.captioning.scf import run_scf
-from ifas.captioning.vision_language import VisionLanguageCaptioner
+from ifas.captioning.vision_language import Examples, VisionLanguageCaptioner
 from ifas.core.config import CaptionConfig
 from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import sha256_tree
@@ -64,13 +65,25 @@ def test_captions_do_not_depend_on_the_batch(folder: Path) -> None:
     assert captioner.say([]) == []
 
 
+def test_draws_vary_and_depend_on_the_picture_alone(folder: Path) -> None:
+    config = settings(folder, temperature=2.0)
+    captioner = VisionLanguageCaptioner.load(config)
+    measured = [measure(image) for image in pictures(3)]
+    drawn = captioner.sample(measured, 4, config)
+    assert [len(texts) for texts in drawn] == [4, 4, 4]
+    assert len({text for texts in drawn for text in texts}) > 3
+    assert captioner.sample(measured[::-1], 4, config) == drawn[::-1]
+    assert captioner.sample(measured[:1], 4, config.model_copy(update={"seed": 1})) != drawn[:1]
+
+
 def test_lora_learns_the_captions_and_comes_back_from_its_adapter(folder: Path, tmp_path: Path) -> None:
     kinds = ["print", "replay", "mask"] * 4
     images = [draw(kind, i) for i, kind in enumerate(kinds)]
     texts = [TEXTS[kind] for kind in kinds]
     captioner = VisionLanguageCaptioner.load(settings(folder))
     base = {k: v.clone() for k, v in captioner.model.state_dict().items()}
-    losses = captioner.learn(images.__getitem__, texts, seed=1)
+    examples = Examples(images.__getitem__, texts, np.ones(len(texts)))
+    losses, _ = captioner.learn(examples, seed=1)
     assert len(losses) == 30
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:3])
     # The base weights are as they were: only the adapter was trained.
@@ -83,7 +96,12 @@ def test_lora_learns_the_captions_and_comes_back_from_its_adapter(folder: Path, 
     assert sorted(p.name for p in (tmp_path / "tuned").iterdir()) == ["adapter.safetensors", "captioner.json"]
     assert said(VisionLanguageCaptioner.load_tuned(tmp_path / "tuned"), images[:5]) == after
     again = VisionLanguageCaptioner.load(settings(folder))
-    assert again.learn(images.__getitem__, texts, seed=1) == losses
+    held = Examples(images.__getitem__, texts[:3], np.ones(3))
+    same, held_out = again.learn(examples, seed=1, held=held)
+    assert same == losses
+    # The adapter is the one of the look with the lowest loss on held-out pairs.
+    assert len(held_out) == 10
+    assert again._held_out(held) == pytest.approx(min(held_out), rel=1e-4)
 
 
 def test_scf_with_a_vision_language_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,14 +123,14 @@ def test_scf_with_a_vision_language_model(tmp_path: Path, monkeypatch: pytest.Mo
     real = VisionLanguageCaptioner.say
     tuned: list[int] = []
 
-    def say(self: VisionLanguageCaptioner, pictures: list) -> list[str]:
+    def say(self: VisionLanguageCaptioner, pictures: list, temperature: float | None = None) -> list[str]:
         return real(self, pictures) if tuned else [by_pixels[p.tobytes()] for p in pictures]
 
     really_learn = VisionLanguageCaptioner.learn
 
-    def learn(self: VisionLanguageCaptioner, picture, texts, seed, progress=None):
-        tuned.append(len(texts))
-        return really_learn(self, picture, texts, seed, progress)
+    def learn(self: VisionLanguageCaptioner, examples: Examples, seed: int, held=None, progress=None):
+        tuned.append(len(examples.texts) + (0 if held is None else len(held.texts)))
+        return really_learn(self, examples, seed, held, progress)
 
     monkeypatch.setattr(VisionLanguageCaptioner, "say", say)
     monkeypatch.setattr(VisionLanguageCaptioner, "learn", learn)
@@ -124,7 +142,7 @@ def test_scf_with_a_vision_language_model(tmp_path: Path, monkeypatch: pytest.Mo
     live = rows[rows["label"] == "live"]
     assert live["caption"].str.startswith("A person, the person smiles.").all()
     attacks = rows[rows["label"] == "spoof"]
-    assert attacks["caption"].str.contains("looks like").mean() > 0.6, attacks["caption"].unique()
+    assert attacks["caption_tuned"].str.contains("looks like").mean() > 0.6, attacks["caption_tuned"].unique()
     assert report.facts["captioner"] == "transformers"
     assert VisionLanguageCaptioner.load_tuned(tmp_path / "out" / "captioner")
 
@@ -150,7 +168,7 @@ def test_unsuitable_models_are_named(tmp_path: Path) -> None:
 
 def test_the_manifest_is_the_same_again(tmp_path: Path) -> None:
     """The path without a vision-language model: canaries and quarantined rows never tune."""
-    quick = CaptionConfig(imitate_steps=3, tune_steps=2, batch=8)
+    quick = CaptionConfig(imitate_steps=3, tune_steps=2)
     hashes = {}
     for status in ("released", "quarantined", "canary"):
         manifest, images = dataset()

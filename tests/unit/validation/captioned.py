@@ -58,6 +58,7 @@ def manifest(seed: int = 0) -> pd.DataFrame:
                             "caption": CAPTIONS[kind],
                             "caption_source": "general" if kind == "live" else "spoof-aware",
                             "caption_general": CAPTIONS[kind],
+                            "caption_tuned": None if kind == "live" else "A face.",
                             "caption_kept": kind != "live",
                             "evidence": "{}",
                             "clauses": "[]",
