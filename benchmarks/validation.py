@@ -70,6 +70,7 @@ def generate(path: Path, count: int) -> None:
             "caption": [f"{text[k]}, {n}." for k, n in zip(kinds, numbers, strict=True)],
             "caption_source": np.where(kinds == "live", "general", "spoof-aware"),
             "caption_general": "A face.",
+            "caption_tuned": None,
             "caption_kept": kinds != "live",
             "evidence": "{}",
             "clauses": "[]",
