@@ -272,7 +272,10 @@ class IfasProcessor:
         if faces.finder != "none":
             (folder / FINDER_DIR).mkdir(exist_ok=True)
             for name in MTCNN_FILES:
-                shutil.copyfile((self.finder.weights or mtcnn_weights()) / name, folder / FINDER_DIR / name)
+                source = (self.finder.weights or mtcnn_weights()) / name
+                # A model that is saved where it was loaded has them already.
+                if source.resolve() != (folder / FINDER_DIR / name).resolve():
+                    shutil.copyfile(source, folder / FINDER_DIR / name)
         settings = ("image_size", "image_tokens", "face_margin", "question", "max_answer_tokens", "name_attack")
         saved = {name: getattr(self, name) for name in settings} | {"attacks": self.attacks, "views": self.kinds}
         write_json(folder / PROCESSOR_FILE, saved | {"faces": faces.model_dump(mode="json")})

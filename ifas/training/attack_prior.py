@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ifas.faces.face import Face
+    from ifas.model.judge import Judge
 
 #: Images of each attack, at most. Their average moves little with more of them, and each takes time at the end.
 EACH = 8
@@ -43,22 +44,19 @@ def measure_prior(folder: Path, dev: pd.DataFrame, images: ImageSource) -> dict[
     ordered = [rows for _, rows in attacks.sort_values("sample_id").groupby("spoof_type")]
     few = min((len(rows) for rows in ordered), default=0)
     if len(ordered) == len(processor.attacks) and few:
-        faces = [face for rows in ordered for face in _faces(rows.head(min(few, EACH)), images)]
+        faces = [face for rows in ordered for face in _faces(judge, rows.head(min(few, EACH)), images)]
         if faces:
             processor.attacks = judge.attack_prior(faces)
             processor.save_pretrained(folder)
     return processor.attacks
 
 
-def _faces(rows: pd.DataFrame, images: ImageSource) -> list[Face]:
-    """The faces of the images that can be decoded."""
-    from ifas.faces.boxes import box_of
-    from ifas.faces.face import Face
-
+def _faces(judge: Judge, rows: pd.DataFrame, images: ImageSource) -> list[Face]:
+    """The faces of the images that can be judged."""
     found = []
-    for shard, row, box in zip(rows["shard"], rows["row"], rows["face_box"], strict=True):
+    for shard, row in zip(rows["shard"], rows["row"], strict=True):
         try:
-            found.append(Face.of(decode(images.read(str(shard), int(row))), box_of(box)))
+            found.append(judge.find(decode(images.read(str(shard), int(row)))))
         except ImageRefused:
             continue
     return found

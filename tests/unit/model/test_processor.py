@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from skimage.data import astronaut
+from tiny_model import tiny
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -15,6 +16,7 @@ from ifas.core.config import FacesConfig
 from ifas.core.errors import ConfigError, FaceRefused
 from ifas.core.files import read_json, sha256_tree, write_json
 from ifas.faces.face import Face
+from ifas.model.build import build, save
 from ifas.model.loss import INTERPRETATION, JUDGMENT, PROMPT
 from ifas.model.processor import FINDER_DIR, IMAGE_TOKEN, PROCESSOR_FILE, IfasProcessor
 from ifas.model.small_tokenizer import small_tokenizer
@@ -205,6 +207,16 @@ def test_views_of_a_face_become_one_tensor() -> None:
     pixels = made.pixel_values([views, views, views])
     assert pixels.shape == (3, 2, 3, 32, 32)
     assert str(pixels.dtype) == "torch.uint8"
+
+
+def test_saved_where_it_was_loaded(tmp_path: Path) -> None:
+    """The prior of the attacks is written into a finished model."""
+    model, made = build(tiny("model.faces.finder=mtcnn"))
+    save(model, made, tmp_path / "m")
+    again = IfasProcessor.from_pretrained(tmp_path / "m")
+    again.attacks = {"print": 1.0}
+    again.save_pretrained(tmp_path / "m")
+    assert IfasProcessor.from_pretrained(tmp_path / "m").attacks == {"print": 1.0}
 
 
 def test_saved_and_read_again(tmp_path: Path) -> None:
