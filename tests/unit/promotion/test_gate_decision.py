@@ -217,10 +217,18 @@ def test_demo_policy_on_good_and_bad_models() -> None:
     assert not any(rule.passed for rule in bad.rules)
 
 
-@pytest.mark.parametrize("name", ["demo", "strict"])
-@pytest.mark.parametrize("metric", ["flips", "handled_non_response"])
-def test_verdicts_that_change_on_the_way_are_limited_after_each_handling(name: str, metric: str) -> None:
-    """One handling after which more than 5 % flip fails the model; so does a model that was not tried."""
+#: The demo's policy has slack: 40 images of each handling, and its own model must pass with any seed.
+@pytest.mark.parametrize(
+    ("name", "metric", "limit"),
+    [
+        ("demo", "flips", 0.2),
+        ("demo", "handled_non_response", 0.05),
+        ("strict", "flips", 0.05),
+        ("strict", "handled_non_response", 0.05),
+    ],
+)
+def test_verdicts_that_change_on_the_way_are_limited_after_each_handling(name: str, metric: str, limit: float) -> None:
+    """One handling after which more than that flip fails the model; so does a model that was not tried."""
 
     def failed(share: float, slices: tuple[str, ...]) -> list[str]:
         entry = {"value": share, "interval": [0.0, share], "n": 200}
@@ -228,9 +236,9 @@ def test_verdicts_that_change_on_the_way_are_limited_after_each_handling(name: s
         rules = decide(metrics, None, load_policy(f"builtin:{name}")).rules
         return [rule.slice for rule in rules if rule.metric == metric and not rule.passed]
 
-    assert failed(0.05, ("handling:webp80",)) == []
-    assert failed(0.06, ("handling:webp80",)) == ["handling:webp80"]
-    assert failed(0.06, ("target",)) == ["handling:*"]
+    assert failed(limit, ("handling:webp80",)) == []
+    assert failed(limit + 0.01, ("handling:webp80",)) == ["handling:webp80"]
+    assert failed(limit + 0.01, ("target",)) == ["handling:*"]
 
 
 @pytest.mark.parametrize("policy", ["demo", "strict"])
