@@ -263,7 +263,8 @@ class TrainConfig(Section):
     )
     alpha: Share = Field(default=0.7, description="weight of the judgment (paper: about 0.7)")
     attack_weight: Factor = Field(
-        default=1.0, description="in the interpretation's loss: weight of a token that names the attack; others have 1"
+        default=1.0,
+        description="in the interpretation's loss: weight of the token that decides the attack; others have 1",
     )
     class_balance: bool = Field(
         default=False, description="bona fide and attacks weigh the same in the loss, however often they are drawn"

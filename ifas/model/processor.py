@@ -179,6 +179,16 @@ class IfasProcessor:
         """What an answer says right after the verdict: the phrase of an attack that may be named, or nothing."""
         return self.phrase(attack) if self.name_attack and attack in self.attacks else []
 
+    def decides(self, attack: str) -> slice:
+        """The token of `opening` that tells an attack from the others, as a place in the answer behind the verdict.
+
+        What comes before it is common to several phrases, and what follows it is learned by heart at once.
+        """
+        mine = self.opening(attack)
+        others = [self.phrase(other) for other in self.attacks if other != attack] if mine else []
+        at = max((_common(mine, other) for other in others), default=0)
+        return slice(at, min(at + 1, len(mine)))
+
     def _check_phrases(self) -> None:
         fix = "or train in the paper's bare form: model.name_attack=false"
         for attack in self.attacks:
@@ -234,7 +244,8 @@ class IfasProcessor:
             questions: of each sample; an empty one, and none at all, is the fixed question.
             attacks: named first by the answer of each sample, see `answer`; none at all: none is.
             judged: whether the Yes or No of each sample is the judgment; none at all: it is.
-            attack_weight: of each token that names an attack, in the loss of the interpretation; others have 1.
+            attack_weight: of the token that decides which attack is named, in the loss of the interpretation; others
+                have 1.
         """
         import torch
 
@@ -253,7 +264,8 @@ class IfasProcessor:
             input_ids[row, :length] = torch.tensor(prompt + ids)
             parts[row, len(prompt) : length] = torch.tensor(kinds)
             start = len(prompt) + len(self.verdicts.of(live[row]))
-            weights[row, start : start + len(self.opening(attacks[row] if attacks else ""))] = attack_weight
+            decides = self.decides(attacks[row] if attacks else "")
+            weights[row, start + decides.start : start + decides.stop] = attack_weight
         pixels = {"pixel_values": self.pixel_values(seen)} if seen else {}
         return {**pixels, "input_ids": input_ids, "parts": parts, "weights": weights}
 
@@ -301,3 +313,10 @@ class IfasProcessor:
         weights = None if faces.finder == "none" else Path(folder) / FINDER_DIR
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         return cls(tokenizer, faces=faces, finder_weights=weights, **settings)
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Tokens that two sequences begin with alike."""
+    return next(
+        (at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other))
+    )

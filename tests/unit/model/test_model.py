@@ -139,32 +139,26 @@ def test_loss_is_that_of_the_plain_sequence() -> None:
         assert got.sums[index].item() == pytest.approx(total, rel=1e-5)
 
 
-def test_tokens_that_name_the_attack_weigh_more_in_their_part_alone() -> None:
+def test_the_token_that_decides_the_attack_weighs_more_in_its_part_alone() -> None:
     model, processor = build(tiny("model.max_answer_tokens=20"))
     model.eval()
     seen = [processor.views(face) for face in faces(3)]
     given = {"live": [True, False, False], "captions": list(CAPTIONS[:3]), "attacks": ["live", "print", "replay"]}
     heavy = processor.batch(seen, **given, attack_weight=5)
     even = processor.batch(seen, **given)
-    named = [0, len(processor.phrase("print")), len(processor.phrase("replay"))]
-    assert (heavy["weights"] == 5).sum(dim=1).tolist() == named
     assert (even["weights"] == 1).all()
+    assert (heavy["weights"] == 5).sum(dim=1).tolist() == [0, 1, 1]
+    phrases = [processor.phrase(attack) for attack in ("print", "replay")]
+    at = processor.decides("print").start
+    assert phrases[0][:at] == phrases[1][:at], "the phrases begin alike"
+    assert phrases[0][at] != phrases[1][at]
     with torch.no_grad():
         more, plain = model(**heavy), model(**even)
-        # The answers that say nothing but the phrase: what the weight multiplies.
-        short = processor.batch(seen, **given | {"captions": [""] * 3})
-        cut = short["parts"].clone()
-        for row in range(3):
-            start = len(processor.prompt_ids) + 1 + named[row]
-            cut[row, start:] = 0
-        phrases = model(**{**short, "parts": cut})
+        alone = {**even, "parts": even["parts"].masked_fill(heavy["weights"] != 5, 0)}
+        decides = model(**alone)
     torch.testing.assert_close(more.sums_B2[:, 0], plain.sums_B2[:, 0])
-    assert more.counts_B2[:, 1].tolist() == [
-        n + 4 * k for n, k in zip(plain.counts_B2[:, 1].tolist(), named, strict=True)
-    ]
-    torch.testing.assert_close(
-        more.sums_B2[:, 1], plain.sums_B2[:, 1] + 4 * phrases.sums_B2[:, 1], rtol=1e-4, atol=1e-4
-    )
+    assert (more.counts_B2[:, 1] - plain.counts_B2[:, 1]).tolist() == [0, 4, 4]
+    torch.testing.assert_close(more.sums_B2[:, 1], plain.sums_B2[:, 1] + 4 * decides.sums_B2[:, 1])
 
 
 def test_merged_lora_equals_the_adapter_and_leaves_plain_layers(tmp_path: Path) -> None:
