@@ -14,6 +14,7 @@ from ifas.core.errors import FACE_REASONS, FaceRefused
 from ifas.faces.boxes import Box, iou
 from ifas.faces.detector import SEARCHED_SIDE, Detection, Mtcnn
 from ifas.faces.face import Face
+from ifas.faces.views import unframed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +49,8 @@ class Finder:
     def find(self, picture: Picture, known: Box | None = None) -> Face:
         """The face of an RGB image (H, W, 3).
 
+        Bars and borders of one colour are left out of the search, so that they do not change what is found.
+
         Args:
             known: box of the face that the dataset gives, if any. It chooses among several faces, and stands in where
                 none is found.
@@ -57,6 +60,14 @@ class Finder:
         """
         if self.config.finder == "none":
             return Face.of(picture, known)
+        bare = unframed(Face.whole(picture))
+        left, top = -bare.box[0], -bare.box[1]
+        moved = None if known is None else (known[0] - left, known[1] - top, known[2], known[3])
+        x, y, w, h = self._find(bare.picture, moved)
+        return Face(picture, (x + left, y + top, w, h))
+
+    def _find(self, picture: Picture, known: Box | None) -> Box:
+        """The box of the face in an image without bars; `known` and errors as in `find`."""
         small, scale = _searched(picture)
         found = self._detections(small)
         if known is not None:
@@ -70,7 +81,7 @@ class Finder:
             raise self._unseen(small, scale)
         self._check_others(found, best)
         self._check(picture, box, best)
-        return Face(picture, box)
+        return box
 
     def _detections(self, small: Picture) -> list[Detection]:
         """The sure faces of the first search, or else of the second, the surest first."""

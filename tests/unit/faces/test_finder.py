@@ -233,3 +233,14 @@ def test_real_faces_are_found_in_whatever_form_they_come(change: str) -> None:
     assert len(portraits) == 400
     assert portraits.count(None) >= 0.99 * len(portraits)
     assert samples == [None] * 4
+
+
+@pytest.mark.parametrize("frame", [(0, 90, 255), (60, 0, 0), (40, 40, 0)])
+def test_bars_and_borders_do_not_change_the_face_that_is_found(frame: tuple[int, int, int]) -> None:
+    above, beside, tone = frame
+    picture = astronaut()
+    h, w = picture.shape[:2]
+    framed = np.full((h + 2 * above, w + 2 * beside, 3), tone, np.uint8)
+    framed[above : above + h, beside : beside + w] = picture
+    bare, found = FINDER.find(picture).box, FINDER.find(framed).box
+    assert found == (bare[0] + beside, bare[1] + above, bare[2], bare[3])
