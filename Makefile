@@ -50,7 +50,7 @@ $(MLFLOW): tests/mlflow.lock $(STAMP)
 
 setup: $(STAMP)  ## virtual environment with pinned packages
 
-demo: $(STAMP)  ## the whole chain on this machine: data -> approved Bento -> two answers
+demo: $(STAMP)  ## the whole chain on this machine: data -> approved Bento -> its answers
 	@$(VENV)/bin/ifas demo
 
 data: $(STAMP)  ## make the demo data again by dvc.yaml if the code it depends on has changed, and renew dvc.lock

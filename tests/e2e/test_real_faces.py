@@ -34,13 +34,15 @@ def test_chain_on_real_portraits(tmp_path, capsys):
     assert done.returncode == 0, done.stdout + done.stderr
 
     run = tmp_path / "runs" / "latest"
-    answers = json.loads((run / "demo.json").read_text())
+    answers = [item for item in json.loads((run / "demo.json").read_text()) if item["truth"] is None]
     with capsys.disabled():
         print("\nwhat the served model says about real pictures (four pictures support no rate):")
-        for item in answers[2:]:
+        for item in answers:
             answer = item["answer"]
-            print(f"  {Path(item['picture']).name}: {answer['verdict']} {answer['score']:.3f}: {answer['explanation']}")
-    assert [Path(item["picture"]).name for item in answers[2:]] == [p.name for p in pictures]
+            print(
+                f"  {Path(item['picture']).name}: {answer['verdict']} {answer.get('score')}: {answer.get('explanation')}"
+            )
+    assert [Path(item["picture"]).name for item in answers] == [p.name for p in pictures]
     assert all(item["answer"]["verdict"] in ("live", "spoof") for item in answers)
     lineage = json.loads((run / "lineage.json").read_text())
     assert [e["step"] for e in lineage["entries"]][-1] == "package"
