@@ -39,9 +39,8 @@ def test_chain_on_real_portraits(tmp_path, capsys):
         print("\nwhat the served model says about real pictures (four pictures support no rate):")
         for item in answers:
             answer = item["answer"]
-            print(
-                f"  {Path(item['picture']).name}: {answer['verdict']} {answer.get('score')}: {answer.get('explanation')}"
-            )
+            said = answer.get("explanation") or answer.get("reason")
+            print(f"  {Path(item['picture']).name}: {answer['verdict']} {answer.get('score')}: {said}")
     assert [Path(item["picture"]).name for item in answers] == [p.name for p in pictures]
     assert all(item["answer"]["verdict"] in ("live", "spoof") for item in answers)
     lineage = json.loads((run / "lineage.json").read_text())

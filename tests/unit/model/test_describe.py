@@ -38,4 +38,4 @@ def test_laptop_without_its_packages_weights() -> None:
     sizes = describe(load("laptop").model)
     assert sizes["levels"] == 12
     assert sizes["vision_width"] == 384
-    assert sizes["language_width"] == 576
+    assert sizes["language_width"] == 96
