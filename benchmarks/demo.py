@@ -73,19 +73,21 @@ def shown(run: dict[str, Any]) -> dict[str, Any]:
 def bars(found: list[dict[str, Any]]) -> list[bool]:
     """Prints each figure with its bar."""
     each = [shown(run) for run in found]
-    aucs, named = [one["auc"] for one in each], [one["right_attack"] for one in each]
+    # What a run could not measure counts as missed.
+    aucs, named = [one["auc"] or 0 for one in each], [one["right_attack"] or 0 for one in each]
+    contradictions = [1 if one["contradictions"] is None else one["contradictions"] for one in each]
     passed = [
         figure("demo.target AUC, median", median(aucs), "", bar=0.96, bar_is="value >="),
         figure("demo.target AUC, least", min(aucs), "", bar=0.92, bar_is="value >="),
         figure("demo.right attack, median", median(named), "", bar=0.8, bar_is="value >="),
-        figure("demo.contradictions", max(one["contradictions"] for one in each), "", bar=0),
+        figure("demo.contradictions", max(contradictions), "", bar=0),
     ]
-    for name in each[0]["right_attack_by_type"]:
-        value = median(one["right_attack_by_type"][name] or 0 for one in each)
+    for name in sorted({name for one in each for name in one["right_attack_by_type"]}):
+        value = median(one["right_attack_by_type"].get(name) or 0 for one in each)
         passed.append(figure(f"demo.right attack, {name}", value, "", bar=0.6, bar_is="value >="))
-    for name in each[0]["flips"]:
-        value = median(one["flips"][name] for one in each)
-        passed.append(figure(f"demo.flips, {name}", value, "", bar=0.05))
+    for name in sorted({name for one in each for name in one["flips"]}):
+        flips = [one["flips"].get(name) for one in each]
+        passed.append(figure(f"demo.flips, {name}", median(1 if f is None else f for f in flips), "", bar=0.05))
     # A run that never left the plateau counts as one that left it after its last step.
     left = [one["steps"] if one["left_plateau"] is None else one["left_plateau"] for one in each]
     limit = QUARTER * each[0]["steps"]

@@ -14,7 +14,7 @@ from ifas.core.errors import FACE_REASONS, FaceRefused
 from ifas.faces.boxes import Box, iou
 from ifas.faces.detector import SEARCHED_SIDE, Detection, Mtcnn
 from ifas.faces.face import Face
-from ifas.faces.views import unframed
+from ifas.faces.views import without_bars
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,11 +59,10 @@ class Finder:
             FaceRefused: there is no face that can be judged; `reason` says why.
         """
         if self.config.finder == "none":
-            return Face.of(picture, known)
-        bare = unframed(Face.whole(picture))
-        left, top = -bare.box[0], -bare.box[1]
+            return Face.whole(picture)
+        bare, left, top = without_bars(picture)
         moved = None if known is None else (known[0] - left, known[1] - top, known[2], known[3])
-        x, y, w, h = self._find(bare.picture, moved)
+        x, y, w, h = self._find(bare, moved)
         return Face(picture, (x + left, y + top, w, h))
 
     def _find(self, picture: Picture, known: Box | None) -> Box:

@@ -59,13 +59,12 @@ def square(face: Face, kind: str, margin: float) -> Square:
     return VIEWS[kind](face, margin)
 
 
-def unframed(face: Face) -> Face:
-    """The face in its image without bars or a border of one colour.
+def without_bars(picture: Pixels) -> tuple[Pixels, int, int]:
+    """An image (H, W, 3) without bars or a border of one colour, and how much went at its left and at its top.
 
     A row or column belongs to a bar where its pixels differ from the corner's by at most `BAR_LEVELS`; cameras have
     more noise than that. An image of one colour keeps its frame.
     """
-    picture = face.picture
     height, width = picture.shape[:2]
     rows, columns = (0, height), (0, width)
     # A border has two pairs of bars: the inner pair ends at the outer one.
@@ -74,9 +73,21 @@ def unframed(face: Face) -> Face:
         if rows[0] < rows[1]:
             columns = _bars(picture[rows[0] : rows[1]].swapaxes(0, 1), columns)
         if rows[1] - rows[0] < LEAST_SHARE * height or columns[1] - columns[0] < LEAST_SHARE * width:
-            return face
+            return picture, 0, 0
+    return picture[slice(*rows), slice(*columns)], columns[0], rows[0]
+
+
+def unframed(face: Face) -> Face:
+    """The face in its image without bars or a border of one colour; of the box, the part that lies in that."""
+    bare, left, top = without_bars(face.picture)
+    height, width = bare.shape[:2]
     x, y, w, h = face.box
-    return Face(picture[slice(*rows), slice(*columns)], (x - columns[0], y - rows[0], w, h))
+    x0, x1 = max(x - left, 0.0), min(x + w - left, float(width))
+    y0, y1 = max(y - top, 0.0), min(y + h - top, float(height))
+    if bare.shape == face.picture.shape:
+        return face
+    # A box that lies in the bars alone tells nothing.
+    return Face.whole(bare) if x1 <= x0 or y1 <= y0 else Face(bare, (x0, y0, x1 - x0, y1 - y0))
 
 
 def _bars(lines: Pixels, inside: tuple[int, int]) -> tuple[int, int]:

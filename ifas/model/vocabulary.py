@@ -2,8 +2,8 @@
 
 A language model's head has a row for each of tens of thousands of tokens; the captions of a training use a few hundred.
 With `model.closed_vocabulary` the loss is a softmax over those alone, and so is every likelihood and every word of an
-answer. The head was most of a training step on a CPU. And an answer can't say a word that no training answer had, such
-as a name. Our choice, not in the paper.
+answer. The head was most of a training step on a CPU. These are tokens, not words: pieces of words can still be put
+together in new ways. Our choice, not in the paper.
 """
 
 from __future__ import annotations

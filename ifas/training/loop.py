@@ -117,8 +117,10 @@ def _begin(job: Job, clock: StartupTimer, free: checkpoint.FreeBytes) -> _Rank:
     if job.model.closed_vocabulary:
         answers = (processor.answer(row.reply, row.caption, attack=row.attack)[0] for row in job.rows)
         verdicts = (processor.verdicts.yes, processor.verdicts.no)
-        phrases = (processor.opening(attack) for attack in processor.attacks)
-        model.config.answer_ids = tokens_of([*answers, *verdicts, *phrases, model.config.answer_ids or []])
+        # Scored by `attack_named` also where no answer shows them; and an answer can always end.
+        phrases = (processor.phrase(attack) for attack in processor.attacks)
+        known = (*verdicts, *phrases, model.config.answer_ids or [], [processor.end_id])
+        model.config.answer_ids = tokens_of([*answers, *known])
     parameters = tuning.count(model)["total"]["parameters"]
     tuning.prepare(model, job.model, seed=config.seed)
     trainable = tuning.count(model)["total"]["trainable"]
@@ -140,7 +142,9 @@ def _begin(job: Job, clock: StartupTimer, free: checkpoint.FreeBytes) -> _Rank:
         ahead.wait(job)
         clock.mark("features")
     batches = Batches(job, processor, dist.get_rank(), dist.get_world_size(), model=model)
-    if not model.connector.scale.measured:  # else a checkpoint, or the model of the first stage, has told it
+    # Else a checkpoint, or the model of the first stage, has told it. One in DeepSpeed's universal form has not:
+    # with a frozen tower the same moments are measured again.
+    if not model.connector.scale.measured:
         measure_levels(model, batches)
         clock.mark("levels")
     return _Rank(

@@ -38,6 +38,7 @@ class Corrective:
             question=self.turn.question,
             yes=self.turn.yes,
             judged=self.turn.judged,
+            box=self.example.box,
         )
 
 

@@ -171,7 +171,7 @@ def test_without_a_finder_an_image_is_its_face() -> None:
     grey = np.full((50, 70, 3), 99, np.uint8)
     whole = Finder(FacesConfig(finder="none"))
     assert whole.find(grey).box == (0, 0, 70, 50)
-    assert whole.find(grey, (1.0, 2.0, 3.0, 4.0)).box == (1, 2, 3, 4)
+    assert whole.find(grey, (1.0, 2.0, 3.0, 4.0)).box == (0, 0, 70, 50), "as when it is served, without a box"
 
 
 def test_networks_that_are_missing_are_named(tmp_path: Path) -> None:

@@ -89,6 +89,15 @@ def test_bars_and_borders_change_nothing_of_the_frame(tone: int, above: int, bes
     assert face.box == pytest.approx((30, 40, 50, 60), abs=16 if quality else 0)
 
 
+def test_a_box_that_reaches_into_the_bars_ends_at_the_image() -> None:
+    """The whole image is the face of a model without a finder: with bars it is that without them."""
+    framed = np.zeros((200, 400, 3), np.uint8)
+    framed[:, 100:300] = noise(200, 200) // 2 + 64
+    assert unframed(Face.whole(framed)).box == (0, 0, 200, 200)
+    assert unframed(Face(framed, (0, 0, 50, 50))).box == (0, 0, 200, 200), "a box in a bar alone tells nothing"
+    assert unframed(Face(framed, (90, 20, 60, 50))).box == (0, 20, 50, 50)
+
+
 def test_only_bars_go_and_an_image_of_one_colour_stays() -> None:
     camera = noise(80, 60) // 16 + 100  # a wall with a camera's noise
     black = np.zeros((80, 60, 3), np.uint8)
