@@ -23,16 +23,18 @@ from ifas.model.fused_norm import fuse
 from ifas.model.towers import ClipTower, Dinov2Tower, EfficientNetLite0Tower, SiglipTower
 
 
-def speed_up(model: Any, rows: int) -> Any:
+def speed_up(model: Any, rows: int, *, compiled: bool = False) -> Any:
     """Rewrites a model in place, in eval mode and on the device it will run on; returns it.
 
     Args:
         model: an `IfasModel`.
         rows: sequences that are decoded at once, for the layout of the head.
+        compiled: the prefill will go through torch.compile, which has no code for packed matrices.
     """
+    vit = isinstance(model.vision, ClipTower | SiglipTower | Dinov2Tower)
     if isinstance(model.vision, EfficientNetLite0Tower):
         fold(model.vision)
-    elif isinstance(model.vision, ClipTower | SiglipTower | Dinov2Tower) and _onednn(next(model.vision.parameters())):
+    elif vit and not compiled and _onednn(next(model.vision.parameters())):
         pack(model.vision, rows)
     if model.device.type == "cuda":
         fuse(model.language)

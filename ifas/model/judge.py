@@ -136,7 +136,9 @@ class Judge:
         if remember:
             model.see = Remembered(model.see, remember)
         close(model)
-        judge = cls(speed_up(model, batch), processor, batch, compile=compile, calibration=calibration)
+        judge = cls(
+            speed_up(model, batch, compiled=compile), processor, batch, compile=compile, calibration=calibration
+        )
         if compile:
             judge._compile()
         return judge
