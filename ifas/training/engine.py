@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional
@@ -30,6 +31,8 @@ TAG = "state"
 #: In a checkpoint of a run under ZeRO: the average, whole, for another number of ranks. DeepSpeed's universal form has
 #: the weights and Adam's moments only.
 AVERAGE_FILE = "average.safetensors"
+#: In a checkpoint: the moments of the levels (`connector.LevelScale`), which that form lacks as well.
+SCALE_FILE = "level_scale.safetensors"
 #: How long ranks wait for each other before the first collective, as torch does for gloo.
 MEETING = timedelta(minutes=30)
 
@@ -133,6 +136,8 @@ class Engine:
         # DeepSpeed makes the folder on rank 0 only, but ranks may have disks of their own.
         (folder / TAG).mkdir(parents=True, exist_ok=True)
         self.deep.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
+        if dist.get_rank() == 0:
+            save_file(self.model.connector.scale.state_dict(), folder / SCALE_FILE)
         if self._splits_average:
             self._save_average(folder / AVERAGE_FILE)
 
@@ -146,7 +151,10 @@ class Engine:
         for state in self._adamw.state.values():
             if isinstance(state.get("step"), Tensor):
                 state["step"] = state["step"].clone()
-        if tag != TAG and self._splits_average:
+        if tag == TAG:
+            return
+        self.model.connector.scale.load_state_dict(load_file(folder / SCALE_FILE))
+        if self._splits_average:
             self._load_average(folder / AVERAGE_FILE)
 
     def take_average(self) -> None:
@@ -178,8 +186,6 @@ class Engine:
         return {parameter: name for name, parameter in self.model.named_parameters()}
 
     def _save_average(self, file: Path) -> None:
-        from safetensors.torch import save_file
-
         names, first = self._names(), dist.get_rank() == 0
         tensors = {}
         with self._adamw.averaged():

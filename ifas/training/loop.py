@@ -20,7 +20,6 @@ from ifas.model.build import build, load
 from ifas.model.compiled import compile_blocks, require_compiler
 from ifas.model.fused_norm import fuse
 from ifas.model.sizing import device_memory, size, will_not_fit
-from ifas.model.vocabulary import tokens_of
 from ifas.training import ahead, checkpoint
 from ifas.training.batches import Batches
 from ifas.training.checkpoint import Checkpoints
@@ -114,13 +113,6 @@ def _begin(job: Job, clock: StartupTimer, free: checkpoint.FreeBytes) -> _Rank:
     # What was never shown is never named, see `attack_named`.
     shown = [attack for attack in ATTACKS if attack in job.species]
     processor.attacks = dict.fromkeys(shown, 1 / len(shown))
-    if job.model.closed_vocabulary:
-        answers = (processor.answer(row.reply, row.caption, attack=row.attack)[0] for row in job.rows)
-        verdicts = (processor.verdicts.yes, processor.verdicts.no)
-        # Scored by `attack_named` also where no answer shows them; and an answer can always end.
-        phrases = (processor.phrase(attack) for attack in processor.attacks)
-        known = (*verdicts, *phrases, model.config.answer_ids or [], [processor.end_id])
-        model.config.answer_ids = tokens_of([*answers, *known])
     parameters = tuning.count(model)["total"]["parameters"]
     tuning.prepare(model, job.model, seed=config.seed)
     trainable = tuning.count(model)["total"]["trainable"]
@@ -142,9 +134,7 @@ def _begin(job: Job, clock: StartupTimer, free: checkpoint.FreeBytes) -> _Rank:
         ahead.wait(job)
         clock.mark("features")
     batches = Batches(job, processor, dist.get_rank(), dist.get_world_size(), model=model)
-    # Else a checkpoint, or the model of the first stage, has told it. One in DeepSpeed's universal form has not:
-    # with a frozen tower the same moments are measured again.
-    if not model.connector.scale.measured:
+    if not model.connector.scale.measured:  # else a checkpoint, or the model of the first stage, has told it
         measure_levels(model, batches)
         clock.mark("levels")
     return _Rank(
