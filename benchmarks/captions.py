@@ -121,10 +121,10 @@ def scores(rows: pd.DataFrame) -> dict[str, float]:
 
 def false_cues(rows: pd.DataFrame, column: str) -> float:
     """Of the cues that texts claim, the share that no specialist supports."""
-    from ifas.captioning.supported import cue_table
+    from ifas.captioning import specialists
     from ifas.core.claims import Known, claimed, invented_cues, sure_of
 
-    cues = cue_table()
+    cues = specialists.cues()
     said = false = 0
     for text, kind, evidence in zip(rows[column], rows["spoof_type"], rows["evidence"], strict=True):
         known = Known("", kind, "", sure_of(evidence))

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache
 
 from ifas.captioning.scene import COLOURS, LIGHTS, Scene
 from ifas.captioning.sentences import NOTHING_LEFT, sentences, without_clauses
-from ifas.captioning.specialists import Measurement, specialists
-from ifas.core.claims import Cue, Cues, Known, invented_cues
+from ifas.captioning.specialists import Measurement, cues
+from ifas.core.claims import Known, invented_cues
 
 _JOINTS = re.compile(r"\s*[,;]\s+|\s+and\s+")
 _SAYS_COLOUR = rf"\b({'|'.join(COLOURS)}|gray)\s+"
@@ -22,16 +21,10 @@ _TOP = re.compile(rf"{_SAYS_COLOUR}(?:top|clothes|shirt|sweater|jacket)\b", re.I
 _LIGHT = re.compile(rf"\b({'|'.join(LIGHTS)})\s+light(?:ing)?\b", re.IGNORECASE)
 
 
-@cache
-def cue_table() -> Cues:
-    """The specialists as cues that texts claim."""
-    return {name: Cue(name, one.clause, one.words, one.supports) for name, one in specialists().items()}
-
-
 def unsupported(text: str, seen: Mapping[str, Measurement], scene: Scene) -> list[str]:
     """What a text says of cues and scene that the measurements do not support: cues, and words of the scene."""
     known = Known("", "", "", {name: one.confidence for name, one in seen.items()})
-    wrong = invented_cues(text, known, cue_table())
+    wrong = invented_cues(text, known, cues())
     for pattern, measured in ((_WALL, scene.wall), (_TOP, scene.top), (_LIGHT, scene.light)):
         said = [match.group(1).lower().replace("gray", "grey") for match in pattern.finditer(text)]
         wrong += [word for word in said if word != measured]

@@ -70,7 +70,7 @@ class VisionLanguageCaptioner:
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        from ifas.model.sources import resolve, unreachable
+        from ifas.model.sources import pretrained, resolve, unreachable
 
         if not config.model:
             raise ConfigError(
@@ -80,9 +80,7 @@ class VisionLanguageCaptioner:
         device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         try:
             processor = AutoProcessor.from_pretrained(place, trust_remote_code=False)
-            model = AutoModelForImageTextToText.from_pretrained(
-                place, dtype=getattr(torch, config.dtype), use_safetensors=True, trust_remote_code=False
-            )
+            model = pretrained(AutoModelForImageTextToText, place, dtype=getattr(torch, config.dtype))
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise unreachable(config.model, error) from error
         if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):

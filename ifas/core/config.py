@@ -171,9 +171,6 @@ class ConnectorConfig(TunedSection):
     width: Size = 256
     mlp_ratio: Factor = 4.0
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    token_scale: Factor = Field(
-        default=1.0, description="spread of a fresh connector's tokens over that of word embeddings. Not in the paper"
-    )
     lora_targets: tuple[str, ...] = ("query", "key", "value", "out", "fc1", "fc2")
 
     @model_validator(mode="after")
@@ -185,7 +182,7 @@ class ConnectorConfig(TunedSection):
     @property
     def sizes(self) -> dict[str, str | int | float]:
         """What decides the connector's shape."""
-        return self.model_dump(exclude={*TunedSection.model_fields, "token_scale"})
+        return self.model_dump(exclude=set(TunedSection.model_fields))
 
 
 class LanguageConfig(TunedSection):
@@ -246,9 +243,6 @@ class ModelConfig(Section):
     faces: FacesConfig = FacesConfig()
     question: str = Field(default="Is this photo of a real person?", min_length=1)
     max_answer_tokens: int = Field(default=48, ge=2, le=65_536, description="verdict and interpretation")
-    closed_vocabulary: bool = Field(
-        default=False, description="answers use only tokens that training answers show. Not in the paper"
-    )
     name_attack: bool = Field(
         default=True,
         description="an answer about an attack begins by naming it in a phrase (our choice); false: the paper's form",

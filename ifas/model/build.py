@@ -15,7 +15,7 @@ from ifas.core.files import replacing
 from ifas.model.ifas_model import IfasConfig, IfasModel, new_connector
 from ifas.model.language import load_language, load_tokenizer, text_config
 from ifas.model.processor import IfasProcessor
-from ifas.model.sources import complete
+from ifas.model.sources import pretrained
 from ifas.model.tuning import ADAPTERS, count, prepare
 from ifas.model.vision import load_tower, tower_config
 
@@ -52,7 +52,7 @@ def build(config: ModelConfig, *, seed: int = 0, device: str = "cpu") -> tuple[I
         connector = new_connector(shape, vision)
         if config.connector.tune in ADAPTERS:
             connector.fill_branches()
-        connector.match_scale(config.connector.token_scale * language.get_input_embeddings().weight.std().item())
+        connector.match_scale(language.get_input_embeddings().weight.std().item())
     processor = IfasProcessor(
         load_tokenizer(config.language),
         image_size=config.vision.image_size,
@@ -144,16 +144,7 @@ def load(folder: Path, *, dtype: torch.dtype | None = None) -> tuple[IfasModel, 
     _quiet()
     processor = IfasProcessor.from_pretrained(folder)
     try:
-        model = complete(
-            IfasModel.from_pretrained(
-                folder,
-                dtype=dtype or "auto",
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-        )
+        model = pretrained(IfasModel, folder, dtype=dtype or "auto", local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"the model in {folder} can't be loaded: {error}", "train it again") from error
     return model.eval(), processor

@@ -58,7 +58,7 @@ class Connector(nn.Module):
         as they are, and a factor of zero learns nothing."""
 
     def match_scale(self, std: float) -> None:
-        """Rescales the fresh projection so that its outputs have standard deviation `std`."""
+        """Rescales the fresh projection so that its outputs have standard deviation `std`, that of word embeddings."""
         width = self.project.in_features
         nn.init.normal_(self.project.weight, std=std / width**0.5)
 

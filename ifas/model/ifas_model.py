@@ -13,7 +13,6 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from ifas.model import connector as connectors
-from ifas.model import vocabulary
 from ifas.model.connector import Connector
 from ifas.model.loss import PROMPT, LossSums, answer_nll, part_sums
 from ifas.model.towers import new_tower
@@ -28,7 +27,6 @@ class IfasConfig(PreTrainedConfig):
         views: number of views of an image that the tower sees.
         connector: kind, queries, layers, heads, width, mlp_ratio, dropout.
         text_config: config of the language model, or its dict.
-        answer_ids: of the tokens that answers may use, ascending; None: of all. See `vocabulary`.
         image_token_id: placeholder of an image token in `input_ids`. It is never embedded, so it may lie outside of
             the language model's vocabulary.
     """
@@ -41,7 +39,6 @@ class IfasConfig(PreTrainedConfig):
     views: int = 1
     connector: dict[str, Any] | None = None
     text_config: dict[str, Any] | PreTrainedConfig | None = None
-    answer_ids: list[int] | None = None
     image_token_id: int = 0
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -138,11 +135,9 @@ class IfasModel(PreTrainedModel):
         hidden_BTW = decoder(inputs_embeds=embeds_BTW, use_cache=False).last_hidden_state
         # The token at a position is predicted one position before.
         answer_BT = parts[:, 1:] != PROMPT
-        weight, bias, targets_N = head.weight, getattr(head, "bias", None), input_ids[:, 1:][answer_BT]
-        if self.config.answer_ids:
-            ids_K, weight, bias = vocabulary.rows_of(head, self.config.answer_ids)
-            targets_N = torch.searchsorted(ids_K, targets_N)
-        nll_N = answer_nll(hidden_BTW[:, :-1][answer_BT], weight, bias, targets_N)
+        nll_N = answer_nll(
+            hidden_BTW[:, :-1][answer_BT], head.weight, getattr(head, "bias", None), input_ids[:, 1:][answer_BT]
+        )
         samples_N = answer_BT.nonzero()[:, 0]
         weights_N = None if weights is None else weights[:, 1:][answer_BT]
         return part_sums(nll_N, parts[:, 1:][answer_BT], samples_N, len(input_ids), weights_N)

@@ -31,7 +31,6 @@ from ifas.model.fast import speed_up
 from ifas.model.growing_text import GrowingText
 from ifas.model.processor import IfasProcessor
 from ifas.model.remembered import Remembered
-from ifas.model.vocabulary import close
 
 #: Pictures that go through the model at once.
 BATCH = 16
@@ -86,7 +85,6 @@ class Judge:
     ) -> None:
         self.calibration = calibration
         self.model = model.eval()
-        close(model)
         self.processor = processor
         self.batch = batch
         self.see = SEE_ON_CPU if model.device.type == "cpu" and not compile else 0
@@ -135,7 +133,6 @@ class Judge:
             torch.backends.cudnn.allow_tf32 = False
         if remember:
             model.see = Remembered(model.see, remember)
-        close(model)
         judge = cls(
             speed_up(model, batch, compiled=compile), processor, batch, compile=compile, calibration=calibration
         )

@@ -12,7 +12,7 @@ from ifas.core.config import LanguageConfig
 from ifas.core.errors import ConfigError
 from ifas.model import architectures
 from ifas.model.small_tokenizer import small_tokenizer
-from ifas.model.sources import complete, resolve, unreachable
+from ifas.model.sources import pretrained, resolve, unreachable
 
 #: What some families do to the logits after the head. Training calls the head on answer positions only, without it.
 _LOGIT_CHANGES = ("final_logit_softcapping", "logits_scaling", "logit_scale")
@@ -98,15 +98,6 @@ def load_language(config: LanguageConfig) -> Any:
     if Path(folder).is_dir() and not any(Path(folder).glob("*.safetensors")):
         raise ConfigError(f"{folder} holds no *.safetensors file", "fetch it again")
     try:
-        return complete(
-            AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=shape,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        )
+        return pretrained(AutoModelForCausalLM, folder, config=shape, dtype=torch.float32)
     except (OSError, ValueError, SafetensorError) as error:
         raise unreachable(config.source, error) from error

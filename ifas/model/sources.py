@@ -132,13 +132,21 @@ def unreachable(source: str, error: Exception) -> ConfigError:
     )
 
 
-def complete(loaded: tuple[Any, dict[str, Any]]) -> Any:
-    """The model that transformers' `from_pretrained(..., output_loading_info=True)` returned.
+def pretrained(kind: Any, source: str | Path, **options: Any) -> Any:
+    """A model of transformers with its weights: safetensors only, no code of the source, and all of them.
+
+    Args:
+        kind: class of transformers with `from_pretrained`.
+        source: folder or hub id.
+        options: of `from_pretrained`.
 
     Raises:
         ValueError: the source lacks some of its weights; transformers leaves these random.
+        OSError, ValueError, RuntimeError, SafetensorError: it can't be loaded.
     """
-    model, report = loaded
+    model, report = kind.from_pretrained(
+        source, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
+    )
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"weights are missing: {missing[0]} and {len(missing) - 1} more")
     return model

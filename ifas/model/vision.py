@@ -13,7 +13,7 @@ from torch import nn
 from ifas.core.config import VisionConfig
 from ifas.core.errors import ConfigError, unknown_key
 from ifas.model import architectures
-from ifas.model.sources import WEIGHTS_FILE, complete, resolve, unreachable
+from ifas.model.sources import WEIGHTS_FILE, pretrained, resolve, unreachable
 from ifas.model.towers import new_tower
 
 #: Fields of the configs of transformers that decide what a tower computes; then those that only some kinds have.
@@ -134,16 +134,7 @@ def _published(kind: str, folder: str, net: Any) -> Any:
     shape = copy.deepcopy(net.config)
     if kind == "dinov2":
         shape.image_size = type(shape).from_pretrained(folder).image_size
-    published = complete(
-        _vision_classes(kind)[1].from_pretrained(
-            folder,
-            config=shape,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    )
+    published = pretrained(_vision_classes(kind)[1], folder, config=shape, dtype=torch.float32)
     if kind != "dinov2" or shape.image_size == net.config.image_size:
         return published
     # Its position embeddings are made for any size by interpolation. Done once here, no pass has to do it again.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ifas.core.claims import Cue, Cues
+from ifas.core.claims import Cues
 
 #: Of the specialists, only their clauses and words change what is made of cues, and `identity` has those.
 IN_IDENTITY = ("ifas.captioning",)
@@ -12,9 +12,9 @@ IN_IDENTITY = ("ifas.captioning",)
 
 def cues() -> Cues:
     """Every specialist's cue, by name."""
-    from ifas.captioning.specialists import specialists
+    from ifas.captioning import specialists
 
-    return {name: Cue(name, one.clause, one.words, one.supports) for name, one in specialists().items()}
+    return specialists.cues()
 
 
 def identity() -> dict[str, Any]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
+from ifas.core.claims import Cue, Cues
+
 if TYPE_CHECKING:
     from ifas.captioning.measure import Measured
 
@@ -56,6 +58,12 @@ def specialists() -> dict[str, Specialist]:
         one: Specialist = importlib.import_module(f"{__name__}.{module.name}").SPECIALIST
         found[one.name] = one
     return dict(sorted(found.items()))
+
+
+@cache
+def cues() -> Cues:
+    """The specialists as cues that texts claim, by name."""
+    return {name: Cue(name, one.clause, one.words, one.supports) for name, one in specialists().items()}
 
 
 def measurements(seen: Measured) -> dict[str, Measurement]:

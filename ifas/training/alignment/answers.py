@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ifas.model.vocabulary import close
-
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -47,7 +45,6 @@ class Respondent:
 
     def __init__(self, model: Any, processor: IfasProcessor, batch: int = BATCH) -> None:
         self.model = model.eval()
-        close(model)
         self.processor = processor
         self.batch = batch
 

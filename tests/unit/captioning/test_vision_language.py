@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from drawn_faces import dataset, draw
+from safetensors.torch import load_file, save_file
 from tiny_vlm import MODELS
 
 from ifas.captioning.captioners import general_captioner
@@ -145,6 +147,17 @@ def test_scf_with_a_vision_language_model(tmp_path: Path, monkeypatch: pytest.Mo
     assert attacks["caption_tuned"].str.contains("looks like").mean() > 0.6, attacks["caption_tuned"].unique()
     assert report.facts["captioner"] == "transformers"
     assert VisionLanguageCaptioner.load_tuned(tmp_path / "out" / "captioner")
+
+
+def test_a_weight_that_the_folder_lacks_is_not_left_random(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "m")
+    file = tmp_path / "m" / "model.safetensors"
+    weights = load_file(file)
+    gone = max(weights, key=len)
+    del weights[gone]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="weights are missing"):
+        general_captioner(settings(tmp_path / "m"))
 
 
 def test_unsuitable_models_are_named(tmp_path: Path) -> None:
