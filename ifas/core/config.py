@@ -28,6 +28,9 @@ LearningRate = Annotated[float, Field(ge=0, le=1)]
 Factor = Annotated[float, Field(gt=0, le=1000)]
 Weight = Annotated[float, Field(ge=0, le=1000)]
 Gpus = Annotated[float, Field(ge=0, le=64)]
+Cores = Annotated[float, Field(ge=0.1, le=1024)]
+Gibibytes = Annotated[float, Field(ge=0.125, le=65_536)]
+Seconds = Annotated[int, Field(ge=60, le=90 * 24 * 3600)]
 #: A number in a tower's or a language model's own configuration.
 ShapeNumber = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
@@ -485,6 +488,120 @@ class PackageConfig(Section):
     publish_card: bool = Field(default=False, description="the service shows its model card to every client")
 
 
+class PodConfig(Section):
+    """What the pod of one step gets. Requests equal limits, so that it is among the last to be evicted."""
+
+    cpus: Cores = 2
+    memory_gib: Gibibytes = 8
+    gpus: int = Field(default=0, ge=0, le=64)
+    shm_gib: float = Field(default=0, ge=0, le=1024, description="shared memory, which data loaders and NCCL need")
+    timeout_s: Seconds = 3600
+
+
+class Toleration(Section):
+    """A taint that pods accept, e.g. that of nodes which can be taken away."""
+
+    key: str = Field(min_length=1)
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: str = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = "NoSchedule"
+
+
+class RayConfig(Section):
+    """The RayJob of a step: its head, its workers, and how long it may take."""
+
+    ray: Literal["own", "job"] = Field(
+        default="own",
+        description="own: the step runs where it is started, and starts a Ray of its own; job: on a cluster it runs "
+        "as a RayJob with a Ray cluster of its own",
+    )
+    image: str = Field(default="", description="by digest; empty: the image that launches the job")
+    head_cpus: Cores = Field(default=1, description="for the driver; no rank and no actor runs on the head")
+    head_memory_gib: Gibibytes = 8
+    worker_cpus: Size = 8
+    worker_memory_gib: Gibibytes = 32
+    gpus_per_worker: int = Field(default=0, ge=0, le=64)
+    gpu_memory_gib: float = Field(
+        default=0, ge=0, le=4096, description="of one GPU, to refuse a training that can't fit; 0: not known"
+    )
+    gpu_resource: str = Field(default="nvidia.com/gpu", min_length=1)
+    min_workers: Size = Field(default=1, description="fewer than max_workers: Ray's autoscaler chooses between them")
+    max_workers: Size = 1
+    shm_gib: float = Field(default=2, ge=0.125, le=1024, description="shared memory of a worker; counts as its memory")
+    scratch_gib: Size = Field(default=100, description="disk of each pod, for what it fetches and writes")
+    node_selector: dict[str, str] = Field(
+        default_factory=lambda: {"ifas.dev/accelerator": "gpu"}, description="of workers with GPUs"
+    )
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(Toleration(key="nvidia.com/gpu"),), description="of workers with GPUs"
+    )
+    spot_tolerations: tuple[Toleration, ...] = Field(
+        default=(), description="of all workers: taints of nodes that may be taken away while the job runs"
+    )
+    queue: str = Field(default="", description="Kueue's local queue; empty: not queued")
+    priority_class: str = ""
+    active_deadline_s: Seconds = Field(default=24 * 3600, description="of one attempt, from its start")
+    pre_running_deadline_s: Seconds = Field(default=3600, description="longest wait for nodes, images and quota")
+    backoff_limit: int = Field(default=1, ge=0, le=100, description="new clusters after a failure")
+    ttl_s: int = Field(default=600, ge=0, le=7 * 24 * 3600, description="how long an ended job stays for a look")
+
+    @model_validator(mode="after")
+    def _check(self) -> RayConfig:
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than max_workers {self.max_workers}")
+        if self.shm_gib >= self.worker_memory_gib:
+            raise ValueError(
+                f"shm_gib {self.shm_gib:g} leaves a worker no memory of {self.worker_memory_gib:g} GiB: it counts as "
+                "memory"
+            )
+        return self
+
+
+#: Steps whose pods `cluster.steps` sizes.
+StepName = Literal["ingest", "caption", "validate", "train", "evaluate", "gate", "approve", "package"]
+
+
+class ClusterConfig(Section):
+    """Where and with what steps run on Kubernetes. It changes no result, so no step's cache key holds it."""
+
+    namespace: str = Field(default="ifas", pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+    service_account: str = Field(default="ifas-pipeline-runner", min_length=1, description="of the pipeline's pods")
+    git_secret: str = Field(
+        default="", description="Secret with `username` and `password` for the registry's git server; empty: none"
+    )
+    pipeline_root: str = Field(
+        default="", description="where KFP keeps artifacts, e.g. s3://ifas/kfp; empty: KFP's own"
+    )
+    storage: str = Field(
+        default="",
+        description="kept beyond a pod: results for later runs, failures; s3://bucket/prefix, or a folder that "
+        "storage_claim mounts; empty: nothing is",
+    )
+    storage_claim: str = Field(
+        default="", description="PersistentVolumeClaim (ReadWriteMany) that every pod mounts at the folder `storage`"
+    )
+    deadline_s: Seconds = Field(default=3 * 24 * 3600, description="of a whole run of the pipeline")
+    retries: int = Field(default=3, ge=0, le=100, description="of a step after a failure that is not its user's")
+    webhook: str = Field(default="", description="URL that is told how a run ended; empty: env IFAS_WEBHOOK, or nobody")
+    caption: RayConfig = RayConfig()
+    train: RayConfig = RayConfig()
+    steps: dict[StepName, PodConfig] = Field(
+        default_factory=dict, description="pods of steps that are no RayJob; 2 CPUs, 8 GiB, 1 h where not named"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ClusterConfig:
+        if self.storage_claim and not self.storage.startswith("/"):
+            raise ValueError("storage_claim needs the folder where it is mounted in storage, e.g. storage: /shared")
+        if self.storage and not self.storage.startswith(("s3://", "/")):
+            raise ValueError(f"storage {self.storage!r} is neither s3://bucket/prefix nor an absolute folder")
+        return self
+
+    def pod(self, step: StepName) -> PodConfig:
+        """Size of the pod of a step."""
+        return self.steps.get(step, PodConfig())
+
+
 class RunConfig(Section):
     """All sections of one run."""
 
@@ -500,6 +617,7 @@ class RunConfig(Section):
     gate: GateConfig = GateConfig()
     approve: ApproveConfig = ApproveConfig()
     package: PackageConfig = PackageConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
     def _check(self) -> RunConfig:
@@ -602,9 +720,11 @@ def _override(tree: dict[str, Any], item: str) -> None:
         raise ConfigError(f"override {item!r} is not of the form section.key=value", "e.g. --set train.steps=20")
     *parents, last = dotted.split(".")
     for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
+        section = tree.get(parent, {})
+        if not isinstance(section, dict):
             raise ConfigError(
                 f"override {item!r}: {parent} is not a section", "`ifas config show laptop` lists sections and keys"
             )
+        # A copy: in YAML one section can stand in two places, as an alias.
+        tree[parent] = tree = dict(section)
     tree[last] = _yaml(value, f"override {item!r}")

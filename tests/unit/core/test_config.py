@@ -45,3 +45,37 @@ def test_unusable_file(tmp_path, text, said):
 def test_unknown_profile_lists_the_known():
     with pytest.raises(ConfigError, match="laptop"):
         load("desktop")
+
+
+def test_tiny_fits_a_laptops_kind():
+    """Head, workers, submitter and the step's own pod, at the largest moment of a run."""
+    cluster = load("tiny").cluster
+    for job in (cluster.caption, cluster.train):
+        assert job.ray == "job"
+        assert job.head_cpus + job.max_workers * job.worker_cpus + 0.25 + 0.25 <= 3
+        assert job.head_memory_gib + job.max_workers * job.worker_memory_gib + 0.5 + 0.5 <= 6
+    for pod in cluster.steps.values():
+        assert pod.cpus <= 3
+        assert pod.memory_gib <= 6
+
+
+def test_a_pod_that_is_not_named_has_the_default_size():
+    cluster = load("tiny", ["cluster.steps={evaluate: {gpus: 2, memory_gib: 64}}"]).cluster
+    assert cluster.pod("evaluate").gpus == 2
+    assert cluster.pod("gate").memory_gib == 8
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("cluster.train.min_workers=9", "min_workers 9 is more than max_workers 2"),
+        ("cluster.train.shm_gib=8", "leaves a worker no memory"),
+        ("cluster.storage_claim=shared", "storage: /shared"),
+        ("cluster.storage=ftp://x", "neither s3"),
+        ("cluster.train.workers=3", "cluster.train.workers"),
+        ("cluster.steps.trein.cpus=3", "cluster.steps.trein"),
+    ],
+)
+def test_what_a_cluster_can_not_give(override, said):
+    with pytest.raises(ConfigError, match=said):
+        load("tiny", [override])
