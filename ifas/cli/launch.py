@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ifas.cli.run import ConfigOption, SetOption
-from ifas.core.errors import LaunchError
+from ifas.core.errors import LaunchError, unknown_key
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -56,12 +57,13 @@ def submit(
 StepArgument = Annotated[str, typer.Argument(help="caption or train.")]
 ImageOption = Annotated[str, typer.Option(help="Image by digest.", envvar="IFAS_IMAGE")]
 InputOption = Annotated[list[str] | None, typer.Option("--input", "-i", help="name=s3://...")]
+HashOption = Annotated[list[str] | None, typer.Option("--input-sha256", help="name=SHA-256 of its content.")]
 OutputOption = Annotated[list[str] | None, typer.Option("--output", "-o", help="name=s3://...")]
 RunOption = Annotated[str, typer.Option(help="Name of the run; the same name attaches to the same job.")]
-WorkersOption = Annotated[int, typer.Option(min=1, max=4096, help="Ray workers.")]
-GpusOption = Annotated[int, typer.Option(min=0, max=64, help="GPUs per worker.")]
-NamespaceOption = Annotated[str, typer.Option(help="Namespace of infra/base.")]
-QueueOption = Annotated[str, typer.Option(help="Kueue local queue.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, max=4096, help="Ray workers; else the profile's.")]
+GpusOption = Annotated[int | None, typer.Option(min=0, max=64, help="GPUs per worker; else the profile's.")]
+NamespaceOption = Annotated[str | None, typer.Option(help="Namespace of infra/base; else the profile's.")]
+QueueOption = Annotated[str | None, typer.Option(help="Kueue local queue; else the profile's.")]
 
 
 @app.command("render")
@@ -70,17 +72,20 @@ def render(
     image: ImageOption,
     run_id: RunOption,
     config: ConfigOption = "base",
+    overrides: SetOption = None,
     inputs: InputOption = None,
+    hashes: HashOption = None,
     outputs: OutputOption = None,
-    workers: WorkersOption = 2,
-    gpus: GpusOption = 1,
-    namespace: NamespaceOption = "ifas",
-    queue: QueueOption = "",
+    workers: WorkersOption = None,
+    gpus: GpusOption = None,
+    namespace: NamespaceOption = None,
+    queue: QueueOption = None,
 ) -> None:
-    """Print a step's RayJob as YAML; nothing is sent."""
+    """Print a step's RayJob as YAML; nothing is sent. Sizes are those of `cluster` in the configuration."""
     import yaml
 
-    job = _rayjob(step, image, run_id, config, inputs, outputs, workers, gpus, namespace, queue)
+    sizes = _sizes(step, workers, gpus, namespace, queue)
+    job = _rayjob(step, image, run_id, config, [*(overrides or []), *sizes], inputs, hashes, outputs)
     typer.echo(yaml.safe_dump(job, sort_keys=False), nl=False)
 
 
@@ -90,19 +95,34 @@ def run_job(
     image: ImageOption,
     run_id: RunOption,
     config: ConfigOption = "base",
+    overrides: SetOption = None,
     inputs: InputOption = None,
+    hashes: HashOption = None,
     outputs: OutputOption = None,
-    workers: WorkersOption = 2,
-    gpus: GpusOption = 1,
-    namespace: NamespaceOption = "ifas",
-    queue: QueueOption = "",
+    workers: WorkersOption = None,
+    gpus: GpusOption = None,
+    namespace: NamespaceOption = None,
+    queue: QueueOption = None,
 ) -> None:
     """Apply a step's RayJob and watch it to its end. Run again: it attaches. Ctrl-C deletes the job."""
     from ifas.launch.cluster import RayJobs, connect
 
-    job = _rayjob(step, image, run_id, config, inputs, outputs, workers, gpus, namespace, queue)
-    outcome = RayJobs(connect(), namespace).run(job)
+    sizes = _sizes(step, workers, gpus, namespace, queue)
+    job = _rayjob(step, image, run_id, config, [*(overrides or []), *sizes], inputs, hashes, outputs)
+    outcome = RayJobs(connect(), job["metadata"]["namespace"]).run(job)
     typer.echo(f"RayJob {outcome.name} succeeded after {outcome.seconds:.0f} s")
+
+
+def _sizes(step: str, workers: int | None, gpus: int | None, namespace: str | None, queue: str | None) -> list[str]:
+    """The options as overrides of the profile."""
+    given = {
+        f"{step}.min_workers": workers,
+        f"{step}.max_workers": workers,
+        f"{step}.gpus_per_worker": gpus,
+        f"{step}.queue": queue,
+        "namespace": namespace,
+    }
+    return [f"cluster.{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
 
 
 def _rayjob(
@@ -110,27 +130,30 @@ def _rayjob(
     image: str,
     run_id: str,
     config: str,
+    overrides: list[str],
     inputs: list[str] | None,
+    hashes: list[str] | None,
     outputs: list[str] | None,
-    workers: int,
-    gpus: int,
-    namespace: str,
-    queue: str,
 ) -> dict[str, Any]:
     from ifas.cli.run import pairs
-    from ifas.launch.rayjob import RayJobSpec, build_rayjob
+    from ifas.core.config import load
+    from ifas.core.environment import prepare
+    from ifas.launch.capacity import check_fits
+    from ifas.launch.rayjob import STEPS, build_rayjob, describe, kept
 
+    if step not in STEPS:
+        raise unknown_key("RayJob step", step, STEPS)
+    prepare()
+    settings = kept(load(config, overrides))
+    check_fits(settings, step)
     return build_rayjob(
-        RayJobSpec(
-            step=step,
+        describe(
+            step,
+            settings,
             run_id=run_id,
             image=image,
-            config=config,
             inputs=pairs(inputs),
             outputs=pairs(outputs),
-            namespace=namespace,
-            workers=workers,
-            gpus_per_worker=gpus,
-            queue=queue,
+            input_sha256=pairs(hashes),
         )
     )

@@ -6,6 +6,8 @@ the paper leaves open are marked "not stated in the paper".
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -649,6 +651,22 @@ def load(source: str, overrides: list[str] | None = None) -> RunConfig:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{source}: {first_problem(error)}", "`ifas config show laptop` lists every key") from error
+
+
+def as_overrides(config: RunConfig) -> tuple[str, list[str]]:
+    """A profile and overrides from which `load` makes this configuration again, wherever it is called."""
+    name = config.profile if config.profile in profiles() else "laptop"
+    there, wanted = load(name).model_dump(mode="json"), config.model_dump(mode="json")
+    return name, [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in _changes(there, wanted)]
+
+
+def _changes(there: dict[str, Any], wanted: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in wanted.items():
+        old, key = there[name], f"{above}{name}"
+        if isinstance(old, dict) and isinstance(value, dict) and old.keys() == value.keys():
+            yield from _changes(old, value, f"{key}.")
+        elif old != value:
+            yield key, value
 
 
 def first_problem(error: ValidationError) -> str:

@@ -46,9 +46,14 @@ def env(fixed: Mapping[str, str], secret: str, secret_keys: Sequence[str]) -> li
     ]
 
 
-def resources(*, cpus: int, memory_gib: int, gpus: int = 0, gpu_resource: str = "nvidia.com/gpu") -> dict[str, Any]:
+def container_security() -> dict[str, Any]:
+    """A security context that *restricted* admits; a new object each time."""
+    return {**CONTAINER_SECURITY, "capabilities": {"drop": ["ALL"]}}
+
+
+def resources(*, cpus: float, memory_gib: float, gpus: int = 0, gpu_resource: str = "nvidia.com/gpu") -> dict[str, Any]:
     """Requests equal to limits, so that the pod is among the last to be evicted."""
-    amount = {"cpu": str(cpus), "memory": f"{memory_gib}Gi"}
+    amount = {"cpu": f"{cpus:g}", "memory": f"{memory_gib:g}Gi"}
     if gpus:
         amount[gpu_resource] = str(gpus)
     return {"requests": dict(amount), "limits": dict(amount)}
@@ -64,14 +69,19 @@ def ray_pod(
     config_map: str,
     resources: Mapping[str, Any],
     ports: Mapping[str, int],
-    shm_gib: int,
+    shm_gib: float,
     scratch_gib: int,
+    shared: tuple[str, str] | None = None,
     node_selector: Mapping[str, str] | None = None,
     tolerations: Sequence[Mapping[str, str]] = (),
     priority_class: str = "",
     restart_policy: str = "",
 ) -> dict[str, Any]:
-    """One pod template of one container, with memory for /dev/shm where `shm_gib` is positive."""
+    """One pod template of one container, with memory for /dev/shm where `shm_gib` is positive.
+
+    Args:
+        shared: claim of a volume that all pods write to, and where it is mounted.
+    """
     volumes: list[dict[str, Any]] = [
         {"name": "tmp", "emptyDir": {}},
         {"name": "scratch", "emptyDir": {"sizeLimit": f"{scratch_gib}Gi"}},
@@ -79,8 +89,12 @@ def ray_pod(
     mounts = [{"name": "tmp", "mountPath": "/tmp"}, {"name": "scratch", "mountPath": "/scratch"}]  # noqa: S108
     if shm_gib:
         # Counts towards the container's memory limit. Without it /dev/shm is 64 MiB, too small for Ray's objects.
-        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{shm_gib}Gi"}})
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{shm_gib:g}Gi"}})
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108
+    if shared:
+        claim, folder = shared
+        volumes.append({"name": "shared", "persistentVolumeClaim": {"claimName": claim}})
+        mounts.append({"name": "shared", "mountPath": folder})
     only: dict[str, Any] = {
         "name": container,
         "image": image,
@@ -89,7 +103,7 @@ def ray_pod(
         "envFrom": [{"configMapRef": {"name": config_map}}],
         "env": [dict(item) for item in env],
         "resources": dict(resources),
-        "securityContext": {**CONTAINER_SECURITY, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": container_security(),
         "volumeMounts": mounts,
     }
     if ports:

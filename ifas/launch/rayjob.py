@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ifas.core.errors import LaunchError, unknown_key
+from ifas.core.config import RayConfig, RunConfig, as_overrides
+from ifas.core.errors import ConfigError, LaunchError, unknown_key
 from ifas.core.files import sha256_json
+from ifas.core.progress import EVENTS_ENV
 from ifas.launch import pods
 
 STEPS = ("caption", "train")
@@ -34,50 +36,83 @@ RAY_VERSION = "2.60.0"
 
 S3_SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
-GPU_TOLERATION: Mapping[str, str] = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
-
 #: GCS, dashboard and job API, Ray client. The last two run code without asking who calls: see the network policy.
 HEAD_PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001}
 
 HASH_ANNOTATION = "ifas.dev/spec-sha256"
 
+#: CPUs and GiB of the pod that submits: it sends one request and prints the job's log.
+SUBMITTER = (0.25, 0.5)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RayJobSpec:
-    """What runs, where, and for how long. Sizes in GiB, times in seconds."""
+    """What runs and where; `size` says on how much, and for how long."""
 
     step: str
     run_id: str
     image: str
     config: str = field(metadata={"about": "profile, or path of a YAML file in the image"})
-    inputs: Mapping[str, str] = field(metadata={"about": "input name -> s3:// URI"})
-    outputs: Mapping[str, str] = field(metadata={"about": "output name -> s3:// URI"})
+    inputs: Mapping[str, str] = field(metadata={"about": "input name -> s3:// URI, or a path on the shared volume"})
+    outputs: Mapping[str, str] = field(metadata={"about": "output name -> the same"})
+    input_sha256: Mapping[str, str] = field(
+        default_factory=dict, metadata={"about": "input name -> its content's hash"}
+    )
     overrides: tuple[str, ...] = field(default=(), metadata={"about": "section.key=value, as for --set"})
+    size: RayConfig = field(default_factory=RayConfig)
     namespace: str = "ifas"
+    shared: tuple[str, str] | None = field(
+        default=None, metadata={"about": "claim of a shared volume, and the folder where every pod mounts it"}
+    )
     submission_mode: str = "K8sJobMode"
-    backoff_limit: int = field(default=1, metadata={"about": "new clusters after a failure"})
     submitter_backoff_limit: int = field(default=2, metadata={"about": "new submitter pods; K8sJobMode only"})
-    active_deadline_s: int = 24 * 3600
-    pre_running_deadline_s: int = field(default=3600, metadata={"about": "longest wait for nodes, images, quota"})
-    ttl_s: int = field(default=600, metadata={"about": "how long the cluster stays for a look after the end"})
-    workers: int = 2
-    gpus_per_worker: int = 1
-    gpu_resource: str = "nvidia.com/gpu"
-    head_cpus: int = 2
-    head_memory_gib: int = 8
-    worker_cpus: int = 8
-    worker_memory_gib: int = 32
-    shm_gib: int = 4
-    scratch_gib: int = 100
-    # Both only for workers with GPUs.
-    node_selector: Mapping[str, str] = field(default_factory=lambda: {"ifas.dev/accelerator": "gpu"})
-    tolerations: tuple[Mapping[str, str], ...] = (GPU_TOLERATION,)
-    priority_class: str = ""
-    queue: str = field(default="", metadata={"about": "Kueue local queue; empty: not queued"})
     service_account: str = "ifas-ray"
     config_map: str = "ifas-settings"
     secret: str = "ifas-credentials"  # noqa: S105  (the name of a Secret)
     secret_keys: tuple[str, ...] = S3_SECRET_KEYS
+
+
+def describe(
+    step: str,
+    config: RunConfig,
+    *,
+    run_id: str,
+    image: str,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    input_sha256: Mapping[str, str] | None = None,
+) -> RayJobSpec:
+    """The job of a step as the configuration has it, with the whole configuration in its command.
+
+    Raises:
+        ConfigError: no RayJob runs this step.
+    """
+    if step not in STEPS:
+        raise unknown_key("RayJob step", step, STEPS)
+    size: RayConfig = getattr(config.cluster, step)
+    profile, overrides = as_overrides(config)
+    cluster = config.cluster
+    return RayJobSpec(
+        step=step,
+        run_id=run_id,
+        image=size.image or image,
+        config=profile,
+        overrides=tuple(overrides),
+        inputs=inputs,
+        outputs=outputs,
+        input_sha256=input_sha256 or {},
+        size=size,
+        namespace=cluster.namespace,
+        shared=(cluster.storage_claim, cluster.storage) if cluster.storage_claim else None,
+    )
+
+
+def kept(config: RunConfig) -> RunConfig:
+    """`config` with checkpoints in `cluster.storage`, unless it names a place: a pod's disk is lost with the pod."""
+    if config.train.storage or not config.cluster.storage:
+        return config
+    train = config.train.model_copy(update={"storage": f"{config.cluster.storage.rstrip('/')}/checkpoints"})
+    return config.model_copy(update={"train": train})
 
 
 def job_name(step: str, run_id: str) -> str:
@@ -99,7 +134,8 @@ def entrypoint(spec: RayJobSpec) -> str:
     words = ["ifas", "step", spec.step, "--config", spec.config, "--run-id", spec.run_id]
     for item in spec.overrides:
         words += ["--set", item]
-    for flag, table in (("--input", spec.inputs), ("--output", spec.outputs)):
+    tables = (("--input", spec.inputs), ("--input-sha256", spec.input_sha256), ("--output", spec.outputs))
+    for flag, table in tables:
         for name, uri in sorted(table.items()):
             words += [flag, f"{name}={uri}"]
     for word in words:
@@ -131,13 +167,14 @@ def build_rayjob(spec: RayJobSpec) -> dict[str, Any]:
     body: dict[str, Any] = {
         "entrypoint": entrypoint(spec),
         "submissionMode": spec.submission_mode,
-        "backoffLimit": spec.backoff_limit,
-        "activeDeadlineSeconds": spec.active_deadline_s,
-        "preRunningDeadlineSeconds": spec.pre_running_deadline_s,
+        "backoffLimit": spec.size.backoff_limit,
+        "activeDeadlineSeconds": spec.size.active_deadline_s,
+        "preRunningDeadlineSeconds": spec.size.pre_running_deadline_s,
         "shutdownAfterJobFinishes": True,
-        "ttlSecondsAfterFinished": spec.ttl_s,
+        "ttlSecondsAfterFinished": spec.size.ttl_s,
         "rayClusterSpec": {
             "rayVersion": RAY_VERSION,
+            **(_autoscaler() if _scales(spec) else {}),
             "headGroupSpec": _head(spec, labels),
             "workerGroupSpecs": [_workers(spec, labels)],
         },
@@ -151,7 +188,7 @@ def build_rayjob(spec: RayJobSpec) -> dict[str, Any]:
         "metadata": {
             "name": name,
             "namespace": spec.namespace,
-            "labels": {**labels, **({"kueue.x-k8s.io/queue-name": spec.queue} if spec.queue else {})},
+            "labels": {**labels, **({"kueue.x-k8s.io/queue-name": spec.size.queue} if spec.size.queue else {})},
             "annotations": {"ifas.dev/run-id": spec.run_id, HASH_ANNOTATION: sha256_json(body)},
         },
         "spec": body,
@@ -159,57 +196,67 @@ def build_rayjob(spec: RayJobSpec) -> dict[str, Any]:
 
 
 def _head(spec: RayJobSpec, labels: Mapping[str, str]) -> dict[str, Any]:
-    sidecar = spec.submission_mode == "SidecarMode"
+    size, sidecar = spec.size, spec.submission_mode == "SidecarMode"
+    shm_gib = min(size.shm_gib, size.head_memory_gib / 4)
+    template = pods.ray_pod(
+        container="ray-head",
+        resources=pods.resources(cpus=size.head_cpus, memory_gib=size.head_memory_gib),
+        ports=HEAD_PORTS,
+        shm_gib=shm_gib,
+        restart_policy="Never" if sidecar else "",
+        **_common(spec, labels),
+    )
+    # The driver's events go into the job's log, where whoever launched the job reads them.
+    template["spec"]["containers"][0]["env"].insert(0, {"name": EVENTS_ENV, "value": "/dev/stdout"})
+    if _scales(spec):
+        template["spec"]["automountServiceAccountToken"] = True
     return {
         "rayStartParams": {
             "dashboard-host": "0.0.0.0",  # noqa: S104  (reached by the submitter; the network policy closes it)
-            "num-cpus": str(spec.head_cpus),
+            # None for tasks and actors: a rank there would wait for a GPU that the head does not have.
+            "num-cpus": "0",
             "num-gpus": "0",
-            "object-store-memory": _object_store(spec),
+            "object-store-memory": _object_store(shm_gib),
         },
-        "template": pods.ray_pod(
-            container="ray-head",
-            resources=pods.resources(cpus=spec.head_cpus, memory_gib=spec.head_memory_gib),
-            ports=HEAD_PORTS,
-            shm_gib=spec.shm_gib,
-            restart_policy="Never" if sidecar else "",
-            **_common(spec, labels),
-        ),
+        "template": template,
     }
 
 
 def _workers(spec: RayJobSpec, labels: Mapping[str, str]) -> dict[str, Any]:
+    size = spec.size
+    tolerations = (*(size.tolerations if size.gpus_per_worker else ()), *size.spot_tolerations)
     return {
-        "groupName": "gpu" if spec.gpus_per_worker else "cpu",
-        "replicas": spec.workers,
-        "minReplicas": spec.workers,
-        "maxReplicas": spec.workers,
+        "groupName": "gpu" if size.gpus_per_worker else "cpu",
+        "replicas": size.min_workers if _scales(spec) else size.max_workers,
+        "minReplicas": size.min_workers,
+        "maxReplicas": size.max_workers,
         "rayStartParams": {
-            "num-cpus": str(spec.worker_cpus),
-            "num-gpus": str(spec.gpus_per_worker),
-            "object-store-memory": _object_store(spec),
+            "num-cpus": str(size.worker_cpus),
+            "num-gpus": str(size.gpus_per_worker),
+            "object-store-memory": _object_store(size.shm_gib),
         },
         "template": pods.ray_pod(
             container="ray-worker",
             resources=pods.resources(
-                cpus=spec.worker_cpus,
-                memory_gib=spec.worker_memory_gib,
-                gpus=spec.gpus_per_worker,
-                gpu_resource=spec.gpu_resource,
+                cpus=size.worker_cpus,
+                memory_gib=size.worker_memory_gib,
+                gpus=size.gpus_per_worker,
+                gpu_resource=size.gpu_resource,
             ),
             ports={},
-            shm_gib=spec.shm_gib,
-            node_selector=spec.node_selector if spec.gpus_per_worker else None,
-            tolerations=spec.tolerations if spec.gpus_per_worker else (),
+            shm_gib=size.shm_gib,
+            node_selector=size.node_selector if size.gpus_per_worker else None,
+            tolerations=[{k: v for k, v in one.model_dump().items() if v} for one in tolerations],
             **_common(spec, labels),
         ),
     }
 
 
 def _submitter(spec: RayJobSpec, labels: Mapping[str, str]) -> dict[str, Any]:
+    cpus, memory_gib = SUBMITTER
     template = pods.ray_pod(
         container="ray-job-submitter",
-        resources=pods.resources(cpus=1, memory_gib=1),
+        resources=pods.resources(cpus=cpus, memory_gib=memory_gib),
         ports={},
         shm_gib=0,
         restart_policy="Never",
@@ -227,14 +274,30 @@ def _common(spec: RayJobSpec, labels: Mapping[str, str]) -> dict[str, Any]:
         "service_account": spec.service_account,
         "env": pods.env({**pods.FIXED_ENV, "IFAS_IMAGE": spec.image}, spec.secret, spec.secret_keys),
         "config_map": spec.config_map,
-        "scratch_gib": spec.scratch_gib,
-        "priority_class": spec.priority_class,
+        "scratch_gib": spec.size.scratch_gib,
+        "priority_class": spec.size.priority_class,
+        "shared": spec.shared,
     }
 
 
-def _object_store(spec: RayJobSpec) -> str:
+def _scales(spec: RayJobSpec) -> bool:
+    return spec.size.min_workers < spec.size.max_workers
+
+
+def _autoscaler() -> dict[str, Any]:
+    """Ray's autoscaler: a container that KubeRay adds to the head pod, which changes the number of workers."""
+    return {
+        "enableInTreeAutoscaling": True,
+        "autoscalerOptions": {
+            "resources": pods.resources(cpus=0.5, memory_gib=0.5),
+            "securityContext": pods.container_security(),
+        },
+    }
+
+
+def _object_store(shm_gib: float) -> str:
     # Nine tenths of /dev/shm: Ray falls back to slow files when its store does not fit.
-    return str(spec.shm_gib * 2**30 * 9 // 10)
+    return str(int(shm_gib * 2**30 * 9 / 10))
 
 
 def _check(spec: RayJobSpec) -> None:
@@ -242,27 +305,19 @@ def _check(spec: RayJobSpec) -> None:
         raise unknown_key("RayJob step", spec.step, STEPS)
     if spec.submission_mode not in SUBMISSION_MODES:
         raise unknown_key("submissionMode", spec.submission_mode, SUBMISSION_MODES)
-    positive = ("active_deadline_s", "pre_running_deadline_s", "workers", "head_cpus", "worker_cpus", "shm_gib")
-    for name in (*positive, "scratch_gib"):
-        if getattr(spec, name) < 1:
-            raise LaunchError(f"{name} is {getattr(spec, name)}", f"set {name} to 1 or more")
-    for name in ("backoff_limit", "submitter_backoff_limit", "ttl_s", "gpus_per_worker"):
-        if getattr(spec, name) < 0:
-            raise LaunchError(f"{name} is {getattr(spec, name)}", f"set {name} to 0 or more")
-    if spec.shm_gib >= min(spec.head_memory_gib, spec.worker_memory_gib):
-        raise LaunchError(
-            f"shared memory of {spec.shm_gib} GiB leaves no memory of {spec.head_memory_gib} GiB (head) and "
-            f"{spec.worker_memory_gib} GiB (worker)",
-            "lower shm_gib or raise the memory: what lies in /dev/shm counts towards the limit",
-        )
-    local = [uri for uri in (*spec.inputs.values(), *spec.outputs.values()) if not uri.startswith("s3://")]
+    mounted = f"{spec.shared[1].rstrip('/')}/" if spec.shared else None
+    local = [
+        uri
+        for uri in (*spec.inputs.values(), *spec.outputs.values())
+        if not uri.startswith("s3://") and not (mounted and uri.startswith(mounted))
+    ]
     if local:
         raise LaunchError(
             f"a RayJob can't reach the local path(s) {', '.join(local)}",
-            "give s3:// URIs, which every pod of the cluster can read and write",
+            "give s3:// URIs, or paths on the volume of cluster.storage_claim, which every pod can read and write",
         )
     if not spec.image or not spec.run_id:
-        raise LaunchError("a RayJob needs an image and a run id", "set both")
+        raise ConfigError("a RayJob needs an image and a run id", "set IFAS_IMAGE or --image, and --run-id")
 
 
 def _slug(text: str) -> str:

@@ -225,7 +225,7 @@ def test_a_failed_job_of_the_same_run_is_replaced(server, jobs):
 
 
 def test_a_different_job_of_the_same_name_is_not_touched(server, jobs):
-    server.job = {**build_rayjob(replace(SPEC, workers=5)), "status": RUNNING}
+    server.job = {**build_rayjob(replace(SPEC, overrides=("train.steps=9",))), "status": RUNNING}
     with pytest.raises(LaunchError, match="another specification"):
         jobs.run(JOB)
     assert server.methods() == ["GET"]

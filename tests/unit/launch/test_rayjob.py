@@ -15,9 +15,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from ifas.cli.main import app
+from ifas.core.config import RayConfig, as_overrides, load, profiles
 from ifas.core.errors import ConfigError, LaunchError
-from ifas.launch.rayjob import MAX_NAME, RAY_VERSION, RayJobSpec, build_rayjob, entrypoint, job_name
+from ifas.launch.capacity import check_fits
+from ifas.launch.rayjob import MAX_NAME, RAY_VERSION, RayJobSpec, build_rayjob, describe, entrypoint, job_name, kept
 
 GOLDEN = Path(__file__).parent / "golden"
 RUN = "20260101-120000-ab12"
@@ -32,8 +36,14 @@ SPECS = {
         config="large",
         inputs={k: f"{STORE}/{k}" for k in ("dataset", "captions", "validation", "lineage")},
         outputs={"model": f"{STORE}/model", "lineage": f"{STORE}/lineage-train"},
-        priority_class="training",
-        queue="training",
+        size=load(
+            "large",
+            [
+                "cluster.train.priority_class=training",
+                "cluster.train.queue=training",
+                "cluster.train.spot_tolerations=[{key: example.com/spot}]",
+            ],
+        ).cluster.train,
     ),
     "caption": RayJobSpec(
         step="caption",
@@ -43,7 +53,7 @@ SPECS = {
         inputs={"dataset": f"{STORE}/dataset", "lineage": f"{STORE}/lineage"},
         outputs={"captions": f"{STORE}/captions", "lineage": f"{STORE}/lineage-caption"},
         submission_mode="SidecarMode",
-        workers=1,
+        size=load("tiny").cluster.caption,
     ),
 }
 TRAIN = SPECS["train"]
@@ -107,8 +117,8 @@ def test_ray_resources_match_the_pod():
     assert worker["rayStartParams"]["num-gpus"] == limits["nvidia.com/gpu"] == "1"
     assert worker["rayStartParams"]["num-cpus"] == limits["cpu"]
     shm = next(v for v in worker["template"]["spec"]["volumes"] if v["name"] == "shm")
-    assert shm["emptyDir"] == {"medium": "Memory", "sizeLimit": "4Gi"}
-    assert int(worker["rayStartParams"]["object-store-memory"]) < 4 * 2**30
+    assert shm["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
+    assert int(worker["rayStartParams"]["object-store-memory"]) < 16 * 2**30
     assert all(isinstance(value, str) for value in worker["rayStartParams"].values())
 
 
@@ -117,7 +127,7 @@ def test_ray_version_is_the_installed_one():
 
 
 def test_no_gpu_means_no_gpu_anywhere():
-    job = build_rayjob(replace(TRAIN, gpus_per_worker=0))
+    job = build_rayjob(replace(TRAIN, size=RayConfig(gpus_per_worker=0)))
     worker = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
     assert worker["groupName"] == "cpu"
     assert worker["rayStartParams"]["num-gpus"] == "0"
@@ -139,12 +149,6 @@ def test_sidecar_mode_leaves_out_what_the_operator_refuses():
         ({"submission_mode": "Foo"}, "K8sJobMode"),
         ({"submission_mode": "InteractiveMode"}, "SidecarMode"),
         ({"step": "evaluate"}, "caption, train"),
-        ({"active_deadline_s": 0}, "active_deadline_s"),
-        ({"pre_running_deadline_s": -1}, "pre_running_deadline_s"),
-        ({"backoff_limit": -1}, "backoff_limit"),
-        ({"ttl_s": -5}, "ttl_s"),
-        ({"workers": 0}, "workers"),
-        ({"shm_gib": 64}, "counts towards"),
         ({"inputs": {"dataset": "/tmp/dataset"}}, "/tmp/dataset"),
         ({"image": ""}, "image"),
     ],
@@ -183,6 +187,122 @@ def test_entrypoint():
         f"--input dataset={STORE}/dataset --input lineage={STORE}/lineage "
         f"--output captions={STORE}/captions --output lineage={STORE}/lineage-caption"
     )
+
+
+def test_no_rank_is_placed_on_the_head():
+    for spec in SPECS.values():
+        assert build_rayjob(spec)["spec"]["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_spot_nodes_are_tolerated_by_workers_only():
+    cluster = build_rayjob(TRAIN)["spec"]["rayClusterSpec"]
+    spot = {"key": "example.com/spot", "operator": "Exists", "effect": "NoSchedule"}
+    assert spot in cluster["workerGroupSpecs"][0]["template"]["spec"]["tolerations"]
+    assert "tolerations" not in cluster["headGroupSpec"]["template"]["spec"]
+
+
+def test_fewer_workers_than_the_most_means_that_ray_scales():
+    cluster = build_rayjob(replace(TRAIN, size=RayConfig(min_workers=1, max_workers=4)))["spec"]["rayClusterSpec"]
+    assert cluster["enableInTreeAutoscaling"] is True
+    assert cluster["autoscalerOptions"]["securityContext"]["allowPrivilegeEscalation"] is False
+    assert cluster["workerGroupSpecs"][0]["replicas"] == 1
+    assert "enableInTreeAutoscaling" not in build_rayjob(TRAIN)["spec"]["rayClusterSpec"]
+
+
+def test_a_shared_volume_stands_in_for_the_store():
+    config = load("tiny", ["cluster.storage=/shared", "cluster.storage_claim=ifas-shared"])
+    paths = {"inputs": {"dataset": "/shared/runs/d"}, "outputs": {"captions": "/shared/runs/c"}}
+    job = build_rayjob(describe("caption", config, run_id=RUN, image="i", **paths))
+    for template in templates(job):
+        (volume,) = [v for v in template["spec"]["volumes"] if v["name"] == "shared"]
+        assert volume["persistentVolumeClaim"] == {"claimName": "ifas-shared"}
+        mounts = template["spec"]["containers"][0]["volumeMounts"]
+        assert {"name": "shared", "mountPath": "/shared"} in mounts
+
+
+@pytest.mark.parametrize("profile", profiles())
+def test_a_shell_and_the_cluster_read_the_same_configuration(profile):
+    """What `ifas step` gets in the job is the configuration that was launched, prompts and tables included."""
+    wanted = load(
+        profile,
+        [
+            """caption.prompt='Say "what" it is: naïve, it''s 100 %?'""",
+            "train.species_weights={paper: 2.5e-05}",
+            "model.vision.shape={hidden_size: 8}",
+            "train.alpha=0.25",
+            "cluster.steps={gate: {cpus: 0.5}}",
+        ],
+    )
+    spec = describe("train", wanted, run_id=RUN, image="i", inputs={}, outputs={})
+    words = shlex.split(entrypoint(spec))
+    again = load(words[words.index("--config") + 1], [words[i + 1] for i, word in enumerate(words) if word == "--set"])
+    assert again == wanted
+
+
+def test_an_unknown_profile_is_described_by_what_is_different():
+    wanted = load("tiny").model_copy(update={"profile": "ours"})
+    name, overrides = as_overrides(wanted)
+    assert load(name, overrides) == wanted
+
+
+def test_checkpoints_outlive_the_pod():
+    config = load("tiny", ["cluster.storage=s3://b/ifas"])
+    assert kept(config).train.storage == "s3://b/ifas/checkpoints"
+    named = load("tiny", ["cluster.storage=s3://b/ifas", "train.storage=s3://c"])
+    assert kept(named) == named
+
+
+@pytest.mark.parametrize(
+    ("step", "overrides", "said", "fix"),
+    [
+        ("train", ["train.workers=9"], "2 workers with 1 CPUs and 0 GPUs", "cluster.train.max_workers=9"),
+        ("train", ["train.gpus_per_worker=1"], "places for 0", "cluster.train.gpus_per_worker=1"),
+        (
+            "train",
+            ["train.workers=8", "train.gpus_per_worker=0.5", "cluster.train.gpus_per_worker=1"],
+            "places for 2",
+            "cluster.train.max_workers=8, or train.workers=2",
+        ),
+        ("train", ["train.batch=4096"], "worker_memory_gib", "train.batch="),
+        ("caption", ["caption.actors=2"], "places for 1", "cluster.caption.max_workers"),
+    ],
+)
+def test_what_the_cluster_can_not_hold_is_refused(step, overrides, said, fix):
+    with pytest.raises(ConfigError) as caught:
+        check_fits(load("tiny", overrides), step)
+    assert said in caught.value.what
+    assert fix in caught.value.fix
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["caption", "train"])
+@pytest.mark.parametrize("profile", ["tiny", "base", "large"])
+def test_every_profile_fits_its_own_cluster(profile, step):
+    check_fits(load(profile), step)
+
+
+LAUNCH = ["launch", "render", "train", "--image", "i", "--run-id", "r", "-c", "tiny"]
+
+
+def test_the_command_line_has_sizes_and_overrides():
+    """Sizes follow from the profile, options come on top."""
+    plain = CliRunner().invoke(app, LAUNCH)
+    job = yaml.safe_load(plain.output)
+    worker = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
+    assert worker["replicas"] == 2
+    assert worker["template"]["spec"]["containers"][0]["resources"]["limits"] == {"cpu": "1", "memory": "1.5Gi"}
+    options = ["--workers", "3", "--queue", "q", "--namespace", "team", "-s", "train.steps=9"]
+    more = yaml.safe_load(CliRunner().invoke(app, [*LAUNCH, *options]).output)
+    assert more["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["replicas"] == 3
+    assert more["metadata"]["namespace"] == "team"
+    assert more["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "q"
+    assert "train.steps=9" in more["spec"]["entrypoint"]
+
+
+def test_what_does_not_fit_is_not_rendered():
+    found = CliRunner().invoke(app, [*LAUNCH, "--workers", "1", "-s", "train.workers=2"])
+    assert isinstance(found.exception, ConfigError)
+    assert "cluster.train.max_workers=2" in found.exception.fix
 
 
 @given(st.sampled_from(["caption", "train"]), st.text(min_size=1, max_size=80))
