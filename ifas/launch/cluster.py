@@ -1,28 +1,30 @@
-"""Applies a RayJob, watches it to its end, deletes it. The only module that talks to a Kubernetes API server.
+"""Applies a RayJob, watches it to its end, deletes it.
 
 Safe to call again: it continues to watch a job of the same run and step that still runs, and replaces one that failed.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ifas.core.errors import LaunchError
 from ifas.core.progress import emit
-from ifas.launch import diagnosis
+from ifas.launch.diagnosis import Cause, Diagnosis, no_such_kind, refusal
 from ifas.launch.rayjob import HASH_ANNOTATION
 
 GROUP, VERSION, PLURAL = "ray.io", "v1", "rayjobs"
 FIELD_MANAGER = "ifas"
 ENDED = ("Complete", "Failed", "ValidationFailed")
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,10 @@ class Outcome:
     name: str
     seconds: float
     reattached: bool
+
+
+class Unanswered(LaunchError):
+    """The API server was away, or throttled us, for longer than we wait."""
 
 
 def connect() -> Any:
@@ -55,20 +61,53 @@ def connect() -> Any:
     return client.ApiClient()
 
 
+def launching_pod(namespace: str) -> dict[str, Any] | None:
+    """The owner reference to the pod that this process runs in, or None.
+
+    Kubernetes deletes the job with that pod, also where nothing in the pod could. KFP tells each of its pods its name
+    and uid. A pod of another namespace can't own a job: Kubernetes would take it for gone, and delete the job.
+    """
+    name, uid = os.environ.get("KFP_POD_NAME"), os.environ.get("KFP_POD_UID")
+    try:
+        here = NAMESPACE_FILE.read_text().strip()
+    except OSError:
+        return None
+    if not name or not uid or here != namespace:
+        return None
+    return {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}
+
+
 class RayJobs:
     """The RayJobs of one namespace.
 
     Args:
         api: a `kubernetes.client.ApiClient`.
         poll_s: seconds between two requests for a job's state.
-        outage_s: seconds for which the API server may be unreachable while a job is watched.
+        look_s: seconds between two looks at its pods and events.
+        outage_s: seconds for which the API server may be away or throttle; each request is repeated so long.
+        grace_s: seconds for deleting a job after SIGTERM; a pod is killed 30 s after it, unless it says otherwise.
+        owner: owner reference that the jobs get; by default that of `launching_pod`.
     """
 
-    def __init__(self, api: Any, namespace: str, *, poll_s: float = 5, outage_s: float = 120) -> None:
+    def __init__(
+        self,
+        api: Any,
+        namespace: str,
+        *,
+        poll_s: float = 5,
+        look_s: float = 15,
+        outage_s: float = 120,
+        grace_s: float = 20,
+        owner: Mapping[str, Any] | None = None,
+    ) -> None:
         self.api = api
         self.namespace = namespace
         self.poll_s = poll_s
+        self.look_s = look_s
         self.outage_s = outage_s
+        self.grace_s = grace_s
+        self.owner = dict(owner) if owner else launching_pod(namespace)
+        self._answered = False
 
     def run(self, job: Mapping[str, Any], *, timeout_s: float | None = None) -> Outcome:
         """Applies `job` and returns when it succeeded. On SIGTERM or Ctrl-C the job is deleted first.
@@ -99,88 +138,97 @@ class RayJobs:
         name = job["metadata"]["name"]
         found = self.get(name)
         if found is not None:
-            same = _hash(found) == _hash(job)
             status = found.get("status", {})
-            if _failed(status):
-                self.delete(name)
-                self._wait_gone(name)
-            elif same:
+            ended = status.get("jobDeploymentStatus") in ENDED
+            leaving = bool(found["metadata"].get("deletionTimestamp"))
+            if not leaving and not _failed(status) and _hash(found) == _hash(job):
+                self._own(found)
                 return True
-            elif status.get("jobDeploymentStatus") not in ENDED:
+            if not leaving and not ended:
                 raise LaunchError(
                     f"RayJob {name} runs already, with another specification",
-                    f"wait for it, or stop it: kubectl -n {self.namespace} delete rayjob {name}",
+                    f"wait for it, or stop it: {self._by_hand(name)}",
                 )
-            else:
+            if not leaving:
                 self.delete(name)
-                self._wait_gone(name)
+            self._wait_gone(name)
         self.apply(job)
         return False
 
     def apply(self, job: Mapping[str, Any]) -> None:
         """Server-side apply: creates the job, or does nothing when it is as described."""
         query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
-        self._call("PATCH", job["metadata"]["name"], query, body=dict(job), kind="application/apply-patch+yaml")
+        body = dict(job)
+        if self.owner:
+            body["metadata"] = {**job["metadata"], "ownerReferences": [self.owner]}
+        self._call("PATCH", job["metadata"]["name"], query, body=body, kind="application/apply-patch+yaml")
 
     def get(self, name: str) -> dict[str, Any] | None:
         """The job as the API server has it, or None."""
         return self._call("GET", name, missing_ok=True)
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, *, within_s: float | None = None) -> None:
         """Deletes the job with its cluster; nothing happens where there is none."""
-        self._call("DELETE", name, [("propagationPolicy", "Foreground")], missing_ok=True)
+        query = [("propagationPolicy", "Foreground")]
+        self._call("DELETE", name, query, missing_ok=True, within_s=within_s)
 
     def wait(self, name: str, step: str, *, timeout_s: float) -> None:
-        """Returns when the job has succeeded; reports meanwhile what it waits for.
+        """Returns when the job has succeeded; reports meanwhile what it waits for, within `look_s` seconds.
 
         Raises:
             LaunchError: it failed, was deleted, or `timeout_s` passed (the job is deleted then).
         """
-        deadline, since, said = time.monotonic() + timeout_s, datetime.now(UTC), ""
-        last_answer = time.monotonic()
+        deadline, looked = time.monotonic() + timeout_s, time.monotonic() - self.look_s
+        told: tuple[str, str] | None = None
+        diagnosis = Diagnosis(self._read, self.namespace, name)
+        deaths: set[str] = set()
         while True:
             try:
                 job = self.get(name)
-            except LaunchError as error:
+            except Unanswered as error:
                 # The job goes on by itself: a restart of the API server must not end hours of training.
-                if time.monotonic() - last_answer > self.outage_s:
-                    fix = f"the job may still run: repeat this command to watch RayJob {name} on"
-                    raise LaunchError(error.what, fix) from error
-                time.sleep(self.poll_s)
-                continue
-            last_answer = time.monotonic()
+                fix = f"the job may still run: repeat this command to watch RayJob {name} on"
+                raise LaunchError(error.what, fix) from error
             if job is None:
                 raise LaunchError(f"RayJob {name} was deleted while it ran", "start the step again")
             status = job.get("status", {})
             if status.get("jobStatus") == "SUCCEEDED":
                 return
-            if _failed(status) or status.get("jobDeploymentStatus") in ENDED:
-                raise diagnosis.failure(self.api, self.namespace, name, status)
+            if status.get("jobDeploymentStatus") in ENDED:
+                raise diagnosis.failure(job)
             if time.monotonic() > deadline:
-                what = diagnosis.waiting_for(self.api, self.namespace, status) or _state(status)
+                last = _line(status, diagnosis.look(job))
                 self.delete(name)
                 raise LaunchError(
-                    f"RayJob {name} did not end within {timeout_s:.0f} s (last: {what}); it was deleted",
+                    f"RayJob {name} did not end within {timeout_s:.0f} s (last: {last}); it was deleted",
                     "raise the deadline, or free the nodes it waits for",
                 )
-            line = self._line(status, since)
-            if line != said:
-                emit("note", step, text=f"RayJob {name}: {line}")
-                said = line
+            state = _line(status, None)
+            if told is None or told[0] != state or time.monotonic() - looked >= self.look_s:
+                looked, cause = time.monotonic(), diagnosis.look(job)
+                now = (state, cause.key if cause else "")
+                if now != told:
+                    emit("note", step, text=f"RayJob {name}: {_line(status, cause)}")
+                    told = now
+                for line in diagnosis.killed.values():
+                    if line not in deaths:
+                        emit("note", step, text=f"RayJob {name}: {line}")
+                        deaths.add(line)
             time.sleep(self.poll_s)
 
-    def _line(self, status: Mapping[str, Any], since: datetime) -> str:
-        if status.get("jobStatus") == "RUNNING":
-            return "running"
-        why = diagnosis.waiting_for(self.api, self.namespace, status)
-        return f"waiting for {why} since {since:%H:%M} UTC" if why else _state(status)
+    def _own(self, found: Mapping[str, Any]) -> None:
+        """A job that another pod launched belongs to this one now: it must not be deleted with the other."""
+        if self.owner and found["metadata"].get("ownerReferences") != [self.owner]:
+            body = {"metadata": {"ownerReferences": [self.owner]}}
+            self._call("PATCH", found["metadata"]["name"], body=body, kind="application/merge-patch+json")
 
     def _wait_gone(self, name: str) -> None:
         deadline = time.monotonic() + 120
         while self.get(name) is not None:
             if time.monotonic() > deadline:
                 raise LaunchError(
-                    f"the failed RayJob {name} is still being deleted", "look at its finalizers, then start again"
+                    f"the old RayJob {name} is still being deleted",
+                    "see that KubeRay's operator runs, which removes its finalizer, then start again",
                 )
             time.sleep(min(self.poll_s, 1))
 
@@ -192,11 +240,27 @@ class RayJobs:
             yield
         except KeyboardInterrupt:
             emit("note", step, text=f"interrupted: deleting RayJob {name}")
-            self.delete(name)
+            self._delete_before_we_are_killed(name)
             raise
         finally:
             if main:
                 signal.signal(signal.SIGTERM, before)
+
+    def _delete_before_we_are_killed(self, name: str) -> None:
+        begin = time.monotonic()
+        try:
+            self.delete(name, within_s=self.grace_s)
+        except (LaunchError, KeyboardInterrupt) as error:
+            why = error.what if isinstance(error, LaunchError) else "interrupted again"
+            owned = f", or delete the pod {self.owner['name']}" if self.owner else ""
+            raise LaunchError(
+                f"interrupted, but RayJob {name} stays and goes on running: it could not be deleted within "
+                f"{time.monotonic() - begin:.0f} s ({why})",
+                f"delete it yourself: {self._by_hand(name)}{owned}",
+            ) from error
+
+    def _by_hand(self, name: str) -> str:
+        return f"kubectl -n {self.namespace} delete rayjob {name}"
 
     def _call(
         self,
@@ -207,40 +271,96 @@ class RayJobs:
         body: dict[str, Any] | None = None,
         kind: str = "application/json",
         missing_ok: bool = False,
+        within_s: float | None = None,
     ) -> dict[str, Any] | None:
+        """One request, repeated while the server is away or throttles. All of ours may be sent twice.
+
+        Raises:
+            LaunchError: it was refused; or nobody has ever answered at that address.
+            Unanswered: it was away for `within_s`, by default `outage_s`.
+        """
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
         path = f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}/{name}"
-        headers = {"Accept": "application/json", "Content-Type": kind}
+        begin, told = time.monotonic(), False
+        limit = self.outage_s if within_s is None else within_s
+        while True:
+            left = begin + limit - time.monotonic()
+            try:
+                found = self._send(method, path, query or [], body=body, kind=kind, timeout_s=min(30, max(1, left)))
+            except ApiException as error:
+                self._answered = True
+                if error.status == 404 and missing_ok and not no_such_kind(error):
+                    return None
+                failure = refusal(error, method, name, self.namespace)
+                # A token that is being renewed is refused for a moment, too.
+                if error.status not in (401, 429) and error.status < 500:
+                    raise failure from error
+                pause = _retry_after(error) or self.poll_s
+            except (HTTPError, OSError) as error:
+                failure = LaunchError(
+                    f"the Kubernetes API server at {self.api.configuration.host} can't be reached: {error}",
+                    "check KUBECONFIG and the network, then start again",
+                )
+                if not self._answered and within_s is None:
+                    raise failure from error
+                pause = self.poll_s
+            else:
+                self._answered = True
+                return dict(found) if found else None
+            waited = time.monotonic() - begin
+            if waited + min(pause, 1) > limit:
+                raise Unanswered(failure.what, failure.fix)
+            if waited > self.look_s and not told:
+                emit("note", name, text=f"{failure.what}; trying again for {limit - waited:.0f} s")
+                told = True
+            time.sleep(min(pause, max(0.0, limit - waited)))
+
+    def _read(self, path: str, query: list[tuple[str, str]], kind: str) -> Any:
+        """A GET for an explanation only: None if it is refused or fails."""
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
         try:
-            # The generated client can't send apply patches of custom objects, its transport can.
-            answer: dict[str, Any] = self.api.call_api(
-                path,
-                method,
-                {},
-                query or [],
-                headers,
-                body=body,
-                response_type="object",
-                auth_settings=["BearerToken"],
-                _return_http_data_only=True,
-                _request_timeout=30,
-            )
-        except ApiException as error:
-            if error.status == 404 and missing_ok and not diagnosis.no_such_kind(error):
-                return None
-            raise diagnosis.refusal(error, method, name, self.namespace) from error
-        except (HTTPError, OSError) as error:
-            raise LaunchError(
-                f"the Kubernetes API server at {self.api.configuration.host} can't be reached: {error}",
-                "check KUBECONFIG and the network, then start again",
-            ) from error
-        return answer
+            return self._send("GET", path, query, answer=kind)
+        except (ApiException, HTTPError, OSError):
+            return None
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: list[tuple[str, str]],
+        *,
+        body: dict[str, Any] | None = None,
+        kind: str = "application/json",
+        answer: str = "object",
+        timeout_s: float = 30,
+    ) -> Any:
+        # The generated client can't send apply patches of custom objects, its transport can.
+        return self.api.call_api(
+            path,
+            method,
+            {},
+            query,
+            {"Accept": "application/json, */*", "Content-Type": kind},
+            body=body,
+            response_type=answer,
+            auth_settings=["BearerToken"],
+            _return_http_data_only=True,
+            _request_timeout=timeout_s,
+        )
 
 
 def _raise_interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _retry_after(error: Any) -> float:
+    """Seconds that the server asks us to wait, or 0."""
+    said = str((error.headers or {}).get("Retry-After", ""))
+    return float(said) if said.isdigit() else 0.0
 
 
 def _hash(job: Mapping[str, Any]) -> str:
@@ -253,8 +373,14 @@ def _failed(status: Mapping[str, Any]) -> bool:
     return ended and status.get("jobStatus") != "SUCCEEDED"
 
 
-def _state(status: Mapping[str, Any]) -> str:
-    return str(status.get("jobDeploymentStatus") or "not seen by KubeRay yet").lower()
+def _line(status: Mapping[str, Any], cause: Cause | None) -> str:
+    if status.get("jobStatus") == "RUNNING":
+        return f"running, but {cause.text}" if cause else "running"
+    if cause:
+        return cause.text
+    state = str(status.get("jobDeploymentStatus") or "")
+    # Running means the cluster here, not the job, whose status is still empty.
+    return "submitting the job" if state == "Running" else state.lower() or "not seen by KubeRay yet"
 
 
 def _patience(spec: Mapping[str, Any]) -> float:

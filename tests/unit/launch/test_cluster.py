@@ -1,29 +1,34 @@
-"""The cluster client over the wire, against a local HTTP server that speaks the API paths it uses.
+"""The launcher against the stand-in API server: what is sent, what is told meanwhile, and how it ends.
 
-This is a recorded-protocol test: it shows what is sent and how answers are read. It is not a cluster: admission,
-scheduling and KubeRay itself are not in it.
+The stand-in has no controllers, so each test moves the job's status, pods and events as KubeRay and the kubelet would.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
-import socket
 import threading
 import time
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
+from pathlib import Path
 
 import pytest
+import yaml
 
+from ifas.core.config import RayConfig
 from ifas.core.errors import LaunchError
 from ifas.core.progress import EVENTS_ENV
+from ifas.launch import cluster
 from ifas.launch.cluster import RayJobs
 from ifas.launch.rayjob import RayJobSpec, build_rayjob
+from tests.api_server import ApiServer, Fault, Refused, api_server
+from tests.servers import free_port
 
+SIZE = RayConfig(gpus_per_worker=1, min_workers=2, max_workers=2)
 SPEC = RayJobSpec(
+    size=SIZE,
     step="train",
     run_id="r1",
     image="registry.example/ifas:1",
@@ -34,6 +39,8 @@ SPEC = RayJobSpec(
 JOB = build_rayjob(SPEC)
 NAME = JOB["metadata"]["name"]
 
+INITIALIZING = {"jobDeploymentStatus": "Initializing", "rayClusterName": "c"}
+SUBMITTING = {"jobDeploymentStatus": "Running", "rayClusterName": "c"}
 RUNNING = {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING", "rayClusterName": "c"}
 DONE = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
 FAILED = {
@@ -45,120 +52,291 @@ FAILED = {
 }
 
 
-class Server(ThreadingHTTPServer):
-    """Keeps one RayJob; every GET moves its status one on in `script`."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.job = None
-        self.script: list[dict] = []
-        self.after_get: list[dict | None] = []
-        self.pods: list[dict] = []
-        self.log = ""
-        self.seen: list[tuple[str, str, dict, object]] = []
-        self.refuse: tuple[int, str] | None = None
-        self.outages = 0
-
-    def methods(self) -> list[str]:
-        return [method for method, path, _, _ in self.seen if "/rayjobs/" in path]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_PATCH(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.note(body)
-        if self.server.refuse:
-            return self.status(*self.server.refuse)
-        assert self.headers["Content-Type"] == "application/apply-patch+yaml"
-        self.server.job = body
-        return self.answer(200, body)
-
-    def do_DELETE(self):
-        self.note(None)
-        self.server.job = None
-        self.answer(200, {"kind": "Status", "status": "Success"})
-
-    def do_GET(self):
-        self.note(None)
-        path = urlsplit(self.path).path
-        if path.endswith("/log"):
-            return self.answer(200, self.server.log, kind="text/plain")
-        if path.endswith("/pods"):
-            return self.answer(200, {"items": self.server.pods})
-        if self.server.outages:
-            self.server.outages -= 1
-            return self.status(503, "apiserver is starting")
-        if self.server.job is None:
-            return self.status(404, f'rayjobs.ray.io "{NAME}" not found')
-        if self.server.script:
-            self.server.job = {**self.server.job, "status": self.server.script.pop(0)}
-        return self.answer(200, self.server.job)
-
-    def note(self, body):
-        parts = urlsplit(self.path)
-        self.server.seen.append((self.command, parts.path, parse_qs(parts.query), body))
-
-    def status(self, code, message):
-        self.answer(code, {"kind": "Status", "status": "Failure", "code": code, "message": message})
-
-    def answer(self, code, value, kind="application/json"):
-        data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
+@pytest.fixture
+def server():
+    with api_server() as running:
+        yield running
 
 
 @pytest.fixture
-def server():
-    running = Server()
-    thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield running
-    running.shutdown()
-    running.server_close()
-    thread.join()
+def events(tmp_path, monkeypatch):
+    """The texts that a user was told, so far."""
+    path = tmp_path / "events"
+    path.touch()
+    monkeypatch.setenv(EVENTS_ENV, str(path))
+    return lambda: [json.loads(line)["text"] for line in path.read_text().splitlines()]
 
 
-def jobs_at(port, **options):
+def jobs_at(url: str, *, token: str = "", **options) -> RayJobs:
     from kubernetes import client
 
-    configuration = client.Configuration(host=f"http://127.0.0.1:{port}")
+    configuration = client.Configuration(host=url)
     configuration.retries = False
-    return RayJobs(client.ApiClient(configuration), "ifas", poll_s=0.01, **options)
+    if token:
+        configuration.api_key = {"authorization": f"Bearer {token}"}
+    return RayJobs(client.ApiClient(configuration), "ifas", **{"poll_s": 0.01, "look_s": 0.03, **options})
 
 
 @pytest.fixture
 def jobs(server):
-    return jobs_at(server.server_address[1])
+    return jobs_at(server.url)
 
 
-def test_a_job_that_succeeds(server, jobs, tmp_path, monkeypatch):
-    monkeypatch.setenv(EVENTS_ENV, str(tmp_path / "events"))
-    waiting = {"jobDeploymentStatus": "Initializing", "rayClusterName": "c"}
-    server.pods = [
-        {
-            "metadata": {"name": "w"},
-            "status": {
-                "conditions": [
-                    {
-                        "type": "PodScheduled",
-                        "status": "False",
-                        "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: none",
-                    }
-                ]
-            },
-        }
-    ]
-    server.script = [{}, waiting, waiting, RUNNING, DONE]
+def play(server: ApiServer, *statuses: dict) -> None:
+    """Each GET of the job moves its status one on; the last one stays."""
+    left = list(statuses)
+
+    def step(method: str, path: str) -> None:
+        if method == "GET" and path.endswith(f"/rayjobs/{NAME}") and server.get("rayjobs", NAME):
+            server.set_status("rayjobs", NAME, left.pop(0) if len(left) > 1 else left[0])
+
+    server.before = step
+
+
+def methods(server: ApiServer) -> list[str]:
+    return [method for method, path, _, _ in server.seen if "/rayjobs/" in path]
+
+
+def pod(role: str, number: int = 0, **status) -> dict:
+    """A pod of the job as KubeRay makes it from our template."""
+    if role == "submitter":
+        template, labels = JOB["spec"]["submitterPodTemplate"], {"job-name": NAME}
+    elif role == "head":
+        template, labels = JOB["spec"]["rayClusterSpec"]["headGroupSpec"]["template"], {"ray.io/node-type": "head"}
+    else:
+        group = JOB["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
+        template, labels = group["template"], {"ray.io/node-type": "worker"}
+    if role != "submitter":
+        labels["ray.io/cluster"] = "c"
+    meta = {
+        "name": f"{role}-{number}",
+        "namespace": "ifas",
+        "labels": {**template["metadata"]["labels"], **labels},
+        "creationTimestamp": "2026-01-01T14:01:00Z",
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"], "status": status}
+
+
+def unscheduled(message: str) -> dict:
+    condition = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": message,
+        "lastTransitionTime": "2026-01-01T14:02:31Z",
+    }
+    return {"phase": "Pending", "conditions": [condition]}
+
+
+def waiting(reason: str, message: str, image: str = SPEC.image) -> dict:
+    state = {"waiting": {"reason": reason, "message": message}}
+    container = {"name": "ray-head", "image": image, "state": state}
+    return {"phase": "Pending", "startTime": "2026-01-01T14:02:00Z", "containerStatuses": [container]}
+
+
+HEALTHY = {"phase": "Running", "containerStatuses": [{"name": "x", "state": {"running": {}}}]}
+WORKERS = [pod("worker", 0, **HEALTHY), pod("worker", 1, **HEALTHY)]
+QUOTA = "exceeded quota: compute, requested: requests.cpu=8, used: requests.cpu=30, limited: requests.cpu=32"
+PSS = 'violates PodSecurity "restricted:latest": runAsNonRoot != true (pod must not set runAsNonRoot=false)'
+GPUS = (
+    "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available: "
+    "3 No preemption victims found for incoming pod."
+)
+CPU = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available."
+VOLUME = 'MountVolume.SetUp failed for volume "data": configmap "x" not found'
+TAINT = (
+    "0/3 nodes are available: 1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }, "
+    "2 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available: 1 Preemption is not helpful for scheduling."
+)
+
+#: What holds a job up -> KubeRay's status meanwhile, the pods, the events, and the line that a person reads.
+STATES = {
+    "no GPUs": (
+        INITIALIZING,
+        [pod("head", **HEALTHY), *(pod("worker", n, **unscheduled(GPUS)) for n in (0, 1))],
+        [],
+        "waiting for 2 GPUs since 14:02 UTC: 0/3 nodes have nvidia.com/gpu free",
+    ),
+    "GPUs and taints": (
+        INITIALIZING,
+        [pod("head", **HEALTHY), pod("worker", 0, **unscheduled(TAINT)), WORKERS[1]],
+        [],
+        "waiting for 1 GPU since 14:02 UTC: 0/3 nodes are available: 1 node(s) had untolerated taint "
+        "{node-role.kubernetes.io/control-plane: }, 2 Insufficient nvidia.com/gpu",
+    ),
+    "image": (
+        INITIALIZING,
+        [pod("head", **waiting("ImagePullBackOff", 'Back-off pulling image "x": not found'))],
+        [],
+        'waiting for the image registry.example/ifas:1 since 14:02 UTC: Back-off pulling image "x": not found',
+    ),
+    "missing Secret": (
+        INITIALIZING,
+        [pod("head", **waiting("CreateContainerConfigError", 'secret "ifas-credentials" not found'))],
+        [],
+        'waiting for the head to start since 14:02 UTC: secret "ifas-credentials" not found',
+    ),
+    "quota": (
+        INITIALIZING,
+        [],
+        [
+            (
+                "RayCluster",
+                "c",
+                "FailedToCreateHeadPod",
+                f'Failed to create head Pod ifas/c-head, pods "c" is forbidden: {QUOTA}',
+            )
+        ],
+        f"waiting for quota since 14:02 UTC: {QUOTA}",
+    ),
+    "quota for workers": (
+        INITIALIZING,
+        [pod("head", **HEALTHY)],
+        [
+            (
+                "RayCluster",
+                "c",
+                "FailedToCreateWorkerPod",
+                f'Failed to create worker Pod: pods "c" is forbidden: {QUOTA}',
+            )
+        ],
+        f"waiting for quota since 14:02 UTC: {QUOTA}",
+    ),
+    "Pod Security": (
+        INITIALIZING,
+        [],
+        [("RayCluster", "c", "FailedToCreateHeadPod", f'Failed to create head Pod: pods "c" is forbidden: {PSS}')],
+        f"waiting for the head pod to be admitted since 14:02 UTC: {PSS}",
+    ),
+    "no service account": (
+        INITIALIZING,
+        [],
+        [("RayCluster", "c", "FailedToCreateHeadPod", 'pods "c": serviceaccount "ifas-ray" not found')],
+        'waiting for the head pod to be admitted since 14:02 UTC: pods "c": serviceaccount "ifas-ray" not found',
+    ),
+    "submitter without a node": (
+        SUBMITTING,
+        [
+            pod("head", **HEALTHY),
+            *WORKERS,
+            pod("submitter", **unscheduled("0/1 nodes are available: 1 Insufficient cpu. x")),
+        ],
+        [],
+        "waiting for a node for the submitter since 14:02 UTC: 0/1 nodes have cpu free",
+    ),
+    "quota for the submitter": (
+        SUBMITTING,
+        [pod("head", **HEALTHY), *WORKERS],
+        [("Job", NAME, "FailedCreate", f'Error creating: pods "t-abcde" is forbidden: {QUOTA}')],
+        f"waiting for quota since 14:02 UTC: {QUOTA}",
+    ),
+    "volume": (
+        INITIALIZING,
+        [{**(p := pod("head", **waiting("ContainerCreating", ""))), "spec": {**p["spec"], "nodeName": "n1"}}],
+        [("Pod", "head-0", "FailedMount", VOLUME)],
+        f"waiting for the head to start since 14:02 UTC: {VOLUME}",
+    ),
+    "crash": (
+        INITIALIZING,
+        [pod("head", **waiting("CrashLoopBackOff", "back-off 40s restarting failed container"))],
+        [],
+        "waiting for the head to start since 14:02 UTC: back-off 40s restarting failed container",
+    ),
+    "running, one worker lost": (
+        RUNNING,
+        [pod("head", **HEALTHY), WORKERS[0], pod("worker", 1, **unscheduled(GPUS)), pod("submitter", **HEALTHY)],
+        [],
+        "running, but waiting for 1 GPU since 14:02 UTC: 0/3 nodes have nvidia.com/gpu free",
+    ),
+}
+
+
+def put(server: ApiServer, pods: list[dict], about: list[tuple[str, str, str, str]]) -> None:
+    for each in pods:
+        server.put(each)
+    for kind, name, reason, message in about:
+        server.event(kind, name, reason, message, at="2026-01-01T14:02:00Z")
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_what_a_job_waits_for_is_told_in_one_line(server, jobs, events, state):
+    status, pods, about, line = STATES[state]
+    put(server, pods, about)
+    play(server, {}, status, status, status, status, DONE)
+    jobs.run(JOB)
+    assert f"RayJob {NAME}: {line}" in events()
+    assert all("\n" not in text for text in events())
+
+
+@pytest.mark.parametrize("state", [name for name in STATES if not name.startswith("running")])
+def test_the_final_error_names_the_cause(server, jobs, state):
+    status, pods, about, line = STATES[state]
+    put(server, pods, about)
+    ended = {"jobDeploymentStatus": "Failed", "reason": "PreRunningDeadlineExceeded", "message": "too late"}
+    play(server, status, {**ended, "rayClusterName": "c"})
+    with pytest.raises(LaunchError) as caught:
+        jobs.run(JOB)
+    assert f"failed (PreRunningDeadlineExceeded): too late; it was {line}" in caught.value.what
+    assert "\n" not in caught.value.what
+
+
+def test_causes_are_told_within_half_a_minute():
+    """The pause between two requests, and between two looks at pods, by default."""
+    jobs = RayJobs(None, "ifas")
+    assert jobs.poll_s + jobs.look_s <= 25
+
+
+def test_a_line_is_said_once(server, jobs, events):
+    """ErrImagePull and ImagePullBackOff take turns; that is one state."""
+    turns = [waiting("ErrImagePull", "not found"), waiting("ImagePullBackOff", "Back-off pulling image")]
+    play(server, INITIALIZING)
+    count = 0
+
+    def turn(method: str, path: str) -> None:
+        nonlocal count
+        if path.endswith("/pods"):
+            count += 1
+            server.put(pod("head", **turns[count % 2]))
+            if count > 6:
+                server.set_status("rayjobs", NAME, DONE)
+                server.before = None
+
+    server.before = turn
+    jobs.apply(JOB)
+    server.set_status("rayjobs", NAME, INITIALIZING)
+    jobs.wait(NAME, "train", timeout_s=30)
+    assert len([text for text in events() if "waiting for the image" in text]) == 1
+
+
+def test_a_queue_says_what_it_waits_for(server, jobs, events):
+    queued = build_rayjob(replace(SPEC, size=SIZE.model_copy(update={"queue": "training"})))
+    said = "couldn't assign flavors to pod set head: insufficient unused quota for nvidia.com/gpu in flavor a100"
+    server.event("Workload", f"rayjob-{NAME}-1a2b3", "Pending", said)
+    server.event("Workload", "rayjob-other-1a2b3", "Pending", "of another job")
+    play(server, {"jobDeploymentStatus": "Suspended"}, {"jobDeploymentStatus": "Suspended"}, DONE)
+    jobs.run(queued)
+    assert events()[0] == f"RayJob {NAME}: waiting for quota in the queue training: {said}"
+
+
+def test_a_long_download_is_no_silence(server, jobs, events):
+    creating = pod("head", **waiting("ContainerCreating", ""))
+    server.put({**creating, "spec": {**creating["spec"], "nodeName": "gpu-1"}})
+    server.event("Pod", "head-0", "Pulling", 'Pulling image "x"', kind="Normal", at="2026-01-01T14:02:00Z")
+    play(server, INITIALIZING, INITIALIZING, INITIALIZING, DONE)
+    jobs.run(JOB)
+    assert f"RayJob {NAME}: waiting for node gpu-1, which downloads the image since 14:02 UTC" in events()
+
+
+def test_an_old_event_is_no_cause_any_more(server, jobs, events):
+    """The quota was used up; now every pod is there."""
+    put(server, [pod("head", **HEALTHY), *WORKERS, pod("submitter", **HEALTHY)], STATES["quota"][2])
+    play(server, RUNNING, RUNNING, RUNNING, DONE)
+    jobs.run(JOB)
+    assert events() == [f"RayJob {NAME}: running"]
+
+
+def test_a_job_that_succeeds(server, jobs, events):
+    play(server, {}, INITIALIZING, SUBMITTING, RUNNING, DONE)
     outcome = jobs.run(JOB)
     assert outcome.name == NAME
     assert not outcome.reattached
@@ -166,84 +344,168 @@ def test_a_job_that_succeeds(server, jobs, tmp_path, monkeypatch):
     assert path == f"/apis/ray.io/v1/namespaces/ifas/rayjobs/{NAME}"
     assert query == {"fieldManager": ["ifas"], "fieldValidation": ["Strict"]}
     assert body == JOB
-    texts = [json.loads(line)["text"] for line in (tmp_path / "events").read_text().splitlines()]
-    assert texts[0].endswith("not seen by kuberay yet")
-    assert "waiting for GPUs: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu since" in texts[1]
-    assert texts[2].endswith("running")
-    assert len(texts) == 3, "a line is said once"
+    told = [text.removeprefix(f"RayJob {NAME}: ") for text in events()]
+    assert told == ["not seen by KubeRay yet", "initializing", "submitting the job", "running"]
+
+
+KILLS = {
+    "OOMKilled": (
+        {"containerStatuses": [{"name": "w", "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}]},
+        "pod worker-0: OOMKilled (exit 137)",
+    ),
+    "Evicted": (
+        {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."},
+        "pod worker-0: Evicted: The node was low on resource: memory.",
+    ),
+    "preempted": (
+        {
+            "conditions": [
+                {
+                    "type": "DisruptionTarget",
+                    "status": "True",
+                    "reason": "PreemptionByScheduler",
+                    "message": "default-scheduler: preempting to accommodate a higher priority pod",
+                }
+            ]
+        },
+        "pod worker-0: PreemptionByScheduler: default-scheduler: preempting to accommodate a higher priority pod",
+    ),
+}
+
+
+@pytest.mark.parametrize("kill", KILLS)
+def test_a_killed_pod_is_told_and_remembered(server, jobs, events, kill):
+    status, line = KILLS[kill]
+    server.put(pod("worker", 0, **status))
+    gets = 0
+
+    def step(method: str, path: str) -> None:
+        nonlocal gets
+        if path.endswith(f"/rayjobs/{NAME}") and method == "GET":
+            gets += 1
+            if gets > 4:
+                server.remove("pods", "worker-0")
+            server.set_status("rayjobs", NAME, RUNNING if gets < 6 else FAILED)
+
+    server.before = step
+    with pytest.raises(LaunchError) as caught:
+        jobs.run(JOB)
+    assert f"RayJob {NAME}: {line}" in events()
+    assert line in caught.value.what, "the pod is gone, but what killed it is not forgotten"
 
 
 def test_failure_names_reason_killed_pods_and_the_log(server, jobs):
-    server.pods = [
-        {
-            "metadata": {"name": "worker-0", "creationTimestamp": "2026-01-01T00:00:00Z"},
-            "status": {
-                "containerStatuses": [{"lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}],
-            },
-        }
-    ]
-    server.log = "step 80 loss 0.31\nTrainingError: killed"
-    server.script = [RUNNING, FAILED]
+    server.put(pod("worker", 0, **KILLS["OOMKilled"][0]))
+    server.put(pod("submitter", **HEALTHY))
+    server.logs["submitter-0"] = "".join(f"step {n}\n" for n in range(100)) + "TrainingError: killed"
+    play(server, RUNNING, FAILED)
     with pytest.raises(LaunchError) as caught:
         jobs.run(JOB)
-    for part in ("AppFailed", "exit 5", "worker-0: OOMKilled (exit 137)", "TrainingError: killed"):
+    for part in ("AppFailed", "exit 5", "worker-0: OOMKilled (exit 137)", "step 99", "TrainingError: killed"):
         assert part in caught.value.what
+    assert "step 80\n" not in caught.value.what
     assert "memory" in caught.value.fix
 
 
-def test_the_operators_deadline(server, jobs):
-    server.script = [RUNNING, {**FAILED, "reason": "DeadlineExceeded"}]
-    with pytest.raises(LaunchError, match="DeadlineExceeded") as caught:
+def test_a_pod_that_nobody_saw_die_is_in_the_operators_events(server, jobs):
+    said = (
+        "Deleted worker Pod ifas/c-worker-x; Pod status: Failed; Pod restart policy: Never; Ray container terminated "
+        "status: &ContainerStateTerminated{ExitCode:137,Signal:0,Reason:OOMKilled,Message:,}"
+    )
+    server.event("RayCluster", "c", "DeletedWorkerPod", said, kind="Normal")
+    play(server, RUNNING, FAILED)
+    with pytest.raises(LaunchError, match=re.escape("pod c-worker-x: OOMKilled (exit 137)")):
         jobs.run(JOB)
-    assert "active_deadline_s" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("status", "fix"),
+    [
+        ({"reason": "DeadlineExceeded"}, "without it from the beginning"),
+        ({"reason": "JobDeploymentStatusTransitionGracePeriodExceeded"}, "ifas.dev/kuberay-operator=true"),
+        ({"reason": "SubmissionFailed"}, "describe rayjob"),
+    ],
+)
+def test_what_helps(server, jobs, status, fix):
+    play(server, RUNNING, {**FAILED, **status})
+    with pytest.raises(LaunchError, match=status["reason"]) as caught:
+        jobs.run(JOB)
+    assert fix in caught.value.fix
 
 
 def test_a_retry_of_the_operator_is_no_end(server, jobs):
-    server.script = [RUNNING, {"jobDeploymentStatus": "Retrying", "jobStatus": "FAILED"}, RUNNING, DONE]
+    play(server, RUNNING, {"jobDeploymentStatus": "Retrying", "jobStatus": "FAILED"}, RUNNING, DONE)
     jobs.run(JOB)
 
 
 def test_our_own_timeout_deletes_the_job(server, jobs):
-    server.script = [RUNNING] * 1000
+    play(server, RUNNING)
     with pytest.raises(LaunchError, match="did not end within"):
         jobs.run(JOB, timeout_s=0.1)
-    assert server.job is None
+    assert server.get("rayjobs", NAME) is None
 
 
 def test_a_running_job_of_the_same_run_is_watched_on(server, jobs):
-    server.job = {**JOB, "status": RUNNING}
-    server.script = [RUNNING, RUNNING, DONE]
+    server.put({**JOB, "status": RUNNING})
+    play(server, RUNNING, RUNNING, DONE)
     assert jobs.run(JOB).reattached
-    assert "PATCH" not in server.methods()
+    assert "PATCH" not in methods(server)
 
 
 def test_a_failed_job_of_the_same_run_is_replaced(server, jobs):
-    server.job = {**JOB, "status": FAILED}
-    server.script = [FAILED]
+    server.put({**JOB, "status": FAILED})
     jobs.ensure(JOB)
-    assert server.methods() == ["GET", "DELETE", "GET", "PATCH"]
+    assert methods(server) == ["GET", "DELETE", "GET", "PATCH"]
+
+
+def test_a_job_that_is_being_deleted_is_not_taken_up(server, jobs):
+    """A cancelled step that starts again at once: the finalizer of KubeRay still holds the old job."""
+    old = {**JOB, "metadata": {**JOB["metadata"], "finalizers": ["ray.io/rayjob-finalizer"]}, "status": RUNNING}
+    server.put(old)
+    jobs.delete(NAME)
+    uid = server.get("rayjobs", NAME)["metadata"]["uid"]
+    threading.Timer(0.3, server.remove, ("rayjobs", NAME)).start()
+    assert jobs.ensure(JOB) is False
+    assert server.get("rayjobs", NAME)["metadata"]["uid"] != uid
 
 
 def test_a_different_job_of_the_same_name_is_not_touched(server, jobs):
-    server.job = {**build_rayjob(replace(SPEC, overrides=("train.steps=9",))), "status": RUNNING}
+    server.put({**build_rayjob(replace(SPEC, overrides=("train.steps=9",))), "status": RUNNING})
     with pytest.raises(LaunchError, match="another specification"):
         jobs.run(JOB)
-    assert server.methods() == ["GET"]
+    assert methods(server) == ["GET"]
 
 
-def test_an_outage_of_the_api_server_is_waited_out(server, jobs):
+def test_a_restart_of_the_api_server_is_waited_out(server, jobs):
+    """Connections refused, then cut, then 503 until it is ready, then 429 with a time to wait."""
     jobs.ensure(JOB)
-    server.outages, server.script = 3, [DONE]
+    server.stop()
+    server.faults = [Fault(0, times=3), Fault(503, times=3), Fault(429, times=1, headers={"Retry-After": "1"})]
+    play(server, RUNNING, DONE)
+    threading.Timer(0.3, server.start).start()
+    begin = time.monotonic()
     jobs.wait(NAME, "train", timeout_s=30)
+    assert time.monotonic() - begin > 1.2, "Retry-After is kept"
+    assert not any(fault.times for fault in server.faults)
 
 
-def test_a_long_outage_says_that_the_job_may_still_run(server):
-    jobs = jobs_at(server.server_address[1], outage_s=0.05)
+def test_an_apply_is_repeated_too(server, jobs):
+    """A webhook that restarts answers 500 through the API server."""
+    said = 'failed calling webhook "mrayjob.kb.io": connection refused'
+    server.faults = [Fault(500, times=3, message=said, match=lambda method, _: method == "PATCH")]
+    play(server, DONE)
+    jobs.run(JOB)
+    assert methods(server).count("PATCH") == 4
+
+
+def test_a_long_outage_says_that_the_job_may_still_run(server, events):
+    jobs = jobs_at(server.url, outage_s=0.2)
     jobs.ensure(JOB)
-    server.outages = 10**6
+    server.faults = [Fault(503, times=10**6)]
     with pytest.raises(LaunchError) as caught:
         jobs.wait(NAME, "train", timeout_s=30)
     assert "may still run" in caught.value.fix
+    assert "trying again" in events()[0], "nobody looks at a silent screen for two minutes"
 
 
 def test_a_job_deleted_by_someone_else(server, jobs):
@@ -256,42 +518,150 @@ def test_a_job_deleted_by_someone_else(server, jobs):
     [
         (403, 'rayjobs.ray.io is forbidden: User "x" cannot patch', "does not allow PATCH"),
         (400, 'strict decoding error: unknown field "spec.foo"', "spec.foo"),
-        (404, "the server could not find the requested resource", "KubeRay operator"),
+        (403, "exceeded quota: count, requested: count/rayjobs.ray.io=1, used: 5, limited: 5", "ResourceQuota"),
+        (403, 'admission webhook "v.kb.io" denied the request: localqueue q does not exist', "localqueue q"),
+        (409, 'Apply failed with 1 conflict: conflict with "kueue": .spec.suspend', "spec.suspend"),
     ],
 )
 def test_refusals_say_why(server, jobs, code, message, says):
-    server.refuse = (code, message)
+    def refuse(verb, resource, doc):
+        raise Refused(code, "x", message)
+
+    server.admission.append(refuse)
     with pytest.raises(LaunchError) as caught:
         jobs.run(JOB)
     assert says in str(caught.value)
+    assert methods(server) == ["GET", "PATCH"], "a refusal is not repeated"
 
 
-def test_connection_refused():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def test_a_cluster_without_kuberay(server, jobs):
+    server.resources = [r for r in server.resources if r.group != "ray.io"]
+    with pytest.raises(LaunchError, match="knows no RayJob"):
+        jobs.run(JOB)
+
+
+def test_a_namespace_that_is_not_there(server, jobs):
+    server.remove("namespaces", "ifas")
+    with pytest.raises(LaunchError, match="no namespace ifas"):
+        jobs.run(JOB)
+
+
+def test_connection_refused_by_an_address_that_never_answered():
+    port = free_port()
+    begin = time.monotonic()
     with pytest.raises(LaunchError, match=f"127.0.0.1:{port} can't be reached"):
-        jobs_at(port).run(JOB)
+        jobs_at(f"http://127.0.0.1:{port}").run(JOB)
+    assert time.monotonic() - begin < 5
+
+
+def sigterm_once(server: ApiServer, then=None) -> None:
+    """Sends SIGTERM to this process at the third GET of the job."""
+    play(server, RUNNING)
+    inner, count = server.before, 0
+
+    def step(method: str, path: str) -> None:
+        nonlocal count
+        inner(method, path)
+        count += method == "GET" and path.endswith(NAME)
+        if count == 3:
+            count += 1
+            if then:
+                then()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    server.before = step
 
 
 def test_sigterm_deletes_the_job(server, jobs):
-    server.script = [RUNNING] * 10_000
+    sigterm_once(server)
     before = signal.getsignal(signal.SIGTERM)
-    killer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
-    killer.start()
     with pytest.raises(KeyboardInterrupt):
         jobs.run(JOB)
-    assert server.methods()[-1] == "DELETE"
-    assert server.job is None
+    assert methods(server)[-1] == "DELETE"
+    assert server.get("rayjobs", NAME) is None
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_no_cluster_configured(monkeypatch, tmp_path):
-    from ifas.launch.cluster import connect
+def test_sigterm_while_the_api_server_is_away(server, jobs):
+    """It comes back before the pod's grace period ends: the job is deleted."""
+    away = [Fault(0, times=5), Fault(503, times=5)]
+    sigterm_once(server, lambda: server.faults.extend(away))
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run(JOB)
+    assert not any(fault.times for fault in away)
+    assert server.get("rayjobs", NAME) is None
 
+
+def test_sigterm_while_the_api_server_stays_away(server):
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": "launcher", "uid": "u"}
+    jobs = jobs_at(server.url, grace_s=0.5, owner=owner)
+    sigterm_once(server, lambda: server.faults.append(Fault(0, times=10**6)))
+    begin = time.monotonic()
+    with pytest.raises(LaunchError) as caught:
+        jobs.run(JOB)
+    assert time.monotonic() - begin < 5, "said before the pod is killed"
+    assert f"RayJob {NAME} stays and goes on running" in caught.value.what
+    assert f"kubectl -n ifas delete rayjob {NAME}" in caught.value.fix
+    assert "delete the pod launcher" in caught.value.fix
+    assert jobs_at("x").grace_s < 30, "a pod's grace period"
+
+
+def test_a_job_goes_with_the_pod_that_launched_it(server, tmp_path, monkeypatch):
+    """The second line of defence: what a killed launcher can't delete, Kubernetes deletes with its pod."""
+    here = tmp_path / "namespace"
+    here.write_text("ifas\n")
+    monkeypatch.setattr(cluster, "NAMESPACE_FILE", here)
+    assert cluster.launching_pod("ifas") is None, "not in a pod of KFP"
+    launcher = server.put({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "launcher", "namespace": "ifas"}})
+    monkeypatch.setenv("KFP_POD_NAME", "launcher")
+    monkeypatch.setenv("KFP_POD_UID", launcher["metadata"]["uid"])
+    assert cluster.launching_pod("elsewhere") is None, "Kubernetes would take such an owner for gone"
+    jobs_at(server.url).ensure(JOB)
+
+    # The pod is killed; the one that takes its job up owns it from then on, and the old one's end does not end it.
+    second = server.put({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "second", "namespace": "ifas"}})
+    monkeypatch.setenv("KFP_POD_NAME", "second")
+    monkeypatch.setenv("KFP_POD_UID", second["metadata"]["uid"])
+    assert jobs_at(server.url).ensure(JOB) is True
+    assert server.get("rayjobs", NAME)["spec"] == JOB["spec"]
+    server.remove("pods", "launcher")
+    assert server.get("rayjobs", NAME) is not None
+    server.remove("pods", "second")
+    assert server.get("rayjobs", NAME) is None
+
+
+def test_the_role_grants_what_the_launcher_uses_and_nothing_else(server):
+    """Every path of the launcher under the role of infra/base: nothing is refused, and nothing granted is left over."""
+    for doc in yaml.safe_load_all((Path(__file__).parents[3] / "infra/base/service-accounts.yaml").read_text()):
+        if doc["metadata"]["name"] == "ifas-pipeline-runner":
+            server.put({**doc, "metadata": {**doc["metadata"], "namespace": "ifas"}})
+    user = "system:serviceaccount:ifas:ifas-pipeline-runner"
+    server.tokens["secret"] = user
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}
+    jobs = jobs_at(server.url, token="secret", owner=owner)
+    put(server, [pod("submitter", **HEALTHY), *STATES["no GPUs"][1]], STATES["quota"][2])
+    play(server, INITIALIZING, INITIALIZING, INITIALIZING, FAILED)
+    with pytest.raises(LaunchError, match="AppFailed"):
+        jobs.run(JOB)
+    play(server, FAILED, DONE)
+    jobs.run(JOB)
+    (role,) = server.items("roles")
+    granted = {
+        (verb, group, resource)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert granted == server.used[user]
+    with pytest.raises(LaunchError, match="does not allow GET"):
+        jobs_at(server.url, token="unknown", outage_s=0.1).run(JOB)
+
+
+def test_no_cluster_configured(monkeypatch, tmp_path):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     begin = time.monotonic()
     with pytest.raises(LaunchError, match="no Kubernetes cluster"):
-        connect()
+        cluster.connect()
     assert time.monotonic() - begin < 5
