@@ -23,7 +23,8 @@ COPY LICENSE NOTICE README.md pyproject.toml setup.py ./
 COPY ifas/ ifas/
 COPY components/ components/
 COPY pipelines/ pipelines/
-RUN uv pip install --no-cache --no-deps .
+# uv stays in the environment: BentoML calls it when a candidate is packaged.
+RUN uv pip install --no-cache --no-deps . "uv==${UV_VERSION}"
 
 FROM ${BASE}
 # git: DVC reads the registry. wget: the probes that KubeRay adds to Ray pods call it.

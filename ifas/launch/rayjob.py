@@ -157,8 +157,8 @@ def build_rayjob(spec: RayJobSpec) -> dict[str, Any]:
     """
     _check(spec)
     name = job_name(spec.step, spec.run_id)
+    # Pods get no app.kubernetes.io/name: KubeRay sets its own, by which the service of the job's head selects.
     labels = {
-        "app.kubernetes.io/name": "ifas",
         "app.kubernetes.io/component": "ray",
         "app.kubernetes.io/managed-by": "ifas",
         "ifas.dev/job": name,
@@ -188,7 +188,11 @@ def build_rayjob(spec: RayJobSpec) -> dict[str, Any]:
         "metadata": {
             "name": name,
             "namespace": spec.namespace,
-            "labels": {**labels, **({"kueue.x-k8s.io/queue-name": spec.size.queue} if spec.size.queue else {})},
+            "labels": {
+                "app.kubernetes.io/name": "ifas",
+                **labels,
+                **({"kueue.x-k8s.io/queue-name": spec.size.queue} if spec.size.queue else {}),
+            },
             "annotations": {"ifas.dev/run-id": spec.run_id, HASH_ANNOTATION: sha256_json(body)},
         },
         "spec": body,

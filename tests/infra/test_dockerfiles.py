@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -43,6 +44,56 @@ def test_what_the_pods_need_is_there():
     assert re.search(r"apt-get install .*\bwget\b", text), "KubeRay's probes call it"
     assert re.search(r"apt-get install .*\bgit\b", text), "DVC reads the registry with it"
     assert "HEALTHCHECK NONE" in text
+
+
+def stages(file: Path) -> list[list[str]]:
+    found: list[list[str]] = []
+    for line in instructions(file):
+        found += [[]] if line.startswith("FROM ") else []
+        if found:
+            found[-1].append(line)
+    return found
+
+
+def test_what_a_step_calls_is_in_the_last_stage():
+    """An image of several stages keeps only what is copied: bentoml calls `uv`, and it must be on PATH there."""
+    build, last = stages(FILES[0])
+    (environment,) = re.findall(r"VIRTUAL_ENV=(\S+)", "\n".join(build))
+    assert f"COPY --from=build {environment} {environment}" in last
+    (path,) = re.findall(r"\bPATH=(\S+)", "\n".join(last))
+    assert path.split(":")[0] == f"{environment}/bin"
+    # Installed by uv, that is into VIRTUAL_ENV; the uv of `pip install` is the base image's, which is not copied.
+    into = [line for line in build if "uv pip install" in line and not line.startswith("RUN pip install")]
+    assert any(re.search(r'"uv==\$\{UV_VERSION\}"', line) for line in into)
+
+
+@pytest.mark.slow
+def test_the_image_builds_and_packages(tmp_path):
+    """Where there are an engine and a base image: the build, then uv and ifas in a read-only container."""
+    engine, base = shutil.which("podman") or shutil.which("docker"), os.environ.get("IFAS_TEST_BASE_IMAGE")
+    if not engine or not base:
+        pytest.skip("no podman or docker, or IFAS_TEST_BASE_IMAGE names no base image")
+    tag = f"ifas-test:{os.getpid()}"
+    build = [engine, "build", "-q", "--build-arg", f"BASE={base}", "-t", tag, str(ROOT)]
+    done = subprocess.run(build, capture_output=True, text=True, timeout=3600, check=False)
+    assert done.returncode == 0, done.stderr
+    try:
+        inside = [
+            engine,
+            "run",
+            "--rm",
+            "--read-only",
+            "--tmpfs=/tmp",
+            tag,
+            "sh",
+            "-ec",
+            "uv --version; ifas --version; id -u",
+        ]
+        ran = subprocess.run(inside, capture_output=True, text=True, timeout=300, check=False)
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.split()[-1] == str(USER)
+    finally:
+        subprocess.run([engine, "rmi", "-f", tag], capture_output=True, timeout=300, check=False)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)

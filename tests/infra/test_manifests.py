@@ -50,6 +50,15 @@ def pod_templates(overlay: str) -> dict[str, dict]:
     }
 
 
+def selects(selector: dict, labels: dict[str, str]) -> bool:
+    """Whether a label selector matches, as the API server would decide."""
+    for rule in selector.get("matchExpressions", []):
+        assert rule["operator"] == "In"
+        if labels.get(rule["key"]) not in rule["values"]:
+            return False
+    return selector.get("matchLabels", {}).items() <= labels.items()
+
+
 overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 
 
@@ -141,19 +150,20 @@ def test_ingress_is_never_open_to_all(overlay):
         for rule in policy["spec"].get("ingress", []):
             assert rule.get("from"), f"{name} lets everybody in"
             for peer in rule["from"]:
-                assert peer.get("podSelector", {}).get("matchLabels"), f"{name}: a peer without labels"
+                assert not selects(peer.get("podSelector", {}), {}), f"{name}: a peer without labels"
 
 
 @overlay
 def test_ray_ports_are_reached_by_ray_and_its_operator_only(overlay):
     policies = of_kind(overlay, "NetworkPolicy")
     ray = policies["allow-ray"]["spec"]
-    peers = [peer for rule in ray["ingress"] for peer in rule["from"]]
-    assert [p["podSelector"]["matchLabels"] for p in peers] == [
-        {"app.kubernetes.io/component": "ray"},
-        {"app.kubernetes.io/name": "kuberay-operator"},
-    ]
-    assert "namespaceSelector" not in peers[0], "Ray pods of another namespace must stay out"
+    own, operator = [peer for rule in ray["ingress"] for peer in rule["from"]]
+    assert own == {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "ray"}}}, "of this namespace only"
+    assert operator["namespaceSelector"] == {"matchLabels": {"ifas.dev/kuberay-operator": "true"}}
+    for installed_by, name in (("Helm", "kuberay-operator"), ("kustomize", "kuberay")):
+        assert selects(operator["podSelector"], {"app.kubernetes.io/name": name}), installed_by
+    assert not selects(operator["podSelector"], {"app.kubernetes.io/name": "other"})
+    assert not selects(operator["podSelector"], {})
     assert ray["ingress"][1]["ports"] == [{"protocol": "TCP", "port": 8265}]
     # The pods that the policy means are those that ifas.launch makes.
     spec = RayJobSpec(step="train", run_id="r", image="i:1", config="base", inputs={}, outputs={})

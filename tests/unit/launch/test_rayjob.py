@@ -91,6 +91,16 @@ def test_every_pod_is_restricted(name):
             assert set(container["resources"]["limits"]) >= {"cpu", "memory"}
 
 
+@pytest.mark.parametrize("name", SPECS)
+def test_the_service_of_the_head_finds_its_pod(name):
+    """KubeRay's <job>-head-svc selects app.kubernetes.io/name: kuberay, and a label of ours would stand in its way."""
+    job = build_rayjob(SPECS[name])
+    assert job["metadata"]["labels"]["app.kubernetes.io/name"] == "ifas"
+    for template in templates(job):
+        assert "app.kubernetes.io/name" not in template["metadata"]["labels"]
+        assert template["metadata"]["labels"]["ifas.dev/job"] == job["metadata"]["name"], "diagnosis selects by it"
+
+
 def test_no_two_pods_share_an_object():
     """Aliases would make YAML anchors, and an edit of one pod an edit of all."""
     assert "&id" not in yaml.safe_dump(build_rayjob(TRAIN))
