@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import sys
 import threading
 import uuid
@@ -751,12 +752,21 @@ def _merged(doc: Any, patch: Any) -> Any:
 
 def _matches(doc: Mapping[str, Any], query: dict[str, list[str]]) -> bool:
     labels = doc["metadata"].get("labels") or {}
-    for term in filter(None, query.get("labelSelector", [""])[0].split(",")):
+    for term in re.split(r",(?![^()]*\))", query.get("labelSelector", [""])[0]):
+        inside = re.fullmatch(r"(\S+) in \((.*)\)", term)
         name, _, value = term.replace("==", "=").partition("=")
-        if name.endswith("!"):
-            if labels.get(name[:-1]) == value:
-                return False
-        elif ("=" in term and labels.get(name) != value) or ("=" not in term and name not in labels):
+        held = (
+            labels.get(inside[1]) in re.split(r"\s*,\s*", inside[2])
+            if inside
+            else term[1:] not in labels
+            if term.startswith("!")
+            else labels.get(name[:-1]) != value
+            if name.endswith("!")
+            else labels.get(name) == value
+            if "=" in term
+            else not term or term in labels
+        )
+        if not held:
             return False
     for term in filter(None, query.get("fieldSelector", [""])[0].split(",")):
         name, _, value = term.replace("==", "=").partition("=")

@@ -49,16 +49,20 @@ def connect() -> Any:
     from kubernetes import client, config
     from yaml import YAMLError
 
+    configuration = client.Configuration()
     try:
-        config.load_incluster_config()
+        config.load_incluster_config(client_configuration=configuration)
     except config.ConfigException:
         try:
-            config.load_kube_config()
+            # The library itself reads KUBECONFIG only once, when it is imported.
+            config.load_kube_config(os.environ.get("KUBECONFIG") or None, client_configuration=configuration)
         except (config.ConfigException, OSError, ValueError, TypeError, AttributeError, YAMLError) as error:
             raise LaunchError(
                 f"no Kubernetes cluster is configured ({error})", "set KUBECONFIG, or run inside the cluster"
             ) from error
-    return client.ApiClient()
+    # What is repeated, and for how long, is decided here, not in the transport.
+    configuration.retries = False
+    return client.ApiClient(configuration)
 
 
 def launching_pod(namespace: str) -> dict[str, Any] | None:
@@ -288,7 +292,8 @@ class RayJobs:
         while True:
             left = begin + limit - time.monotonic()
             try:
-                found = self._send(method, path, query or [], body=body, kind=kind, timeout_s=min(30, max(1, left)))
+                timeout = min(30, max(1, left))
+                found = send(self.api, method, path, query or [], body=body, kind=kind, timeout_s=timeout)
             except ApiException as error:
                 self._answered = True
                 if error.status == 404 and missing_ok and not no_such_kind(error):
@@ -323,34 +328,41 @@ class RayJobs:
         from urllib3.exceptions import HTTPError
 
         try:
-            return self._send("GET", path, query, answer=kind)
+            return send(self.api, "GET", path, query, answer=kind)
         except (ApiException, HTTPError, OSError):
             return None
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        query: list[tuple[str, str]],
-        *,
-        body: dict[str, Any] | None = None,
-        kind: str = "application/json",
-        answer: str = "object",
-        timeout_s: float = 30,
-    ) -> Any:
-        # The generated client can't send apply patches of custom objects, its transport can.
-        return self.api.call_api(
-            path,
-            method,
-            {},
-            query,
-            {"Accept": "application/json, */*", "Content-Type": kind},
-            body=body,
-            response_type=answer,
-            auth_settings=["BearerToken"],
-            _return_http_data_only=True,
-            _request_timeout=timeout_s,
-        )
+
+def send(
+    api: Any,
+    method: str,
+    path: str,
+    query: list[tuple[str, str]],
+    *,
+    body: dict[str, Any] | None = None,
+    kind: str = "application/json",
+    answer: str = "object",
+    timeout_s: float = 30,
+) -> Any:
+    """One request, and its answer as an "object" or "str".
+
+    Raises:
+        kubernetes.client.ApiException: an answer that is no success.
+        urllib3.exceptions.HTTPError, OSError: no answer.
+    """
+    # The generated client can't send apply patches of custom objects, its transport can.
+    return api.call_api(
+        path,
+        method,
+        {},
+        query,
+        {"Accept": "application/json, */*", "Content-Type": kind},
+        body=body,
+        response_type=answer,
+        auth_settings=["BearerToken"],
+        _return_http_data_only=True,
+        _request_timeout=timeout_s,
+    )
 
 
 def _raise_interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -1,0 +1,419 @@
+"""Says what a cluster lacks before anything fails on it: operators, CRDs, labels, policies, secrets, nodes.
+
+Only reads. What the caller may not read is reported as unknown, not as missing.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from ifas.core.errors import LaunchError
+from ifas.launch.cluster import send
+from ifas.launch.rayjob import GPU_TOLERATION, RayJobSpec
+
+#: The served model's preStop sleeps, which older API servers refuse.
+OLDEST = (1, 30)
+
+#: Fields of a RayJob that we send and that operators before 1.6 do not know.
+NEW_FIELDS = ("preRunningDeadlineSeconds", "submitterConfig")
+
+SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "IFAS_LEDGER")
+ACCOUNTS = ("ifas-pipeline-runner", "ifas-ray", "ifas-serving")
+OPERATOR_LABEL, STORE_LABEL, LEDGER_LABEL, KFP_LABEL, GPU_LABEL = (
+    "ifas.dev/kuberay-operator",
+    "ifas.dev/object-store",
+    "ifas.dev/ledger",
+    "ifas.dev/kfp",
+    "ifas.dev/accelerator",
+)
+
+#: Component of infra/components -> the CRD that it needs, and the version of it.
+COMPONENTS = {
+    "kueue": ("localqueues.kueue.x-k8s.io", "v1beta2"),
+    "monitoring": ("podmonitors.monitoring.coreos.com", "v1"),
+    "ingress": ("httproutes.gateway.networking.k8s.io", "v1"),
+}
+
+State = Literal["ok", "missing", "unknown", "optional"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked for.
+
+    Attributes:
+        check: its name.
+        state: `optional` is a thing that is not there and that only some use.
+        what: what was found.
+        fix: how to get it; empty where nothing is to be done.
+    """
+
+    check: str
+    state: State
+    what: str
+    fix: str = ""
+
+
+class _NotAllowed(Exception):
+    """The caller may not read this."""
+
+
+class _Cluster:
+    """Reads of one namespace and of the cluster around it."""
+
+    def __init__(self, api: Any, namespace: str) -> None:
+        self.api = api
+        self.namespace = namespace
+
+    def get(self, path: str, **query: str) -> dict[str, Any] | None:
+        """The object or list at `path`; None where there is none."""
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            found = send(self.api, "GET", path, list(query.items()))
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            if error.status in (401, 403):
+                raise _NotAllowed(f"you may not read {path.partition('?')[0]}") from error
+            raise LaunchError(f"the cluster refused GET {path}: {error.reason}", "start again later") from error
+        except (HTTPError, OSError) as error:
+            host = self.api.configuration.host
+            raise LaunchError(
+                f"the Kubernetes API server at {host} can't be reached: {error}", "check KUBECONFIG and the network"
+            ) from error
+        return dict(found)
+
+    def items(self, path: str, **query: str) -> list[dict[str, Any]]:
+        return list((self.get(path, **query) or {}).get("items", []))
+
+    def ours(self, plural: str, name: str = "", group: str = "") -> str:
+        """Path of a kind, or of one object, in the namespace of ifas."""
+        base = f"/apis/{group}" if group else "/api/v1"
+        return f"{base}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
+
+    def labels_of(self, namespace: str) -> Mapping[str, str]:
+        found = self.get(f"/api/v1/namespaces/{namespace}")
+        return ((found or {}).get("metadata", {}).get("labels")) or {}
+
+
+def check(api: Any, namespace: str) -> list[Finding]:
+    """Everything that was looked for, in the order in which it should be set right.
+
+    Args:
+        api: a `kubernetes.client.ApiClient`.
+        namespace: that of an overlay of infra.
+
+    Raises:
+        LaunchError: the API server can't be reached.
+    """
+    cluster = _Cluster(api, namespace)
+    findings: list[Finding] = []
+    for name, look in CHECKS.items():
+        try:
+            findings += [Finding(name, *rest) for rest in look(cluster)]
+        except _NotAllowed as error:
+            findings.append(Finding(name, "unknown", str(error), "ask somebody who may, e.g. a cluster administrator"))
+    return findings
+
+
+#: State, what, and fix of a finding.
+Told = Iterator[tuple[State, str, str]]
+
+
+def _version(cluster: _Cluster) -> Told:
+    found = cluster.get("/version") or {}
+    numbers = tuple(int(re.sub(r"\D", "", str(found.get(part, "0"))) or 0) for part in ("major", "minor"))
+    said = f"Kubernetes {found.get('gitVersion', '?')}"
+    if numbers < OLDEST:
+        yield "missing", said, f"update it to {OLDEST[0]}.{OLDEST[1]} or later"
+    else:
+        yield "ok", said, ""
+
+
+def _crd(cluster: _Cluster, name: str) -> dict[str, Any] | None:
+    return cluster.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
+
+
+def _served(crd: Mapping[str, Any]) -> list[str]:
+    return [str(version["name"]) for version in crd["spec"]["versions"] if version.get("served", True)]
+
+
+def _kuberay_crds(cluster: _Cluster) -> Told:
+    install = "kubectl apply --server-side the CRDs of KubeRay 1.7 (client-side apply can't: they are too large)"
+    for name in ("rayclusters.ray.io", "rayjobs.ray.io"):
+        crd = _crd(cluster, name)
+        if crd is None or "v1" not in _served(crd):
+            yield "missing", f"{name} v1 is not there", install
+            continue
+        if name == "rayjobs.ray.io":
+            (schema,) = [v.get("schema", {}) for v in crd["spec"]["versions"] if v["name"] == "v1"]
+            known = schema.get("openAPIV3Schema", {}).get("properties", {}).get("spec", {}).get("properties", {})
+            lacking = [field for field in NEW_FIELDS if known and field not in known]
+            if lacking:
+                yield "missing", f"{name} does not know {', '.join(lacking)}: it is of an older KubeRay", install
+                continue
+        yield "ok", f"{name} v1", ""
+
+
+def _operators(cluster: _Cluster) -> list[dict[str, Any]]:
+    # Pods of a Ray cluster are named kuberay, too.
+    selector = "app.kubernetes.io/name in (kuberay-operator,kuberay),!ray.io/cluster"
+    return cluster.items("/api/v1/pods", labelSelector=selector)
+
+
+def _operator(cluster: _Cluster) -> Told:
+    pods = _operators(cluster)
+    if not pods:
+        yield "missing", "no pod of KubeRay's operator", "install KubeRay 1.7 in a namespace of its own"
+        return
+    ready = [pod for pod in pods if _ready(pod)]
+    pod = (ready or pods)[0]
+    image = str(pod["spec"]["containers"][0].get("image", ""))
+    where = f"{image or 'operator'} in {pod['metadata']['namespace']}"
+    if ready:
+        yield "ok", where, ""
+    else:
+        yield "missing", f"{where} is not ready", f"kubectl -n {pod['metadata']['namespace']} describe pods"
+
+
+def _ready(pod: Mapping[str, Any]) -> bool:
+    conditions = pod.get("status", {}).get("conditions") or []
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def _operator_reaches_ray(cluster: _Cluster) -> Told:
+    """What a policy leaves out makes a job that succeeded end as failed: the operator can't ask for its state."""
+    pods = _operators(cluster)
+    policy = cluster.get(cluster.ours("networkpolicies", "allow-ray", "networking.k8s.io/v1"))
+    if not pods or policy is None:
+        yield "unknown", "needs the operator and the policy allow-ray", ""
+        return
+    for pod in pods[:1]:
+        where = pod["metadata"]["namespace"]
+        around, own = cluster.labels_of(where), pod["metadata"].get("labels") or {}
+        peers = [peer for rule in policy["spec"].get("ingress", []) for peer in rule.get("from", [])]
+        if any(
+            "namespaceSelector" in peer
+            and selects(peer["namespaceSelector"], around)
+            and selects(peer.get("podSelector", {}), own)
+            for peer in peers
+        ):
+            yield "ok", f"the policy allow-ray lets the operator in {where} ask for a job's state", ""
+        elif around.get(OPERATOR_LABEL) != "true":
+            yield (
+                "missing",
+                f"the namespace {where} of KubeRay's operator has no label",
+                f"kubectl label namespace {where} {OPERATOR_LABEL}=true",
+            )
+        else:
+            yield (
+                "missing",
+                f"the policy allow-ray does not let {pod['metadata']['name']} in",
+                "apply the overlay again",
+            )
+
+
+def _namespace(cluster: _Cluster) -> Told:
+    found = cluster.get(f"/api/v1/namespaces/{cluster.namespace}")
+    if found is None:
+        yield "missing", f"namespace {cluster.namespace}", "kubectl apply --server-side -k infra/overlays/..."
+        return
+    level = (found["metadata"].get("labels") or {}).get("pod-security.kubernetes.io/enforce", "none")
+    if level == "restricted":
+        yield "ok", f"{cluster.namespace} enforces Pod Security restricted", ""
+    else:
+        yield (
+            "missing",
+            f"{cluster.namespace} enforces Pod Security {level}",
+            "apply the overlay, which says restricted",
+        )
+
+
+def _accounts(cluster: _Cluster) -> Told:
+    for name in ACCOUNTS:
+        if cluster.get(cluster.ours("serviceaccounts", name)) is None:
+            yield "missing", f"service account {name}", "kubectl apply --server-side -k infra/overlays/..."
+        else:
+            yield "ok", name, ""
+
+
+def _policies(cluster: _Cluster) -> Told:
+    there = {p["metadata"]["name"] for p in cluster.items(cluster.ours("networkpolicies", "", "networking.k8s.io/v1"))}
+    lacking = sorted({"default-deny", "allow-ray", "allow-steps", "allow-clients"} - there)
+    if lacking:
+        yield "missing", f"network policies {', '.join(lacking)}", "kubectl apply --server-side -k infra/overlays/..."
+    else:
+        yield "ok", "there; whether the network plugin enforces them, `make cluster-test` finds out", ""
+
+
+def _secret(cluster: _Cluster) -> Told:
+    name = RayJobSpec.secret
+    found = cluster.get(cluster.ours("secrets", name))
+    lacking = [key for key in SECRET_KEYS if not ((found or {}).get("data") or {}).get(key)]
+    if found is None:
+        yield "missing", f"Secret {name}", f"infra/README.md says how it is made, with {', '.join(SECRET_KEYS)}"
+    elif lacking:
+        yield (
+            "missing",
+            f"Secret {name} has no {', '.join(lacking)}",
+            f"kubectl -n {cluster.namespace} edit secret {name}",
+        )
+    else:
+        yield "ok", f"{name} with its keys", ""
+
+
+def _store(cluster: _Cluster) -> Told:
+    settings = cluster.get(cluster.ours("configmaps", RayJobSpec.config_map))
+    url = ((settings or {}).get("data") or {}).get("AWS_ENDPOINT_URL", "")
+    if not url:
+        yield "missing", f"AWS_ENDPOINT_URL in ConfigMap {RayJobSpec.config_map}", "set it in your overlay"
+        return
+    yield from _reached(cluster, url, STORE_LABEL, "allow-ray")
+
+
+def _ledger(cluster: _Cluster) -> Told:
+    secret = cluster.get(cluster.ours("secrets", RayJobSpec.secret))
+    coded = ((secret or {}).get("data") or {}).get("IFAS_LEDGER", "")
+    if not coded:
+        yield "unknown", "IFAS_LEDGER is not set", ""
+        return
+    # The URL holds a password: only its host is ever shown.
+    yield from _reached(cluster, base64.b64decode(coded).decode(errors="replace").strip(), LEDGER_LABEL, "allow-steps")
+
+
+def _reached(cluster: _Cluster, url: str, label: str, policy: str) -> Told:
+    """Whether there is a service at the host of `url`, and the label that opens the policies to its namespace."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    words = host.split(".")
+    if len(words) > 2 and words[2] != "svc":
+        rule = cluster.get(cluster.ours("networkpolicies", policy, "networking.k8s.io/v1")) or {}
+        out = [peer for egress in rule.get("spec", {}).get("egress", []) for peer in egress.get("to", [])]
+        if any("ipBlock" in peer for peer in out):
+            yield "ok", f"{host}, outside the cluster", ""
+        else:
+            yield (
+                "missing",
+                f"{host} is outside the cluster",
+                f"give {policy} its address range (ipBlock) in your overlay",
+            )
+        return
+    name, where = words[0], words[1] if len(words) > 1 else cluster.namespace
+    service = cluster.get(f"/api/v1/namespaces/{where}/services/{name}")
+    if service is None:
+        yield "missing", f"there is no service {name} in namespace {where}", "correct the host, or install it"
+        return
+    ports = [port.get("port") for port in service.get("spec", {}).get("ports", [])]
+    if parts.port and ports and parts.port not in ports:
+        yield "missing", f"service {name} in {where} has no port {parts.port}", f"use one of {ports}"
+    elif where != cluster.namespace and cluster.labels_of(where).get(label) != "true":
+        yield "missing", f"namespace {where} has no label {label}=true", f"kubectl label namespace {where} {label}=true"
+    else:
+        yield "ok", f"{name} in {where}", ""
+
+
+def _kfp(cluster: _Cluster) -> Told:
+    if _crd(cluster, "workflows.argoproj.io") is None:
+        yield (
+            "optional",
+            "no Kubeflow Pipelines: `ifas submit` and schedules need it",
+            "install it by its own instructions",
+        )
+    elif not cluster.items("/api/v1/namespaces", labelSelector=f"{KFP_LABEL}=true"):
+        yield (
+            "missing",
+            f"no namespace has the label {KFP_LABEL}=true",
+            f"kubectl label namespace kubeflow {KFP_LABEL}=true",
+        )
+    else:
+        yield "ok", "there, and its namespace has its label", ""
+
+
+def _gpus(cluster: _Cluster) -> Told:
+    resource = GPU_TOLERATION["key"]
+    with_gpus, labelled = [], []
+    total = 0
+    for node in cluster.items("/api/v1/nodes"):
+        count = int((node.get("status", {}).get("allocatable") or {}).get(resource, 0))
+        total += count
+        with_gpus += [node["metadata"]["name"]] if count else []
+        marked = (node["metadata"].get("labels") or {}).get(GPU_LABEL) == "gpu"
+        labelled += [node["metadata"]["name"]] if marked else []
+    bare, empty = sorted(set(with_gpus) - set(labelled)), sorted(set(labelled) - set(with_gpus))
+    if bare:
+        fix = f"kubectl label node {' '.join(bare)} {GPU_LABEL}=gpu"
+        yield "missing", f"{len(bare)} of {len(with_gpus)} nodes with {resource} have no label {GPU_LABEL}=gpu", fix
+    if empty:
+        yield "missing", f"{', '.join(empty)} has the label but offers no {resource}", "install the GPU's device plugin"
+    if not with_gpus and not empty:
+        yield "optional", f"no node offers {resource}: profiles that ask for GPUs wait for ever", ""
+    elif not bare and not empty:
+        yield "ok", f"{total} on {len(with_gpus)} nodes", ""
+
+
+def _storage(cluster: _Cluster) -> Told:
+    key = "storageclass.kubernetes.io/is-default-class"
+    classes = cluster.items("/apis/storage.k8s.io/v1/storageclasses")
+    default = [c["metadata"]["name"] for c in classes if (c["metadata"].get("annotations") or {}).get(key) == "true"]
+    if default:
+        yield "ok", f"default class {default[0]}", ""
+    else:
+        what = f"no default storage class (there are {len(classes)}): components/postgres waits for its volume"
+        yield "optional", what, "mark one as default, or name one in your overlay"
+
+
+def _component(cluster: _Cluster, name: str) -> Told:
+    wanted, version = COMPONENTS[name]
+    crd = _crd(cluster, wanted)
+    if crd is None:
+        yield "optional", f"no {wanted}: infra/components/{name} can't be applied", ""
+    elif version not in _served(crd):
+        served = ", ".join(_served(crd))
+        yield (
+            "optional",
+            f"{wanted} serves {served}, infra/components/{name} is {version}",
+            "update it, or patch apiVersion",
+        )
+    else:
+        yield "ok", f"{wanted} {version}", ""
+
+
+CHECKS: dict[str, Callable[[_Cluster], Told]] = {
+    "Kubernetes": _version,
+    "KubeRay's CRDs": _kuberay_crds,
+    "KubeRay's operator": _operator,
+    "namespace": _namespace,
+    "accounts": _accounts,
+    "network policies": _policies,
+    "operator reaches Ray": _operator_reaches_ray,
+    "credentials": _secret,
+    "object store": _store,
+    "ledger": _ledger,
+    "pipelines": _kfp,
+    "GPUs": _gpus,
+    "storage": _storage,
+    **{name: partial(_component, name=name) for name in COMPONENTS},
+}
+
+
+def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Whether a label selector of Kubernetes matches `labels`."""
+    for rule in selector.get("matchExpressions") or []:
+        key, values = rule["key"], rule.get("values") or []
+        held = {
+            "In": labels.get(key) in values,
+            "NotIn": labels.get(key) not in values,
+            "Exists": key in labels,
+            "DoesNotExist": key not in labels,
+        }[rule["operator"]]
+        if not held:
+            return False
+    return (selector.get("matchLabels") or {}).items() <= dict(labels).items()
