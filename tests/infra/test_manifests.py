@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +20,10 @@ ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
 GOLDEN = Path(__file__).parent / "golden"
 OVERLAYS = sorted(path.name for path in (INFRA / "overlays").iterdir())
+COMPONENTS = sorted(path.name for path in (INFRA / "components").iterdir())
 KUBERNETES = "1.34"
+#: Namespace of an overlay, where it is not `ifas`.
+NAMESPACES = {"tenant": "ifas-team-a"}
 
 
 def kubectl() -> str:
@@ -30,8 +35,29 @@ def kubectl() -> str:
 
 @cache
 def rendered(overlay: str) -> str:
-    command = [kubectl(), "kustomize", str(INFRA / "overlays" / overlay)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    """An overlay; or, for `local+NAME`, the overlay `local` with a component."""
+    name, _, component = overlay.partition("+")
+    folder = INFRA / "overlays" / name
+    if not component:
+        return kustomize(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        here = Path(scratch).resolve()
+        body = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": [os.path.relpath(folder, here)],
+            "components": [os.path.relpath(INFRA / "components" / component, here)],
+        }
+        (here / "kustomization.yaml").write_text(yaml.safe_dump(body))
+        return kustomize(here)
+
+
+def kustomize(folder: Path) -> str:
+    done = subprocess.run(
+        [kubectl(), "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def documents(overlay: str) -> list[dict]:
@@ -60,6 +86,8 @@ def selects(selector: dict, labels: dict[str, str]) -> bool:
 
 
 overlay = pytest.mark.parametrize("overlay", OVERLAYS)
+#: The rules that hold for every pod, policy and account hold with each component, too.
+everything = pytest.mark.parametrize("overlay", [*OVERLAYS, *(f"local+{name}" for name in COMPONENTS)])
 
 
 @overlay
@@ -70,12 +98,17 @@ def test_golden(overlay):
     assert rendered(overlay) == path.read_text(), "set IFAS_REGENERATE=1 to accept the change"
 
 
-@overlay
+#: Kinds of operators, whose schemas are not Kubernetes' own.
+OPERATORS = ("kueue.x-k8s.io/", "monitoring.coreos.com/", "gateway.networking.k8s.io/")
+
+
+@everything
 def test_strict_schemas(overlay):
     import kubernetes_validate
 
     for doc in documents(overlay):
-        kubernetes_validate.validate(doc, KUBERNETES, strict=True)
+        if not doc["apiVersion"].startswith(OPERATORS):
+            kubernetes_validate.validate(doc, KUBERNETES, strict=True)
 
 
 @overlay
@@ -88,14 +121,18 @@ def test_the_schema_check_can_fail(overlay):
         kubernetes_validate.validate(deployment, KUBERNETES, strict=True)
 
 
-@overlay
+@everything
 def test_all_in_one_namespace_that_enforces_restricted(overlay):
-    labels = of_kind(overlay, "Namespace")["ifas"]["metadata"]["labels"]
+    name = NAMESPACES.get(overlay, "ifas")
+    labels = of_kind(overlay, "Namespace")[name]["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert {doc["metadata"].get("namespace") for doc in documents(overlay) if doc["kind"] != "Namespace"} == {"ifas"}
+    wide = ("Namespace", "ClusterQueue", "ResourceFlavor")
+    assert {doc["metadata"].get("namespace") for doc in documents(overlay) if doc["kind"] not in wide} == {name}
+    for binding in of_kind(overlay, "RoleBinding").values():
+        assert {subject["namespace"] for subject in binding["subjects"]} == {name}, "an account of another namespace"
 
 
-@overlay
+@everything
 def test_every_pod_is_restricted(overlay):
     templates = pod_templates(overlay)
     assert templates
@@ -116,10 +153,55 @@ def test_every_pod_is_restricted(overlay):
             assert own["capabilities"]["drop"] == ["ALL"], name
             assert {"cpu", "memory"} <= set(container["resources"]["limits"]), name
             assert {"cpu", "memory"} <= set(container["resources"]["requests"]), name
-            assert not container["image"].endswith(":latest"), name
+            tag = container["image"].rpartition("/")[2].partition(":")[2]
+            assert "@sha256:" in container["image"] or (tag and tag != "latest"), (
+                f"{name}: {container['image']} changes"
+            )
 
 
-@overlay
+@everything
+def test_every_container_that_serves_has_probes(overlay):
+    for name, template in pod_templates(overlay).items():
+        for container in template["spec"]["containers"]:
+            if container.get("ports"):
+                assert {"startupProbe", "livenessProbe", "readinessProbe"} <= set(container), name
+
+
+@everything
+def test_every_pod_is_meant_by_a_policy(overlay):
+    """default-deny closes all: a pod needs another policy, and a policy that means no pod is a slip."""
+    policies = [p["spec"]["podSelector"] for n, p in of_kind(overlay, "NetworkPolicy").items() if n != "default-deny"]
+    pods = [template["metadata"]["labels"] for template in pod_templates(overlay).values()]
+    for labels in pods:
+        assert any(selects(policy, labels) for policy in policies), labels
+    # Pods of KFP and of KubeRay are not in the manifests.
+    elsewhere = [{"pipelines.kubeflow.org/v2_component": "true"}, {"app.kubernetes.io/component": "ray"}]
+    for policy in policies:
+        assert any(selects(policy, labels) for labels in [*pods, *elsewhere]), policy
+
+
+@everything
+def test_egress_is_listed(overlay):
+    """Each way out names who is at its end; only the API server, which is no pod, is named by its ports alone."""
+    for name, policy in of_kind(overlay, "NetworkPolicy").items():
+        for rule in policy["spec"].get("egress", []):
+            if "to" not in rule:
+                assert name == "allow-steps"
+                assert {port["port"] for port in rule["ports"]} == {443, 6443}
+                continue
+            for peer in rule["to"]:
+                named = peer.get("podSelector") or peer.get("namespaceSelector")
+                assert named, f"{name}: an empty peer is everybody"
+
+
+@everything
+def test_no_wildcards(overlay):
+    for doc in documents(overlay):
+        for rule in doc.get("rules") or [] if doc["kind"] in ("Role", "ClusterRole") else []:
+            assert "*" not in [*rule["verbs"], *rule["resources"], *rule["apiGroups"]], doc["metadata"]["name"]
+
+
+@everything
 def test_no_secret_values(overlay):
     assert not of_kind(overlay, "Secret")
     for template in pod_templates(overlay).values():
@@ -135,7 +217,7 @@ def test_images_come_by_digest_outside_the_local_overlay():
     assert "@sha256:" in pod_templates("gpu")["Deployment/ifas-serving"]["spec"]["containers"][0]["image"]
 
 
-@overlay
+@everything
 def test_default_deny(overlay):
     policy = of_kind(overlay, "NetworkPolicy")["default-deny"]["spec"]
     assert policy["podSelector"] == {}
@@ -144,13 +226,15 @@ def test_default_deny(overlay):
     assert "egress" not in policy
 
 
-@overlay
+@everything
 def test_ingress_is_never_open_to_all(overlay):
     for name, policy in of_kind(overlay, "NetworkPolicy").items():
         for rule in policy["spec"].get("ingress", []):
             assert rule.get("from"), f"{name} lets everybody in"
             for peer in rule["from"]:
-                assert not selects(peer.get("podSelector", {}), {}), f"{name}: a peer without labels"
+                # A Gateway's proxies have labels of their own kind: their namespace is named instead.
+                key = "namespaceSelector" if name == "allow-gateway" else "podSelector"
+                assert not selects(peer.get(key, {}), {}), f"{name}: a peer without labels"
 
 
 @overlay
@@ -177,7 +261,7 @@ def test_rayjobs_name_what_exists(overlay):
     spec = RayJobSpec(step="train", run_id="r", image="i:1", config="base", inputs={}, outputs={})
     assert spec.service_account in of_kind(overlay, "ServiceAccount")
     assert spec.config_map in of_kind(overlay, "ConfigMap")
-    assert spec.namespace in of_kind(overlay, "Namespace")
+    assert NAMESPACES.get(overlay, spec.namespace) in of_kind(overlay, "Namespace")
 
 
 @overlay
@@ -208,22 +292,96 @@ def test_named_ports_exist(overlay):
     assert {p["port"] for p in rule["ports"]} <= ports
 
 
-@overlay
+#: What KFP's own containers do in our pods: Argo's executor reports, KFP's driver and launcher read their settings.
+KFP = {
+    ("workflowtaskresults",): {"create", "patch"},
+    ("configmaps",): {"get"},
+    ("secrets",): {"get"},
+}
+
+
+@everything
 def test_least_privilege(overlay):
+    """tests/unit/launch/test_cluster.py compares the rules of ifas-pipeline-runner with what the launcher uses."""
     roles = of_kind(overlay, "Role")
-    assert list(roles) == ["ifas-pipeline-runner"]
-    rules = {tuple(rule["resources"]): set(rule["verbs"]) for rule in roles["ifas-pipeline-runner"]["rules"]}
-    assert rules == {
-        ("rayjobs",): {"create", "patch", "get", "delete"},
-        ("pods", "events"): {"list"},
-        ("pods/log",): {"get"},
-    }
-    (binding,) = of_kind(overlay, "RoleBinding").values()
-    assert [s["name"] for s in binding["subjects"]] == ["ifas-pipeline-runner"]
+    assert list(roles) == ["ifas-kfp-executor", "ifas-pipeline-runner"]
+    rules = {tuple(rule["resources"]): set(rule["verbs"]) for rule in roles["ifas-kfp-executor"]["rules"]}
+    assert rules == KFP
+    for rule in roles["ifas-kfp-executor"]["rules"]:
+        assert rule["apiGroups"] == ["argoproj.io"] or rule["resourceNames"], "one object each, not all of a kind"
+    for binding in of_kind(overlay, "RoleBinding").values():
+        assert [s["name"] for s in binding["subjects"]] == ["ifas-pipeline-runner"]
     assert not of_kind(overlay, "ClusterRole")
     assert not of_kind(overlay, "ClusterRoleBinding")
     tokens = {n: a["automountServiceAccountToken"] for n, a in of_kind(overlay, "ServiceAccount").items()}
-    assert tokens == {"ifas-pipeline-runner": True, "ifas-ray": False, "ifas-serving": False}
+    assert [name for name, mounted in tokens.items() if mounted] == ["ifas-pipeline-runner"]
+    used = {template["spec"]["serviceAccountName"] for template in pod_templates(overlay).values()}
+    assert set(tokens) == used | {"ifas-pipeline-runner", "ifas-ray"}, "an account that nobody uses, or none at all"
+
+
+@overlay
+def test_every_setting_is_read(overlay):
+    """A key of the ConfigMap is read by ifas, or by a library under this name."""
+    libraries = {"AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "OMP_WAIT_POLICY", "NCCL_DEBUG"}
+    code = "".join(path.read_text() for path in (ROOT / "ifas").rglob("*.py"))
+    for settings in of_kind(overlay, "ConfigMap").values():
+        for key in set(settings["data"]) - libraries:
+            assert f'"{key}"' in code, f"{key} is read nowhere"
+
+
+def test_a_tenant_has_limits_and_a_part_of_the_bucket():
+    import json
+
+    quota = of_kind("tenant", "ResourceQuota")["tenant"]["spec"]["hard"]
+    assert {"requests.cpu", "limits.memory", "requests.nvidia.com/gpu", "count/rayjobs.ray.io", "pods"} <= set(quota)
+    # A quota on limits refuses every container without one, such as those that KFP adds.
+    (item,) = of_kind("tenant", "LimitRange")["tenant"]["spec"]["limits"]
+    assert {"cpu", "memory"} <= set(item["default"])
+    policy = json.loads((INFRA / "overlays" / "tenant" / "bucket-policy.json").read_text())
+    for statement in policy["Statement"]:
+        if "s3:ListBucket" in statement["Action"]:
+            assert statement["Condition"]["StringLike"]["s3:prefix"] == ["team-a", "team-a/*"]
+        else:
+            assert all(resource.endswith(":ifas/team-a/*") for resource in statement["Resource"])
+
+
+def test_the_queue_takes_what_the_namespace_sends():
+    docs = {doc["kind"]: doc for doc in documents("local+kueue")}
+    local, queue = docs["LocalQueue"], docs["ClusterQueue"]
+    assert local["spec"]["clusterQueue"] == queue["metadata"]["name"]
+    (group,) = queue["spec"]["resourceGroups"]
+    (flavor,) = group["flavors"]
+    assert flavor["name"] == docs["ResourceFlavor"]["metadata"]["name"]
+    assert [item["name"] for item in flavor["resources"]] == group["coveredResources"], "Kueue wants the same order"
+    labels = of_kind("local+kueue", "Namespace")["ifas"]["metadata"]["labels"]
+    assert selects(queue["spec"]["namespaceSelector"], labels)
+
+
+def test_the_route_publishes_one_path_of_the_service():
+    (route,) = of_kind("local+ingress", "HTTPRoute").values()
+    service = of_kind("local+ingress", "Service")["ifas-serving"]
+    (rule,) = route["spec"]["rules"]
+    (backend,) = rule["backendRefs"]
+    assert backend["name"] == service["metadata"]["name"]
+    assert backend["port"] in {port["port"] for port in service["spec"]["ports"]}
+    assert rule["matches"] == [{"method": "POST", "path": {"type": "Exact", "value": "/verify"}}]
+
+
+def test_monitors_and_alerts_name_what_is_there():
+    spec = RayJobSpec(step="train", run_id="r", image="i:1", config="base", inputs={}, outputs={})
+    head = build_rayjob(spec)["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["metadata"]["labels"]
+    monitors = of_kind("local+monitoring", "PodMonitor")
+    assert selects(monitors["ifas-ray"]["spec"]["selector"], head)
+    assert set(monitors["ifas-ray"]["spec"]["podTargetLabels"]) <= set(head)
+    serving = pod_templates("local+monitoring")["Deployment/ifas-serving"]
+    assert selects(monitors["ifas-serving"]["spec"]["selector"], serving["metadata"]["labels"])
+    (rules,) = of_kind("local+monitoring", "PrometheusRule").values()
+    documented = (ROOT / "docs" / "serving.md").read_text()
+    for group in rules["spec"]["groups"]:
+        for rule in group["rules"]:
+            assert set(rule["annotations"]) == {"summary", "action"}
+            for metric in re.findall(r"\b(bentoml_\w+)", rule["expr"]):
+                assert metric in documented
 
 
 def test_the_gpu_overlay_asks_for_a_gpu():
@@ -240,6 +398,8 @@ def test_the_secret_and_its_keys_are_documented():
     spec = RayJobSpec(step="train", run_id="r", image="i:1", config="base", inputs={}, outputs={})
     for word in (spec.secret, *spec.secret_keys):
         assert f"`{word}`" in readme
+    for component in COMPONENTS:
+        assert f"`{component}`" in readme or f"components/{component}" in readme
 
 
 @overlay
