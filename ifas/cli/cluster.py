@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ifas.cli.run import ConfigOption, SetOption
 from ifas.core.errors import LaunchError
 
 app = typer.Typer(no_args_is_help=True)
@@ -20,14 +21,18 @@ def _group() -> None:
 
 @app.command("check")
 def check(
-    namespace: Annotated[str, typer.Option(help="Namespace of an overlay of infra.")] = "ifas",
+    config: ConfigOption = "base",
+    overrides: SetOption = None,
+    namespace: Annotated[str | None, typer.Option(help="Namespace of an overlay of infra; else the profile's.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Say what is there and what is missing. Reads only; exits with 7 if something is missing."""
+    from ifas.core.config import load
     from ifas.launch.cluster import connect
     from ifas.launch.readiness import check as look
 
-    findings = look(connect(), namespace)
+    given = [f"cluster.namespace={namespace}"] if namespace else []
+    findings = look(connect(), load(config, [*(overrides or []), *given]))
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:

@@ -13,9 +13,10 @@ from functools import partial
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from ifas.core.config import RayConfig, RunConfig
 from ifas.core.errors import LaunchError
 from ifas.launch.cluster import send
-from ifas.launch.rayjob import GPU_TOLERATION, RayJobSpec
+from ifas.launch.rayjob import STEPS, RayJobSpec
 
 #: The served model's preStop sleeps, which older API servers refuse.
 OLDEST = (1, 30)
@@ -67,9 +68,10 @@ class _NotAllowed(Exception):
 class _Cluster:
     """Reads of one namespace and of the cluster around it."""
 
-    def __init__(self, api: Any, namespace: str) -> None:
+    def __init__(self, api: Any, config: RunConfig) -> None:
         self.api = api
-        self.namespace = namespace
+        self.namespace = config.cluster.namespace
+        self.jobs: dict[str, RayConfig] = {step: getattr(config.cluster, step) for step in STEPS}
 
     def get(self, path: str, **query: str) -> dict[str, Any] | None:
         """The object or list at `path`; None where there is none."""
@@ -104,17 +106,17 @@ class _Cluster:
         return ((found or {}).get("metadata", {}).get("labels")) or {}
 
 
-def check(api: Any, namespace: str) -> list[Finding]:
+def check(api: Any, config: RunConfig) -> list[Finding]:
     """Everything that was looked for, in the order in which it should be set right.
 
     Args:
         api: a `kubernetes.client.ApiClient`.
-        namespace: that of an overlay of infra.
+        config: its `cluster` says which namespace is looked at, and what the RayJobs ask for.
 
     Raises:
         LaunchError: the API server can't be reached.
     """
-    cluster = _Cluster(api, namespace)
+    cluster = _Cluster(api, config)
     findings: list[Finding] = []
     for name, look in CHECKS.items():
         try:
@@ -285,8 +287,16 @@ def _ledger(cluster: _Cluster) -> Told:
     if not coded:
         yield "unknown", "IFAS_LEDGER is not set", ""
         return
+    url = base64.b64decode(coded).decode(errors="replace").strip()
+    if url.startswith("sqlite"):
+        yield (
+            "missing",
+            "the ledger is a file of one pod, lost with it",
+            "use PostgreSQL, e.g. infra/components/postgres",
+        )
+        return
     # The URL holds a password: only its host is ever shown.
-    yield from _reached(cluster, base64.b64decode(coded).decode(errors="replace").strip(), LEDGER_LABEL, "allow-steps")
+    yield from _reached(cluster, url, LEDGER_LABEL, "allow-steps")
 
 
 def _reached(cluster: _Cluster, url: str, label: str, policy: str) -> Told:
@@ -338,7 +348,7 @@ def _kfp(cluster: _Cluster) -> Told:
 
 
 def _gpus(cluster: _Cluster) -> Told:
-    resource = GPU_TOLERATION["key"]
+    resource = cluster.jobs["train"].gpu_resource
     with_gpus, labelled = [], []
     total = 0
     for node in cluster.items("/api/v1/nodes"):
@@ -354,9 +364,37 @@ def _gpus(cluster: _Cluster) -> Told:
     if empty:
         yield "missing", f"{', '.join(empty)} has the label but offers no {resource}", "install the GPU's device plugin"
     if not with_gpus and not empty:
-        yield "optional", f"no node offers {resource}: profiles that ask for GPUs wait for ever", ""
+        yield "optional", f"no node offers {resource}", ""
     elif not bare and not empty:
         yield "ok", f"{total} on {len(with_gpus)} nodes", ""
+
+
+def _room(cluster: _Cluster) -> Told:
+    """Whether the workers of the profile's RayJobs fit on the nodes, each by itself, if nothing else ran there."""
+    from kubernetes.utils.quantity import parse_quantity
+
+    nodes = [
+        {name: float(parse_quantity(amount)) for name, amount in node["status"].get("allocatable", {}).items()}
+        for node in cluster.items("/api/v1/nodes")
+        if not node.get("spec", {}).get("unschedulable")
+    ]
+    for step, job in cluster.jobs.items():
+        if job.ray != "job":
+            yield "ok", f"{step} runs in its own pod with this profile", ""
+            continue
+        asked = {"cpu": float(job.worker_cpus), "memory": job.worker_memory_gib * 2**30}
+        asked |= {job.gpu_resource: float(job.gpus_per_worker)} if job.gpus_per_worker else {}
+        room = sum(int(min(node.get(name, 0) // amount for name, amount in asked.items())) for node in nodes)
+        gpus = f", {job.gpus_per_worker} {job.gpu_resource}" if job.gpus_per_worker else ""
+        each = f"{job.worker_cpus} CPUs, {job.worker_memory_gib:g} GiB{gpus}"
+        said = f"{step} wants {job.min_workers} workers of {each}: the nodes have room for {room}"
+        fix = f"add nodes, or lower cluster.{step}.min_workers"
+        if room >= job.min_workers:
+            yield "ok", said, ""
+        elif room:
+            yield "unknown", said, f"{fix}; where nodes are added as they are needed, this is well"
+        else:
+            yield "missing", said, f"{fix} or what each asks for"
 
 
 def _storage(cluster: _Cluster) -> Told:
@@ -399,6 +437,7 @@ CHECKS: dict[str, Callable[[_Cluster], Told]] = {
     "ledger": _ledger,
     "pipelines": _kfp,
     "GPUs": _gpus,
+    "room": _room,
     "storage": _storage,
     **{name: partial(_component, name=name) for name in COMPONENTS},
 }

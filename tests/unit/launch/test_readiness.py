@@ -64,7 +64,7 @@ def cluster(overlay, tmp_path, monkeypatch):
         secret = labelled("Secret", "ifas-credentials", {}, data=data)
         server.put({**secret, "metadata": {"name": "ifas-credentials", "namespace": "ifas"}})
         server.put(operator("kuberay-operator"))
-        gpu = {"allocatable": {"cpu": "8", "nvidia.com/gpu": "4"}}
+        gpu = {"allocatable": {"cpu": "63500m", "memory": "526000000Ki", "nvidia.com/gpu": "4"}}
         server.put(labelled("Node", "gpu-1", {"ifas.dev/accelerator": "gpu"}, status=gpu))
         annotations = {"storageclass.kubernetes.io/is-default-class": "true"}
         meta = {"name": "standard", "annotations": annotations}
@@ -130,6 +130,12 @@ def unset_ledger(server):
     server.put(secret)
 
 
+def file_ledger(server):
+    secret = server.get("secrets", "ifas-credentials")
+    secret["data"]["IFAS_LEDGER"] = base64.b64encode(b"sqlite:////tmp/ledger.db").decode()
+    server.put(secret)
+
+
 def endpoint(url: str):
     def change(server):
         settings = server.get("configmaps", "ifas-settings")
@@ -191,7 +197,7 @@ FAULTS = {
     ),
     "GPU without label": (node({}, 4), "GPUs", "missing", "kubectl label node gpu-2 ifas.dev/accelerator=gpu"),
     "label without GPU": (node({"ifas.dev/accelerator": "gpu"}, 0), "GPUs", "missing", "device plugin"),
-    "no GPUs": (drop("nodes", "gpu-1"), "GPUs", "optional", ""),
+    "ledger in a file": (file_ledger, "ledger", "missing", "PostgreSQL"),
     "no storage class": (drop("storageclasses", "standard"), "storage", "optional", "default"),
     "no Kueue": (drop("customresourcedefinitions", "localqueues.kueue.x-k8s.io"), "kueue", "optional", ""),
     "another Kueue": (
@@ -239,6 +245,21 @@ def test_what_may_not_be_read_is_unknown_not_missing(cluster, tmp_path, monkeypa
     states = {item["check"]: item["state"] for item in findings()}
     assert states["Kubernetes"] == "ok"
     assert set(states.values()) == {"ok", "unknown"}
+
+
+def test_room_for_the_workers_of_the_profile(cluster):
+    def room(*words: str) -> set[tuple[str, str]]:
+        return {(item["state"], item["what"]) for item in findings(*words) if item["check"] == "room"}
+
+    job = ("--set", "cluster.train.ray=job", "--set", "cluster.train.gpus_per_worker=1")
+    workers = ("--set", "cluster.train.max_workers=8", "--set")
+    (_, said) = max(room(*job, *workers, "cluster.train.min_workers=4"), key=lambda item: item[1])
+    assert said == "train wants 4 workers of 8 CPUs, 32 GiB, 1 nvidia.com/gpu: the nodes have room for 4"
+    assert {state for state, _ in room(*job, *workers, "cluster.train.min_workers=4")} == {"ok"}
+    assert "unknown" in {state for state, _ in room(*job, *workers, "cluster.train.min_workers=5")}
+    cluster.remove("nodes", "gpu-1")
+    assert "missing" in {state for state, _ in room(*job, *workers, "cluster.train.min_workers=4")}
+    assert {item["state"] for item in findings(*job) if item["check"] == "GPUs"} == {"optional"}
 
 
 def test_another_namespace(cluster):
