@@ -214,6 +214,8 @@ def _head(spec: RayJobSpec, labels: Mapping[str, str]) -> dict[str, Any]:
     template["spec"]["containers"][0]["env"].insert(0, {"name": EVENTS_ENV, "value": "/dev/stdout"})
     if _scales(spec):
         template["spec"]["automountServiceAccountToken"] = True
+        # The network policy lets these heads, and no other pod of Ray, reach the API server.
+        template["metadata"]["labels"]["ifas.dev/autoscaler"] = "true"
     return {
         "rayStartParams": {
             "dashboard-host": "0.0.0.0",  # noqa: S104  (reached by the submitter; the network policy closes it)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ifas.core.config import RayConfig
 from ifas.launch.rayjob import RayJobSpec, build_rayjob
 
 ROOT = Path(__file__).parents[2]
@@ -174,8 +175,9 @@ def test_every_pod_is_meant_by_a_policy(overlay):
     pods = [template["metadata"]["labels"] for template in pod_templates(overlay).values()]
     for labels in pods:
         assert any(selects(policy, labels) for policy in policies), labels
-    # Pods of KFP and of KubeRay are not in the manifests.
+    # Pods of KFP, of KubeRay and of clients are not in the manifests.
     elsewhere = [{"pipelines.kubeflow.org/v2_component": "true"}, {"app.kubernetes.io/component": "ray"}]
+    elsewhere += [{"ifas.dev/client": "true"}, {"ifas.dev/autoscaler": "true"}]
     for policy in policies:
         assert any(selects(policy, labels) for labels in [*pods, *elsewhere]), policy
 
@@ -186,7 +188,7 @@ def test_egress_is_listed(overlay):
     for name, policy in of_kind(overlay, "NetworkPolicy").items():
         for rule in policy["spec"].get("egress", []):
             if "to" not in rule:
-                assert name == "allow-steps"
+                assert name in ("allow-steps", "allow-autoscaler")
                 assert {port["port"] for port in rule["ports"]} == {443, 6443}
                 continue
             for peer in rule["to"]:
@@ -254,6 +256,18 @@ def test_ray_ports_are_reached_by_ray_and_its_operator_only(overlay):
     head = build_rayjob(spec)["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
     selector = ray["podSelector"]["matchLabels"].items()
     assert selector <= head["metadata"]["labels"].items()
+
+
+@overlay
+def test_only_heads_with_an_autoscaler_reach_the_api_server(overlay):
+    policy = of_kind(overlay, "NetworkPolicy")["allow-autoscaler"]["spec"]["podSelector"]
+    for smallest, scales in ((1, True), (4, False)):
+        size = RayConfig(min_workers=smallest, max_workers=4)
+        spec = RayJobSpec(step="train", run_id="r", image="i:1", config="base", inputs={}, outputs={}, size=size)
+        cluster = build_rayjob(spec)["spec"]["rayClusterSpec"]
+        assert selects(policy, cluster["headGroupSpec"]["template"]["metadata"]["labels"]) is scales
+        for group in cluster["workerGroupSpecs"]:
+            assert not selects(policy, group["template"]["metadata"]["labels"])
 
 
 @overlay
