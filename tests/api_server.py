@@ -8,7 +8,9 @@ they would. kubectl works with it, too.
 
 from __future__ import annotations
 
+import base64
 import copy
+import hashlib
 import json
 import re
 import sys
@@ -103,6 +105,7 @@ class ApiServer:
         admission: called with (verb, resource, object) before an object is stored; raises `Refused`.
         before: called with (method, path) before a request is answered.
         logs: pod name -> its log.
+        execute: called with (pod, command, standard input) for `kubectl exec`; returns exit code and output.
         faults: what goes wrong next.
     """
 
@@ -118,6 +121,7 @@ class ApiServer:
         self.admission: list[Callable[[str, Resource, dict[str, Any]], None]] = []
         self.before: Callable[[str, str], None] | None = None
         self.logs: dict[str, str] = {}
+        self.execute: Callable[[dict[str, Any], list[str], bytes], tuple[int, str]] | None = None
         self.faults: list[Fault] = []
         self.bookmark_s = 0.2
         self.errors: list[BaseException | None] = []
@@ -240,6 +244,8 @@ class ApiServer:
         meta = doc.setdefault("metadata", {})
         self.version += 1
         meta["resourceVersion"] = str(self.version)
+        for name, text in doc.pop("stringData", {}).items() if doc.get("kind") == "Secret" else ():
+            doc.setdefault("data", {})[name] = base64.b64encode(text.encode()).decode()
         meta.setdefault("uid", old["metadata"]["uid"] if old else str(uuid.uuid4()))
         meta.setdefault("creationTimestamp", old["metadata"]["creationTimestamp"] if old else _now())
         before = old["metadata"].get("generation", 1) if old else 0
@@ -385,9 +391,11 @@ class ApiServer:
             return copy.deepcopy(old)
         return self._store(resource, key, result)
 
-    def merge(self, resource: Resource, key: tuple[str, str, str, str], patch: dict[str, Any]) -> dict[str, Any]:
-        """JSON merge patch."""
-        result = _merged(self._there(resource, key), patch)
+    def merge(
+        self, resource: Resource, key: tuple[str, str, str, str], patch: dict[str, Any], *, strategic: bool
+    ) -> dict[str, Any]:
+        """JSON merge patch, or a strategic one, which merges lists of named things by their names."""
+        result = _merged(self._there(resource, key), patch, strategic)
         self.admit("UPDATE", resource, result)
         return self._store(resource, key, result)
 
@@ -492,10 +500,16 @@ class _Handler(BaseHTTPRequestHandler):
         if resource.kind == "SelfSubjectAccessReview":
             return self._review(user, body)
         watching = query.get("watch", ["0"])[0] in ("1", "true")
+        if sub == "exec":
+            self.command = "POST"  # a WebSocket is opened by GET, and is a create all the same
         verb = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}.get(self.command) or (
             "watch" if watching else "get" if name else "list"
         )
         api.authorise(user, verb, resource, sub, namespace, name)
+        if sub == "exec":
+            with api._changed:
+                pod = api._there(resource, _key(resource, namespace, name))
+            return self._exec(pod, query)
         if self.command == "GET":
             if watching:
                 return self._watch(resource, namespace, query)
@@ -587,6 +601,57 @@ class _Handler(BaseHTTPRequestHandler):
         head = {"kind": resource.kind, "apiVersion": resource.api_version}
         self._chunk({"type": "BOOKMARK", "object": {**head, "metadata": meta}})
 
+    def _exec(self, pod: dict[str, Any], query: dict[str, list[str]]) -> None:
+        """`kubectl exec` by WebSocket, protocol v5.channel.k8s.io: the first byte of each message is its stream."""
+        key = self.headers.get("Sec-WebSocket-Key")
+        if not key or not self.server.api.execute:
+            raise Refused(400, "BadRequest", "unable to upgrade: WebSocket is required")
+        accepted = base64.b64encode(hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest())
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Sec-WebSocket-Accept", accepted.decode())
+        self.send_header("Sec-WebSocket-Protocol", "v5.channel.k8s.io")
+        self.end_headers()
+        stdin = bytearray()
+        while "true" in query.get("stdin", []):
+            kind, message = self._message()
+            if kind == 9:
+                self._frame(message, kind=10)
+            elif kind == 8 or message == b"\xff\x00":
+                break
+            elif kind == 2 and message[:1] == b"\x00":
+                stdin += message[1:]
+        code, output = self.server.api.execute(pod, query["command"], bytes(stdin))
+        self._frame(b"\x01" + output.encode())
+        cause = {"reason": "ExitCode", "message": str(code)}
+        failed = {"status": "Failure", "reason": "NonZeroExitCode", "message": f"exit code {code}"}
+        status = {**failed, "details": {"causes": [cause]}} if code else {"status": "Success"}
+        self._frame(b"\x03" + json.dumps({"metadata": {}, **status}).encode())
+        self._frame((1000).to_bytes(2, "big"), kind=8)
+        self.close_connection = True
+
+    def _message(self) -> tuple[int, bytes]:
+        """Kind and content of the client's next message."""
+        content, kind = bytearray(), 0
+        while True:
+            first, second = self.rfile.read(2)
+            size = second & 0x7F
+            if size > 125:
+                size = int.from_bytes(self.rfile.read(2 if size == 126 else 8), "big")
+            mask = self.rfile.read(4)
+            data = self.rfile.read(size)
+            whole = int.from_bytes(data, "big") ^ int.from_bytes((mask * (size // 4 + 1))[:size], "big")
+            content += whole.to_bytes(size, "big")
+            kind = first & 0x0F or kind
+            if first & 0x80:
+                return kind, bytes(content)
+
+    def _frame(self, data: bytes, kind: int = 2) -> None:
+        size = bytes([len(data)]) if len(data) < 126 else b"\x7e" + len(data).to_bytes(2, "big")
+        self.wfile.write(bytes([0x80 | kind]) + size + data)
+        self.wfile.flush()
+
     def _chunk(self, value: Any) -> None:
         data = json.dumps(value).encode() + b"\n"
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
@@ -632,7 +697,7 @@ class _Handler(BaseHTTPRequestHandler):
                 raise Refused(400, "BadRequest", "fieldManager: Required value: is required for apply patch")
             return (201 if new else 200), api.apply(resource, key, body, manager, force)
         if "merge-patch" in kind:
-            return 200, api.merge(resource, key, body)
+            return 200, api.merge(resource, key, body, strategic="strategic" in kind)
         raise Refused(415, "UnsupportedMediaType", f"the body of the request was in an unknown format: {kind}")
 
     def _answer(self, code: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
@@ -738,7 +803,13 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one == other
 
 
-def _merged(doc: Any, patch: Any) -> Any:
+def _merged(doc: Any, patch: Any, strategic: bool) -> Any:
+    if strategic and isinstance(doc, list) and isinstance(patch, list):
+        for key in ("mountPath", "name"):
+            if all(isinstance(item, dict) and key in item for item in [*doc, *patch]):
+                news = {item[key]: item for item in patch}
+                olds = [_merged(item, news.pop(item[key], {}), strategic) for item in doc]
+                return [*news.values(), *olds]
     if not isinstance(patch, dict):
         return patch
     result = dict(doc) if isinstance(doc, dict) else {}
@@ -746,7 +817,7 @@ def _merged(doc: Any, patch: Any) -> Any:
         if value is None:
             result.pop(name, None)
         else:
-            result[name] = _merged(result.get(name), value)
+            result[name] = _merged(result.get(name), value, strategic)
     return result
 
 

@@ -17,6 +17,9 @@ from tests.api_server import api_server
 MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "namespace": "ifas"}, "data": {"a": "1"}}
 
 
+POD = {"containers": [{"name": "c", "image": "i:1"}]}
+
+
 @pytest.fixture
 def server():
     with api_server() as running:
@@ -101,3 +104,12 @@ def test_kubectl_works_with_it(server, tmp_path):
     told.start()
     waited = kubectl("wait", "-n", "ifas", "configmap/m", "--for=jsonpath={.data.a}=2", "--timeout=20s")
     assert waited.returncode == 0, waited.stderr
+
+    server.put({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "ifas"}, "spec": POD})
+    seen = []
+    server.execute = lambda pod, command, stdin: (seen.append((pod["metadata"]["name"], command, stdin)), (3, "said"))[
+        1
+    ]
+    ran = kubectl("exec", "-i", "-n", "ifas", "p", "--", "sh", "-c", "x y", stdin="a" * 300_000)
+    assert seen == [("p", ["sh", "-c", "x y"], b"a" * 300_000)]
+    assert (ran.returncode, ran.stdout) == (3, "said")
