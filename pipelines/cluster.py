@@ -1,58 +1,88 @@
 """What a task requests of the cluster: resources, placement, secrets, limits. kfp.local ignores all of it."""
 
-from dataclasses import dataclass
+import math
 
+from ifas_components import IMAGE
 from kfp import dsl, kubernetes
 
+from ifas.core.config import ClusterConfig, PodConfig, StepName
 from ifas.launch.pods import USER
+from ifas.steps.ending import WEBHOOK_ENV
+from ifas.steps.entry import KFP_RUN_ID
 
 #: Secret with the object store's and the ledger's credentials, and ConfigMap with the settings; see infra/base.
 SECRET = "ifas-credentials"  # noqa: S105 - the name of a Secret, not its value
 CONFIG_MAP = "ifas-settings"
-SECRET_KEYS = {
-    "AWS_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY": "AWS_SECRET_ACCESS_KEY",
-    "IFAS_LEDGER": "IFAS_LEDGER",
-}
+STORE_KEYS = {name: name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+LEDGER_KEYS = {"IFAS_LEDGER": "IFAS_LEDGER"}
+#: A webhook's URL is a secret where it holds a token.
+WEBHOOK_KEYS = {WEBHOOK_ENV: WEBHOOK_ENV}
+GIT_KEYS = {"username": "IFAS_GIT_USERNAME", "password": "IFAS_GIT_PASSWORD"}
 CONFIG_KEYS = {"AWS_ENDPOINT_URL": "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION": "AWS_DEFAULT_REGION"}
 GPU = "nvidia.com/gpu"
+#: Label by which KFP names the run of a pod.
+RUN_LABEL = "metadata.labels['pipeline/runid']"
+#: Of the pod that only watches a RayJob, or tells how a run ended.
+SMALL = PodConfig(cpus=0.25, memory_gib=0.5)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """Resources of one task. `shm` is the size of /dev/shm, which data loaders and NCCL need."""
-
-    cpu: str
-    memory: str
-    timeout_seconds: int
-    gpus: int = 0
-    shm: str = ""
-
-
-DEFAULT = Placement(cpu="2", memory="8G", timeout_seconds=3600)
-CAPTION = Placement(cpu="4", memory="16G", timeout_seconds=6 * 3600, gpus=1, shm="2Gi")
-TRAIN = Placement(cpu="8", memory="64G", timeout_seconds=24 * 3600, gpus=1, shm="8Gi")
+def pod_of(step: StepName, cluster: ClusterConfig) -> PodConfig:
+    """The pod of a step: small where it only watches a RayJob, and then as patient as the job's deadlines are long."""
+    job = {"caption": cluster.caption, "train": cluster.train}.get(step)
+    if job is None or job.ray == "own":
+        return cluster.pod(step)
+    attempts = job.backoff_limit + 1
+    patience = attempts * (job.active_deadline_s + job.pre_running_deadline_s) + 900
+    return SMALL.model_copy(update={"timeout_s": patience})
 
 
-def place(task: dsl.PipelineTask, placement: Placement) -> None:
-    """Sets `placement` and the rules for every task: non-root, secrets by reference, a deadline."""
-    task.set_cpu_request(placement.cpu).set_cpu_limit(placement.cpu)
-    task.set_memory_request(placement.memory).set_memory_limit(placement.memory)
-    # For failures of the infrastructure. A step's own error comes again, but then soon: earlier work is reused.
-    task.set_retry(num_retries=2, backoff_duration="30s", backoff_factor=2, backoff_max_duration="300s")
-    kubernetes.set_timeout(task, placement.timeout_seconds)
-    kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
-    kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env=SECRET_KEYS)
+def place(task: dsl.PipelineTask, pod: PodConfig, cluster: ClusterConfig) -> None:
+    """Sets resources and the rules for every step: non-root, secrets by reference, a deadline, retries.
+
+    KFP's own cache is off: its key knows neither the commit that a revision names nor the weights behind an id, and
+    its hit would hand the run a lineage of another run. The step's own cache does, in `cluster.storage`.
+    """
+    # For failures of the infrastructure; `ifas.steps.attempts` ends the others.
+    task.set_retry(num_retries=cluster.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="300s")
+    task.set_caching_options(False)
+    _set(task, pod, cluster)
+    kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env=STORE_KEYS | LEDGER_KEYS)
+
+
+def place_last(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
+    """The same for the task that tells how the run ended. It is not repeated: it has retries of its own."""
+    task.set_caching_options(False)
+    _set(task, SMALL, cluster)
+    kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env=STORE_KEYS)
+    kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env=WEBHOOK_KEYS, optional=True)
+
+
+def _set(task: dsl.PipelineTask, pod: PodConfig, cluster: ClusterConfig) -> None:
+    task.set_env_variable("IFAS_IMAGE", IMAGE)
     kubernetes.use_config_map_as_env(task, config_map_name=CONFIG_MAP, config_map_key_to_env=CONFIG_KEYS)
-    if placement.gpus:
-        task.set_accelerator_type(GPU).set_accelerator_limit(placement.gpus)
+    if cluster.storage_claim:
+        kubernetes.mount_pvc(task, pvc_name=cluster.storage_claim, mount_path=cluster.storage)
+    memory = f"{math.ceil(pod.memory_gib * 1024)}Mi"
+    task.set_cpu_request(f"{pod.cpus:g}").set_cpu_limit(f"{pod.cpus:g}")
+    task.set_memory_request(memory).set_memory_limit(memory)
+    kubernetes.set_timeout(task, pod.timeout_s)
+    kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
+    kubernetes.use_field_path_as_env(task, env_name=KFP_RUN_ID, field_path=RUN_LABEL)
+    if pod.gpus:
+        task.set_accelerator_type(GPU).set_accelerator_limit(pod.gpus)
         kubernetes.add_node_selector(task, label_key="ifas.dev/accelerator", label_value="gpu")
         kubernetes.add_toleration(task, key=GPU, operator="Exists", effect="NoSchedule")
-    if placement.shm:
+    if pod.shm_gib:
         kubernetes.empty_dir_mount(
             task,
             volume_name="shm",
             mount_path="/dev/shm",  # noqa: S108 - shared memory, not a temporary file
             medium="Memory",
-            size_limit=placement.shm,
+            size_limit=f"{math.ceil(pod.shm_gib * 1024)}Mi",
         )
+
+
+def git_credentials(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
+    """Lets a task read the registry's git server, where it asks for a password."""
+    if cluster.git_secret:
+        kubernetes.use_secret_as_env(task, secret_name=cluster.git_secret, secret_key_to_env=GIT_KEYS)

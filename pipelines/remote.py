@@ -1,18 +1,30 @@
-"""The DAG on a cluster: compiled to IR, and sent to a KFP endpoint."""
+"""The DAG on a cluster: compiled to IR, sent to a KFP endpoint, and its runs there."""
 
+import contextlib
+import io
+import json
 import os
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ifas_pipelines.retrain.pipeline import retrain
 from kfp import Client, compiler
+from kfp_server_api import ApiClient, Configuration, HealthzServiceApi
 
-from ifas.core.errors import ConfigError
+from ifas.core.config import RunConfig
+from ifas.core.errors import ConfigError, IfasError
 from ifas.core.outputs import producing
 
 
-def compile_to(out: Path) -> None:
+def compile_to(out: Path, config: RunConfig | None = None) -> None:
     """Writes the IR of `retrain` (and its platform document) to a YAML file, whole or not at all.
+
+    Args:
+        config: whose `cluster` says what the steps get. A run with another configuration gets the same.
 
     Raises:
         ConfigError: `out` is a folder, or not named *.yaml, as KFP requires.
@@ -20,28 +32,109 @@ def compile_to(out: Path) -> None:
     """
     if out.suffix not in (".yaml", ".yml") or out.is_dir():
         raise ConfigError(f"{out} can't hold a compiled pipeline", "name a .yaml file")
+    cluster = (config or RunConfig()).cluster
     with producing(out) as beside:
-        compiler.Compiler().compile(retrain, str(beside))
+        compiler.Compiler().compile(retrain(cluster), str(beside))
 
 
-def submit_run(endpoint: str, config_json: str, run_id: str, *, experiment: str, namespace: str | None = None) -> str:
-    """Submits one run of `retrain`; returns its id.
+class Runs:
+    """The pipeline runs at a KFP endpoint. A token comes by KFP_TOKEN.
+
+    Args:
+        namespace: of a KFP that serves several users; by default that of the configuration. Any other KFP has none.
 
     Raises:
         ConnectionError: the endpoint can't be reached or refuses; its message names the endpoint.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        package = Path(scratch) / "retrain.yaml"
-        compile_to(package)
+
+    def __init__(self, endpoint: str, namespace: str | None = None) -> None:
+        self.endpoint = endpoint
+        self._namespace = namespace
+        token = os.environ.get("KFP_TOKEN")
+        with self._asking():
+            # Asked here first: kfp's client asks five times, and then does not say what was wrong.
+            settings = Configuration(host=endpoint)
+            if token:
+                settings.api_key["authorization"], settings.api_key_prefix["authorization"] = token, "Bearer"
+            self._several_users = bool(HealthzServiceApi(ApiClient(settings)).healthz_service_get_healthz().multi_user)
+            self._client = Client(host=endpoint, existing_token=token)
+
+    def submit(self, config: RunConfig, *, experiment: str, name: str) -> str:
+        """Starts one run of `retrain`; returns KFP's id of it, which is the run's id everywhere."""
+        cluster = config.cluster
+        with tempfile.TemporaryDirectory() as scratch:
+            package = Path(scratch) / "retrain.yaml"
+            compile_to(package, config)
+            with self._asking():
+                run = self._client.create_run_from_pipeline_package(
+                    str(package),
+                    arguments={"config": config.model_dump_json(), "run_id": ""},
+                    run_name=name,
+                    experiment_name=experiment,
+                    namespace=self._of(cluster.namespace),
+                    pipeline_root=cluster.pipeline_root or None,
+                    service_account=cluster.service_account,
+                    enable_caching=False,
+                )
+        return str(run.run_id)
+
+    def listing(self, *, namespace: str, count: int) -> list[dict[str, Any]]:
+        """The newest runs: id, name, state, created, finished."""
+        with self._asking():
+            found = self._client.list_runs(page_size=count, sort_by="created_at desc", namespace=self._of(namespace))
+        return [_shown(run) for run in found.runs or []]
+
+    def get(self, run_id: str) -> dict[str, Any]:
+        """One run, with its error and its tasks: name, state, pod."""
+        with self._asking():
+            run = self._client.get_run(run_id)
+        tasks = (run.run_details.task_details if run.run_details else None) or []
+        return {
+            **_shown(run),
+            "error": str(run.error.message or "") if run.error else "",
+            "tasks": [
+                {"name": task.display_name, "state": str(task.state or ""), "pod": task.pod_name or ""}
+                for task in tasks
+            ],
+        }
+
+    def cancel(self, run_id: str) -> None:
+        """Ends a run. Its pods get SIGTERM, on which a step deletes its RayJob."""
+        with self._asking():
+            self._client.terminate_run(run_id)
+
+    def _of(self, namespace: str) -> str | None:
+        return (self._namespace or namespace) if self._several_users else None
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
         try:
-            client = Client(host=endpoint, existing_token=os.environ.get("KFP_TOKEN"), namespace=namespace)
-            run = client.create_run_from_pipeline_package(
-                str(package),
-                arguments={"config": config_json, "run_id": run_id},
-                run_name=run_id,
-                experiment_name=experiment,
-                namespace=namespace,
-            )
+            # kfp prints links to its web page, and warns of its own settings.
+            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except IfasError:
+            raise
         except Exception as error:  # kfp wraps neither urllib3's errors nor its own in one base class
-            raise ConnectionError(f"KFP at {endpoint} did not take the run: {type(error).__name__}: {error}") from error
-    return str(run.run_id)
+            status, body = getattr(error, "status", None), str(getattr(error, "body", "") or "")
+            said = f"{status} {_message(body)}" if status else f"{type(error).__name__}: {error}"
+            raise ConnectionError(f"KFP at {self.endpoint} refused or did not answer: {said}") from error
+
+
+def _message(body: str) -> str:
+    """The first line of what KFP's API says of an error."""
+    try:
+        found = json.loads(body)
+        return str(found.get("error_message") or found.get("message") or found.get("error") or body)
+    except ValueError:
+        return body.strip()
+
+
+def _shown(run: Any) -> dict[str, Any]:
+    return {
+        "id": str(run.run_id),
+        "name": str(run.display_name or ""),
+        "state": str(run.state or "PENDING"),
+        "created": run.created_at.isoformat(timespec="seconds") if run.created_at else "",
+        "finished": run.finished_at.isoformat(timespec="seconds") if run.finished_at else "",
+    }

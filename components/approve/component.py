@@ -17,7 +17,7 @@ def approve(
 
     Args:
         config: the run's configuration as JSON.
-        run_id: name of the run.
+        run_id: name of the run; empty: KFP's own.
     """
     from ifas.steps.entry import run_component
 
@@ -25,7 +25,7 @@ def approve(
         "approve",
         config,
         run_id,
-        inputs={"candidate": candidate.path, "lineage": previous.path},
-        outputs={"approval": approval.path, "lineage": lineage.path},
+        inputs={"candidate": candidate, "lineage": previous},
+        outputs={"approval": approval, "lineage": lineage},
     )
     return str(result.facts["approval"]["state"])

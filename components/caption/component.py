@@ -8,7 +8,7 @@ from kfp import dsl
 def caption(
     config: str,
     run_id: str,
-    dataset: dsl.Input[dsl.Dataset],
+    dataset: str,
     previous: dsl.Input[dsl.Artifact],
     captions: dsl.Output[dsl.Dataset],
     lineage: dsl.Output[dsl.Artifact],
@@ -17,7 +17,8 @@ def caption(
 
     Args:
         config: the run's configuration as JSON.
-        run_id: name of the run.
+        run_id: name of the run; empty: KFP's own.
+        dataset: URI of the dataset. As an artifact it would be copied into this pod, which may only launch a job.
     """
     from ifas.steps.entry import run_component
 
@@ -25,6 +26,6 @@ def caption(
         "caption",
         config,
         run_id,
-        inputs={"dataset": dataset.path, "lineage": previous.path},
-        outputs={"captions": captions.path, "lineage": lineage.path},
+        inputs={"dataset": dataset, "lineage": previous},
+        outputs={"captions": captions, "lineage": lineage},
     )

@@ -21,7 +21,7 @@ def evaluate(
 
     Args:
         config: the run's configuration as JSON.
-        run_id: name of the run.
+        run_id: name of the run; empty: KFP's own.
     """
     from ifas.steps.entry import present, run_component
 
@@ -29,7 +29,7 @@ def evaluate(
         "evaluate",
         config,
         run_id,
-        inputs={"dataset": dataset.path, "captions": captions.path, "model": model.path, "lineage": previous.path},
-        outputs={"evaluation": evaluation.path, "lineage": lineage.path},
+        inputs={"dataset": dataset, "captions": captions, "model": model, "lineage": previous},
+        outputs={"evaluation": evaluation, "lineage": lineage},
     )
     present(evaluation.path, metrics, report.path)

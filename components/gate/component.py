@@ -20,7 +20,7 @@ def gate(
 
     Args:
         config: the run's configuration as JSON.
-        run_id: name of the run.
+        run_id: name of the run; empty: KFP's own.
     """
     from ifas.steps.entry import run_component
 
@@ -29,11 +29,11 @@ def gate(
         config,
         run_id,
         inputs={
-            "dataset": dataset.path,
-            "captions": captions.path,
-            "model": model.path,
-            "evaluation": evaluation.path,
-            "lineage": previous.path,
+            "dataset": dataset,
+            "captions": captions,
+            "model": model,
+            "evaluation": evaluation,
+            "lineage": previous,
         },
-        outputs={"candidate": candidate.path, "lineage": lineage.path},
+        outputs={"candidate": candidate, "lineage": lineage},
     )

@@ -10,12 +10,12 @@ def ingest(
     run_id: str,
     dataset: dsl.Output[dsl.Dataset],
     lineage: dsl.Output[dsl.Artifact],
-) -> None:
-    """Fetches a dataset revision from the DVC registry and checks every hash.
+) -> str:
+    """Fetches a dataset revision from the DVC registry and checks every hash. Returns the dataset's URI.
 
     Args:
         config: the run's configuration as JSON.
-        run_id: name of the run.
+        run_id: name of the run; empty: KFP's own.
     """
     from ifas.steps.entry import run_component
 
@@ -24,5 +24,6 @@ def ingest(
         config,
         run_id,
         inputs={},
-        outputs={"dataset": dataset.path, "lineage": lineage.path},
+        outputs={"dataset": dataset, "lineage": lineage},
     )
+    return dataset.uri

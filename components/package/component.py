@@ -19,7 +19,7 @@ def package(
 
     Args:
         config: the run's configuration as JSON.
-        run_id: name of the run.
+        run_id: name of the run; empty: KFP's own.
     """
     from ifas.steps.entry import run_component
 
@@ -28,10 +28,10 @@ def package(
         config,
         run_id,
         inputs={
-            "model": model.path,
-            "evaluation": evaluation.path,
-            "approval": approval.path,
-            "lineage": previous.path,
+            "model": model,
+            "evaluation": evaluation,
+            "approval": approval,
+            "lineage": previous,
         },
-        outputs={"bento": bento.path, "lineage": lineage.path},
+        outputs={"bento": bento, "lineage": lineage},
     )

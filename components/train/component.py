@@ -8,7 +8,7 @@ from kfp import dsl
 def train(
     config: str,
     run_id: str,
-    dataset: dsl.Input[dsl.Dataset],
+    dataset: str,
     captions: dsl.Input[dsl.Dataset],
     validation: dsl.Input[dsl.Artifact],
     previous: dsl.Input[dsl.Artifact],
@@ -19,7 +19,8 @@ def train(
 
     Args:
         config: the run's configuration as JSON.
-        run_id: name of the run.
+        run_id: name of the run; empty: KFP's own.
+        dataset: URI of the dataset. As an artifact it would be copied into this pod, which may only launch a job.
     """
     from ifas.steps.entry import run_component
 
@@ -28,10 +29,10 @@ def train(
         config,
         run_id,
         inputs={
-            "dataset": dataset.path,
-            "captions": captions.path,
-            "validation": validation.path,
-            "lineage": previous.path,
+            "dataset": dataset,
+            "captions": captions,
+            "validation": validation,
+            "lineage": previous,
         },
-        outputs={"model": model.path, "lineage": lineage.path},
+        outputs={"model": model, "lineage": lineage},
     )

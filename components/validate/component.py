@@ -18,7 +18,7 @@ def validate(
 
     Args:
         config: the run's configuration as JSON.
-        run_id: name of the run.
+        run_id: name of the run; empty: KFP's own.
     """
     from ifas.steps.entry import run_component
 
@@ -26,6 +26,6 @@ def validate(
         "validate",
         config,
         run_id,
-        inputs={"dataset": dataset.path, "captions": captions.path, "lineage": previous.path},
-        outputs={"validation": validation.path, "lineage": lineage.path},
+        inputs={"dataset": dataset, "captions": captions, "lineage": previous},
+        outputs={"validation": validation, "lineage": lineage},
     )

@@ -1,57 +1,137 @@
-"""`ifas compile|submit|launch`: the same DAG and steps on a cluster."""
+"""`ifas compile|submit|runs|logs|cancel|launch`: the same DAG and steps on a cluster."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ifas.cli.run import ConfigOption, SetOption
-from ifas.core.errors import LaunchError, unknown_key
+from ifas.core.errors import ConfigError, LaunchError, unknown_key
+
+if TYPE_CHECKING:
+    from ifas_pipelines.remote import Runs
 
 app = typer.Typer(no_args_is_help=True)
 
 
+EndpointOption = Annotated[str, typer.Option(help="KFP API, e.g. http://localhost:8888.", envvar="KFP_ENDPOINT")]
+RunArgument = Annotated[str, typer.Argument(help="Id that `ifas submit` printed, or `ifas runs` lists.")]
+KfpNamespaceOption = Annotated[str | None, typer.Option(help="Namespace in KFP; else the profile's.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
 def compile_pipeline(
     out: Annotated[Path, typer.Argument(help="File to write.")] = Path("build/retrain.yaml"),
+    config: ConfigOption = "base",
+    overrides: SetOption = None,
 ) -> None:
-    """Compile the `retrain` pipeline to KFP's IR YAML."""
+    """Compile the `retrain` pipeline to KFP's IR YAML, with the pods' sizes of `cluster` in the configuration."""
     from ifas_pipelines.remote import compile_to
 
-    compile_to(out)
+    from ifas.core.config import load
+
+    compile_to(out, load(config, overrides))
     typer.echo(str(out))
 
 
 def submit(
-    endpoint: Annotated[str, typer.Option(help="KFP API, e.g. http://localhost:8888.", envvar="KFP_ENDPOINT")],
+    endpoint: EndpointOption,
     config: ConfigOption = "base",
     overrides: SetOption = None,
     experiment: Annotated[str, typer.Option()] = "ifas",
-    namespace: Annotated[str | None, typer.Option()] = None,
+    namespace: KfpNamespaceOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compile and print the request, send nothing.")] = False,
 ) -> None:
-    """Compile the pipeline and send it to a KFP endpoint. A token comes by KFP_TOKEN."""
-    from ifas_pipelines.remote import submit_run
-
+    """Compile the pipeline and send it to a KFP endpoint; print the run's id. A token comes by KFP_TOKEN."""
     from ifas.core.config import load
+    from ifas.core.environment import prepare
     from ifas.core.urls import check_http
+    from ifas.launch.capacity import check_fits
     from ifas.steps import preflight
     from ifas.steps.folder import new_run_id
 
     check_http(endpoint, "--endpoint")
+    prepare()
     settings = load(config, overrides)
     preflight.check(settings, here=False)
-    run_id = new_run_id()
+    for step, job in (("caption", settings.cluster.caption), ("train", settings.cluster.train)):
+        if job.ray == "job":
+            check_fits(settings, step)
+    name = new_run_id()
     if dry_run:
-        typer.echo(f"would submit retrain as {run_id} to {endpoint} (experiment {experiment}, profile {config})")
+        typer.echo(f"would submit retrain as {name} to {endpoint} (experiment {experiment}, profile {config})")
         return
+    with _kfp(endpoint, namespace) as runs:
+        typer.echo(runs.submit(settings, experiment=experiment, name=name))
+
+
+def runs(
+    endpoint: EndpointOption,
+    namespace: KfpNamespaceOption = None,
+    count: Annotated[int, typer.Option(min=1, max=200, help="How many, newest first.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """List the runs at a KFP endpoint."""
+    from ifas.core.config import ClusterConfig
+
+    with _kfp(endpoint, namespace) as kfp:
+        found = kfp.listing(namespace=ClusterConfig().namespace, count=count)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for run in found:
+        typer.echo(f"{run['id']}  {run['state']:<9}  {run['created']}  {run['name']}")
+
+
+def logs(
+    run: RunArgument,
+    endpoint: EndpointOption,
+    step: Annotated[str | None, typer.Option(help="Only this step.")] = None,
+    tail: Annotated[int, typer.Option(min=1, max=100_000, help="Lines of each step, from the end.")] = 100,
+    namespace: Annotated[str | None, typer.Option(help="Namespace of the pods; else the profile's.")] = None,
+) -> None:
+    """Print the state of a run and its steps, and what their pods say. Pods are read by KUBECONFIG."""
+    from ifas.core.config import ClusterConfig
+    from ifas.launch.cluster import connect
+    from ifas.launch.pod_logs import last_lines
+
+    with _kfp(endpoint, namespace) as kfp:
+        found = kfp.get(run)
+    typer.echo(f"run {found['id']} {found['state'].lower()}" + (f": {found['error']}" if found["error"] else ""))
+    tasks = [task for task in found["tasks"] if task["pod"] and task["name"] == (step or task["name"])]
+    if step and not tasks:
+        names = sorted({task["name"] for task in found["tasks"] if task["pod"]})
+        raise ConfigError(f"run {run} has no pod of step {step}", f"its steps so far: {', '.join(names) or 'none'}")
+    api = connect() if tasks else None
+    for task in tasks:
+        typer.echo(f"\n== {task['name']} ({task['state'].lower()}, pod {task['pod']})")
+        typer.echo(last_lines(api, namespace or ClusterConfig().namespace, task["pod"], tail))
+
+
+def cancel(run: RunArgument, endpoint: EndpointOption) -> None:
+    """End a run. A step that waits for a RayJob deletes it."""
+    with _kfp(endpoint, None) as kfp:
+        kfp.cancel(run)
+    typer.echo(f"run {run} is being ended")
+
+
+@contextmanager
+def _kfp(endpoint: str, namespace: str | None) -> Iterator[Runs]:
+    """The runs at an endpoint."""
+    from ifas_pipelines.remote import Runs
+
+    from ifas.core.urls import check_http
+
+    check_http(endpoint, "--endpoint")
     try:
-        found = submit_run(endpoint, settings.model_dump_json(), run_id, experiment=experiment, namespace=namespace)
+        yield Runs(endpoint, namespace)
     except ConnectionError as error:
-        raise LaunchError(str(error), "check --endpoint, and that the KFP API is reachable from here") from error
-    typer.echo(found)
+        raise LaunchError(str(error), "check --endpoint, the run's id, and that the KFP API is reachable") from error
 
 
 StepArgument = Annotated[str, typer.Argument(help="caption or train.")]

@@ -599,6 +599,11 @@ class ClusterConfig(Section):
             raise ValueError(f"storage {self.storage!r} is neither s3://bucket/prefix nor an absolute folder")
         return self
 
+    @property
+    def store(self) -> str:
+        """`storage` as a URI without a slash at its end; empty where there is none."""
+        return (f"file://{self.storage}" if self.storage.startswith("/") else self.storage).rstrip("/")
+
     def pod(self, step: StepName) -> PodConfig:
         """Size of the pod of a step."""
         return self.steps.get(step, PodConfig())

@@ -25,6 +25,8 @@ class IfasError(Exception):
     """
 
     exit_code = 1
+    #: Whether the same may succeed another time: not what its user has to correct, but what failed around it.
+    repeat = False
 
     def __init__(self, what: str, fix: str = "") -> None:
         super().__init__(what, fix)
@@ -45,6 +47,12 @@ class DataError(IfasError):
     """A dataset, manifest, shard or image that can't be used."""
 
     exit_code = 3
+
+
+class StoreAway(DataError):
+    """An object store that does not answer, or refuses."""
+
+    repeat = True
 
 
 class RegistryError(DataError):
@@ -123,12 +131,14 @@ class MachineError(IfasError):
     """This machine does not let ifas work: no disk space, no right to write, no memory."""
 
     exit_code = 9
+    repeat = True
 
 
 class LaunchError(IfasError):
     """A remote job (RayJob, KFP run) could not be submitted or failed, or a server can't be started or reached."""
 
     exit_code = 7
+    repeat = True
 
 
 def unknown_key(kind: str, key: str, known: object) -> ConfigError:

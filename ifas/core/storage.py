@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ifas.core.errors import ConfigError, DataError
+from ifas.core.errors import ConfigError, DataError, StoreAway
 from ifas.core.files import replacing
 
 
@@ -124,7 +124,7 @@ def _reached(uri: str) -> Iterator[Any]:
     try:
         yield filesystem(uri)
     except (OSError, BotoCoreError) as error:
-        raise DataError(
+        raise StoreAway(
             f"store behind {uri} can't be used: {type(error).__name__}: {error}",
             "check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that the store runs"
             if uri.startswith("s3://")

@@ -12,9 +12,15 @@ def check_fits(config: RunConfig, step: str) -> None:
     Raises:
         ConfigError: what is asked, what there is, and which settings would make it fit.
     """
+    check_places(config, step)
+    if step == "train":
+        _memory(config)
+
+
+def check_places(config: RunConfig, step: str) -> None:
+    """The part of `check_fits` that needs no model: CPUs and GPUs."""
     if step == "train":
         _ranks(config)
-        _memory(config)
     else:
         _actors(config)
 
@@ -66,12 +72,12 @@ def _has(size: RayConfig) -> str:
 
 
 def _memory(config: RunConfig) -> None:
+    cluster, train = config.cluster.train, config.train
+    if train.gpus_per_worker and not cluster.gpu_memory_gib:
+        return
     from ifas.model.sizing import RESERVED, Device, size, will_not_fit
 
-    cluster, train = config.cluster.train, config.train
     if train.gpus_per_worker:
-        if not cluster.gpu_memory_gib:
-            return
         device = Device(int(cluster.gpu_memory_gib * 2**30) - RESERVED, "cluster.train.gpu_memory_gib")
     else:
         # As full as Ray may pack a pod, which it does before it takes another.

@@ -108,8 +108,8 @@ def describe(
 
 
 def kept(config: RunConfig) -> RunConfig:
-    """`config` with checkpoints in `cluster.storage`, unless it names a place: a pod's disk is lost with the pod."""
-    if config.train.storage or not config.cluster.storage:
+    """`config` with checkpoints on the shared volume, where there is one: a pod's disk is lost with the pod."""
+    if config.train.storage or not config.cluster.storage_claim:
         return config
     train = config.train.model_copy(update={"storage": f"{config.cluster.storage.rstrip('/')}/checkpoints"})
     return config.model_copy(update={"train": train})

@@ -1,4 +1,8 @@
-"""Results of steps, stored under a hash of everything they depend on. A hit and a miss are both explained."""
+"""Results of steps, stored under a hash of everything they depend on. A hit and a miss are both explained.
+
+They lie below `home()`. Where a pod's disk is lost with the pod, `cluster.storage` keeps them as well, for every later
+pod and run.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ifas.core import storage
 from ifas.core.config import RunConfig
+from ifas.core.errors import DataError
 from ifas.core.files import link_tree, locked, read_json, replacing, sha256_json, sha256_tree, write_json
 from ifas.core.home import home
 from ifas.core.progress import emit
@@ -94,6 +100,11 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -
 
 def key_of(step: Step, config: RunConfig, inputs: Mapping[str, Path]) -> Key:
     """The key of a step with these inputs. Hashes the inputs' content."""
+    return key_with(step, config, {name: sha256_tree(path) for name, path in inputs.items()})
+
+
+def key_with(step: Step, config: RunConfig, hashes: Mapping[str, str]) -> Key:
+    """The key of a step whose inputs have these hashes."""
     tree = config.model_dump(mode="json")
     code = step.code()
     return Key(
@@ -101,7 +112,7 @@ def key_of(step: Step, config: RunConfig, inputs: Mapping[str, Path]) -> Key:
         code=code.files,
         libraries=code.libraries,
         config={name: _part(tree, name) for name in step.sections},
-        inputs={name: sha256_tree(path) for name, path in sorted(inputs.items())},
+        inputs=dict(sorted(hashes.items())),
         identity=step.identity(config),
     )
 
@@ -123,16 +134,41 @@ def alone(key: Key) -> AbstractContextManager[None]:
     return locked(work(key).with_name(f"{key.digest}.lock"), waiting)
 
 
-def find(key: Key) -> tuple[dict[str, Any] | None, str]:
-    """The cached entry of `key`, if it is complete and unchanged, and the reason why it is there or not."""
+def find(key: Key, store: str = "") -> tuple[dict[str, Any] | None, str]:
+    """The cached entry of `key`, if it is complete and unchanged, and the reason why it is there or not.
+
+    Args:
+        store: URI where results are kept as well; what lies there only is fetched first.
+    """
+    if store and not _whole(key):
+        _fetch(key, store)
+    if found := _whole(key):
+        return found, "code, libraries, config and inputs unchanged"
     if folder(key).exists():
-        found = _read(folder(key))
-        if found and all(_hash_or_none(folder(key) / name) == digest for name, digest in found["outputs"].items()):
-            return found, "code, libraries, config and inputs unchanged"
         return None, "cached result was damaged"
     earlier = [place for place in (home() / "cache" / key.step).glob("*") if _read(place)]
     latest = _read(max(earlier, key=lambda place: (place / ENTRY).stat().st_mtime)) if earlier else None
     return None, f"changed: {key.difference(latest['key'])}" if latest else "no earlier result"
+
+
+def _whole(key: Key) -> dict[str, Any] | None:
+    found = _read(folder(key))
+    good = found and all(_hash_or_none(folder(key) / name) == digest for name, digest in found["outputs"].items())
+    return found if good else None
+
+
+def _fetch(key: Key, store: str) -> None:
+    place = _in(store, key)
+    try:
+        # Stored last: what has no entry is not complete.
+        if storage.exists(f"{place}/{ENTRY}"):
+            storage.fetch(place, folder(key))
+    except DataError as error:
+        emit("note", key.step, text=f"no look at earlier runs' results: {error.what}")
+
+
+def _in(store: str, key: Key) -> str:
+    return f"{store}/cache/{key.step}/{key.digest}"
 
 
 def _read(place: Path) -> dict[str, Any] | None:
@@ -150,16 +186,28 @@ def _hash_or_none(path: Path) -> str | None:
     return sha256_tree(path) if path.exists() else None
 
 
-def put(key: Key, outputs: Mapping[str, Path], hashes: Mapping[str, str], result: Mapping[str, Any]) -> None:
-    """Stores a step's outputs under its key. If that fails, as on a full disk, a note says so and nothing is stored."""
+def put(
+    key: Key, outputs: Mapping[str, Path], hashes: Mapping[str, str], result: Mapping[str, Any], store: str = ""
+) -> None:
+    """Stores a step's outputs under its key, in `store` as well. If that fails, as on a full disk, a note says so."""
+    entry = {"key": key.parts(), "outputs": dict(hashes), "result": dict(result)}
     try:
         with replacing(folder(key)) as beside:
             beside.mkdir(parents=True)
             for name, path in outputs.items():
                 link_tree(path, beside / name)
-            write_json(beside / ENTRY, {"key": key.parts(), "outputs": dict(hashes), "result": dict(result)})
+            write_json(beside / ENTRY, entry)
     except OSError as error:
         emit("note", key.step, text=f"the result is not kept for later runs: {error.strerror or error}")
+        return
+    if not store:
+        return
+    try:
+        for name in outputs:
+            storage.store(folder(key) / name, f"{_in(store, key)}/{name}")
+        storage.store(folder(key) / ENTRY, f"{_in(store, key)}/{ENTRY}")
+    except DataError as error:
+        emit("note", key.step, text=f"the result is not kept for other pods: {error.what}")
 
 
 def take(key: Key, outputs: Mapping[str, Path]) -> None:

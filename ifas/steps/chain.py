@@ -38,7 +38,7 @@ def plan(config: RunConfig) -> list[tuple[Step, bool, str]]:
             rows.append((step, False, "reads the ledger, always runs"))
         else:
             key = cache.key_of(step, config, {name: found[name] for name in step.inputs})
-            entry, why = cache.find(key)
+            entry, why = cache.find(key, config.cluster.store)
             rows.append((step, entry is not None, why))
             if entry is not None:
                 found.update({name: cache.folder(key) / name for name in step.outputs})

@@ -2,30 +2,73 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from ifas.core.config import RunConfig
+from ifas.core.config import RayConfig, RunConfig
 from ifas.core.environment import prepare
 from ifas.core.files import read_json
 from ifas.core.records import METRICS_FILE, REPORT_FILE, StepResult
-from ifas.steps.execute import execute
+from ifas.core.storage import is_remote
+from ifas.steps.attempts import counted
+from ifas.steps.launched import run_as_job
+from ifas.steps.staged import execute_staged
+
+#: KFP's own id of the run, which the pipeline puts into each pod's environment.
+KFP_RUN_ID = "KFP_RUN_ID"
+
+
+class Artifact(Protocol):
+    """What a component needs of a KFP artifact."""
+
+    uri: str
+    path: str
 
 
 def run_component(
-    name: str, config: str, run_id: str, *, inputs: Mapping[str, str], outputs: Mapping[str, str]
+    name: str, config: str, run_id: str, *, inputs: Mapping[str, Artifact | str], outputs: Mapping[str, Artifact]
 ) -> StepResult:
-    """Runs step `name` with a JSON configuration and artifact paths. Raises what the step raises."""
+    """Runs step `name` with a JSON configuration: here, or as the RayJob that `cluster` in the configuration asks for.
+
+    A RayJob writes to the outputs' URIs, so it needs them in an object store: kfp.local, whose artifacts are files,
+    runs the step here.
+
+    Args:
+        run_id: empty: KFP's own id of the run.
+        inputs: artifacts, which KFP has fetched, or URIs.
+
+    Raises:
+        IfasError: what the step raises, in a RayJob as well.
+    """
     prepare()
-    return execute(
-        name,
-        RunConfig.model_validate_json(config),
-        run_id=run_id,
-        inputs={k: Path(v) for k, v in inputs.items()},
-        outputs={k: Path(v) for k, v in outputs.items()},
-    )
+    settings = RunConfig.model_validate_json(config)
+    run = run_id or os.environ[KFP_RUN_ID]
+    ray: RayConfig | None = getattr(settings.cluster, name, None) if name in ("caption", "train") else None
+    with counted(name, settings.cluster, run):
+        if ray is not None and ray.ray == "job" and all(is_remote(one.uri) for one in outputs.values()):
+            return run_as_job(
+                name,
+                settings,
+                run_id=run,
+                inputs={n: one if isinstance(one, str) else _uri(one) for n, one in inputs.items()},
+                outputs={n: _uri(one) for n, one in outputs.items()},
+                here={n: Path(one.path) for n, one in outputs.items()},
+            )
+        return execute_staged(
+            name,
+            settings,
+            run_id=run,
+            inputs={n: one if isinstance(one, str) else one.path for n, one in inputs.items()},
+            outputs={n: one.path for n, one in outputs.items()},
+        )
+
+
+def _uri(artifact: Artifact) -> str:
+    # KFP's name for the S3 server that comes with it.
+    return artifact.uri.replace("minio://", "s3://", 1)
 
 
 def present(evaluation: str, metrics: Any, report: str) -> None:

@@ -74,29 +74,60 @@ def execute(
                 )
                 result, reused, hashes = _result(step, key, config, inputs, beside, context, use_cache)
                 seconds = time.monotonic() - begin
-                record = LineageEntry(
-                    step=name,
-                    config=key.config_hash,
-                    code=key.code_hash,
-                    inputs=key.inputs,
-                    outputs=dict(hashes),
-                    summary=result.summary,
-                    facts=result.facts,
-                    image=os.environ.get("IFAS_IMAGE", "local"),
-                    started=started.isoformat(timespec="seconds"),
-                    seconds=round(seconds, 2),
-                    reused=reused,
-                )
+                record = _record(key, result, hashes, reused, started, seconds)
                 write_json(beside_lineage, lineage.append(record).model_dump())
             with suppress(DataError):  # what somebody else put there stays
                 discard(failed)
             shutil.rmtree(context.work, ignore_errors=True)
     except Exception as error:
         known = named(error) or IfasError(f"{type(error).__name__}: {error}", "see the log for the traceback")
-        emit("failed", name, what=known.what, fix=known.fix, code=known.exit_code)
+        emit("failed", name, what=known.what, fix=known.fix, code=known.exit_code, repeat=known.repeat)
         raise
     emit("done", name, summary=result.summary, seconds=seconds, reused=reused)
     return result
+
+
+def reuse(
+    name: str, config: RunConfig, *, lineage: Lineage, hashes: Mapping[str, str], outputs: Mapping[str, Path]
+) -> StepResult | None:
+    """Lays out the kept result of a step whose inputs are elsewhere; None where there is none.
+
+    Args:
+        hashes: SHA-256 of each input.
+        outputs: path for every output, and `lineage`.
+    """
+    step, started, begin = step_named(name), datetime.now(UTC), time.monotonic()
+    key = cache.key_with(step, config, hashes)
+    entry, why = cache.find(key, config.cluster.store) if step.cached else (None, "")
+    if entry is None:
+        return None
+    result = StepResult.model_validate(entry["result"])
+    with ExitStack() as places:
+        beside_lineage = places.enter_context(producing(outputs[LINEAGE]))
+        cache.take(key, {one: places.enter_context(producing(outputs[one])) for one in step.outputs})
+        seconds = time.monotonic() - begin
+        record = _record(key, result, entry["outputs"], why, started, seconds)
+        write_json(beside_lineage, lineage.append(record).model_dump())
+    emit("done", name, summary=result.summary, seconds=seconds, reused=why)
+    return result
+
+
+def _record(
+    key: cache.Key, result: StepResult, hashes: Mapping[str, str], reused: str, started: datetime, seconds: float
+) -> LineageEntry:
+    return LineageEntry(
+        step=key.step,
+        config=key.config_hash,
+        code=key.code_hash,
+        inputs=key.inputs,
+        outputs=dict(hashes),
+        summary=result.summary,
+        facts=result.facts,
+        image=os.environ.get("IFAS_IMAGE", "local"),
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(seconds, 2),
+        reused=reused,
+    )
 
 
 def _checked(
@@ -146,7 +177,7 @@ def _result(
     use_cache: bool,
 ) -> tuple[StepResult, str, Mapping[str, str]]:
     """The step's result in `outputs`, why it was reused (empty where it was not), and the outputs' hashes."""
-    entry, why = cache.find(key) if step.cached and use_cache else (None, "")
+    entry, why = cache.find(key, config.cluster.store) if step.cached and use_cache else (None, "")
     if entry is not None:
         cache.take(key, outputs)
         return StepResult.model_validate(entry["result"]), why, entry["outputs"]
@@ -160,5 +191,5 @@ def _result(
         raise DataError(f"step {step.name} did not write {', '.join(unwritten)}", "report this as a bug of ifas")
     hashes = {output: sha256_tree(path) for output, path in sorted(outputs.items())}
     if step.cached:
-        cache.put(key, outputs, hashes, result.model_dump())
+        cache.put(key, outputs, hashes, result.model_dump(), config.cluster.store)
     return result, "", hashes

@@ -255,10 +255,10 @@ def test_an_unknown_profile_is_described_by_what_is_different():
     assert load(name, overrides) == wanted
 
 
-def test_checkpoints_outlive_the_pod():
-    config = load("tiny", ["cluster.storage=s3://b/ifas"])
-    assert kept(config).train.storage == "s3://b/ifas/checkpoints"
-    named = load("tiny", ["cluster.storage=s3://b/ifas", "train.storage=s3://c"])
+def test_checkpoints_outlive_the_pod_on_a_shared_volume():
+    shared = ["cluster.storage=/shared", "cluster.storage_claim=c"]
+    assert kept(load("tiny", shared)).train.storage == "/shared/checkpoints"
+    named = load("tiny", [*shared, "train.storage=s3://c"])
     assert kept(named) == named
 
 

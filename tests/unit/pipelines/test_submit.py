@@ -1,93 +1,90 @@
-"""`ifas submit` over the wire: a recorded-protocol test (a local server answers as the KFP API does), no cluster."""
+"""`ifas submit|runs|logs|cancel` over the wire, against a stand-in made from kfp-server-api's own models."""
 
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import kfp_server_api
 import pytest
 from typer.testing import CliRunner
 
 from ifas.cli.main import app
 from ifas.core.errors import ConfigError, LaunchError
+from tests.servers_kfp import kfp_server
 
-API = "/apis/v2beta1"
 PROTOCOL = ("-s", "protocol.source_domains=[a]", "-s", "protocol.target_domains=[b]")
 
 
 @pytest.fixture
-def kfp_api():
-    """(URL, requests seen). Knows the paths that a submission calls; anything else is a 404."""
-    seen = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_args):
-            pass
-
-        def answer(self, body):
-            data = json.dumps(body).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def do_GET(self):
-            seen.append(("GET", self.path, None))
-            if self.path.startswith(f"{API}/healthz"):
-                self.answer({"multi_user": False})
-            elif self.path.startswith(f"{API}/experiments"):
-                self.answer({"experiments": [{"experiment_id": "e1", "display_name": "ifas"}], "total_size": 1})
-            else:
-                self.send_error(404)
-
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            seen.append(("POST", self.path, body))
-            if self.path.startswith(f"{API}/runs"):
-                self.answer({"run_id": "run-42", "display_name": body["display_name"]})
-            elif self.path.startswith(f"{API}/experiments"):
-                self.answer({"experiment_id": "e1", "display_name": "ifas"})
-            else:
-                self.send_error(404)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", seen
-    server.shutdown()
+def kfp():
+    with kfp_server() as server:
+        yield server
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_the_run_carries_ir_platform_spec_and_arguments(kfp_api):
-    url, seen = kfp_api
-    result = CliRunner().invoke(app, ["submit", "--endpoint", url, "-c", "base", "-s", "train.steps=7", *PROTOCOL])
+def ifas(*args):
+    return CliRunner().invoke(app, [*args])
+
+
+def submitted(server, *options):
+    result = ifas("submit", "--endpoint", server.url, "-c", "base", *PROTOCOL, *options)
     assert result.exit_code == 0, result.output
-    assert "run-42" in result.output
-    run = next(body for method, path, body in seen if method == "POST" and path.startswith(f"{API}/runs"))
-    spec = run["pipeline_spec"]
+    return server.runs[result.output.strip()]
+
+
+def test_the_run_carries_ir_platform_spec_and_arguments(kfp):
+    run = submitted(kfp, "-s", "train.steps=7", "-s", "cluster.train.ray=own", "-s", "cluster.steps.train.gpus=3")
+    spec = run.pipeline_spec
     assert spec["pipeline_spec"]["pipelineInfo"]["name"] == "retrain"
     assert "kubernetes" in spec["platform_spec"]["platforms"]
-    config = json.loads(run["runtime_config"]["parameters"]["config"])
+    parameters = run.runtime_config.parameters
+    config = json.loads(parameters["config"])
     assert config["profile"] == "base"
     assert config["train"]["steps"] == 7
-    assert run["runtime_config"]["parameters"]["run_id"] == run["display_name"]
+    train = spec["pipeline_spec"]["deploymentSpec"]["executors"]["exec-train"]["container"]
+    assert train["resources"]["accelerator"]["resourceCount"] == "3", "sizes follow from the configuration"
+    # Each run of a schedule needs a name of its own: KFP's.
+    assert parameters["run_id"] == ""
 
 
-@pytest.mark.filterwarnings("ignore")
+def test_account_and_root_are_those_of_the_configuration(kfp):
+    """KFP's default account, pipeline-runner, is in KFP's own namespace only."""
+    assert submitted(kfp).service_account == "ifas-pipeline-runner"
+    run = submitted(kfp, "-s", "cluster.service_account=team-runner", "-s", "cluster.pipeline_root=s3://ifas/kfp")
+    assert run.service_account == "team-runner"
+    assert run.runtime_config.pipeline_root == "s3://ifas/kfp"
+
+
+def test_a_kfp_of_several_users_gets_the_namespace():
+    with kfp_server(several_users=True) as server:
+        submitted(server, "-s", "cluster.namespace=team-a")
+        assert {one.namespace for one in server.experiments.values()} == {"team-a"}
+        submitted(server, "--namespace", "team-b")
+        assert {one.namespace for one in server.experiments.values()} == {"team-a", "team-b"}
+
+
+def test_a_token(monkeypatch):
+    with kfp_server(token="sesame") as server:
+        refused = ifas("submit", "--endpoint", server.url, *PROTOCOL)
+        assert isinstance(refused.exception, LaunchError)
+        assert "401" in refused.exception.what
+        monkeypatch.setenv("KFP_TOKEN", "sesame")
+        submitted(server)
+
+
 def test_an_endpoint_that_is_down_is_named():
-    result = CliRunner().invoke(app, ["submit", "--endpoint", "http://127.0.0.1:9", *PROTOCOL])
+    result = ifas("submit", "--endpoint", "http://127.0.0.1:9", *PROTOCOL)
     assert isinstance(result.exception, LaunchError)
     assert "http://127.0.0.1:9" in result.exception.what
 
 
-def test_dry_run_sends_nothing(kfp_api):
-    url, seen = kfp_api
-    result = CliRunner().invoke(app, ["submit", "--endpoint", url, "--dry-run", *PROTOCOL])
+def test_dry_run_sends_nothing(kfp):
+    result = ifas("submit", "--endpoint", kfp.url, "--dry-run", *PROTOCOL)
     assert result.exit_code == 0
-    assert seen == []
+    assert kfp.seen == []
 
 
-def test_what_can_not_succeed_is_not_sent(kfp_api):
-    url, seen = kfp_api
+def test_what_can_not_succeed_is_not_sent(kfp):
     wrong = (
         "-s",
         "gate.policy=builtin:none",
@@ -96,8 +93,107 @@ def test_what_can_not_succeed_is_not_sent(kfp_api):
         "-s",
         "train.storage=ftps9://x",
     )
-    result = CliRunner().invoke(app, ["submit", "--endpoint", url, *wrong])
+    result = ifas("submit", "--endpoint", kfp.url, *wrong)
     assert isinstance(result.exception, ConfigError)
     for said in ("protocol.source_domains", "builtin:none", "'none'", "strict", "paper", "mannequin", "ftps9", "s3://"):
         assert said.removeprefix("builtin:") in result.exception.what
-    assert seen == []
+    assert kfp.seen == []
+
+
+def test_what_the_rayjobs_can_not_hold_is_not_sent(kfp):
+    result = ifas("submit", "--endpoint", kfp.url, *PROTOCOL, "-s", "train.workers=4")
+    assert isinstance(result.exception, ConfigError)
+    assert "cluster.train.max_workers=4" in result.exception.fix
+    assert kfp.seen == []
+
+
+def test_runs_are_listed_newest_first(kfp):
+    older, newer = submitted(kfp), submitted(kfp)
+    newer.state = "RUNNING"
+    lines = ifas("runs", "--endpoint", kfp.url).output.splitlines()
+    assert [line.split()[0] for line in lines] == [newer.run_id, older.run_id]
+    assert lines[0].split()[1] == "RUNNING"
+    (one,) = json.loads(ifas("runs", "--endpoint", kfp.url, "--count", "1", "--json").output)
+    assert one["id"] == newer.run_id
+    assert one["name"] == newer.display_name
+
+
+def test_cancel(kfp):
+    run = submitted(kfp)
+    assert ifas("cancel", run.run_id, "--endpoint", kfp.url).exit_code == 0
+    assert run.state == "CANCELING"
+    run.state = "SUCCEEDED"
+    late = ifas("cancel", run.run_id, "--endpoint", kfp.url)
+    assert "already SUCCEEDED" in late.exception.what
+
+
+def test_an_unknown_run(kfp):
+    result = ifas("logs", "nobody", "--endpoint", kfp.url)
+    assert isinstance(result.exception, LaunchError)
+    assert "Run nobody not found" in result.exception.what
+
+
+@pytest.fixture
+def pods(tmp_path, monkeypatch):
+    """Pod name -> its log, at an API server that KUBECONFIG names."""
+    kept = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_args):
+            pass
+
+        def do_GET(self):
+            found = re.fullmatch(r"/api/v1/namespaces/ifas/pods/(.+)/log\?container=main&tailLines=(\d+)", self.path)
+            text = kept.get(found[1]) if found else None
+            data = "\n".join((text or "").splitlines()[-int(found[2]) :]).encode() if found else b""
+            self.send_response(200 if text is not None else 404)
+            self.send_header("Content-Type", "text/plain")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    kubeconfig = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "c",
+    }
+    (tmp_path / "kubeconfig").write_text(json.dumps(kubeconfig))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    # The client reads the variable when it is imported, which may have been in another test.
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    yield kept
+    server.shutdown()
+    server.server_close()
+
+
+def test_logs_of_each_step(kfp, pods):
+    run = submitted(kfp)
+    detail = kfp_server_api.V2beta1PipelineTaskDetail
+    run.state, run.error = "FAILED", kfp_server_api.GoogleRpcStatus(message="step train failed")
+    run.run_details = kfp_server_api.V2beta1RunDetails(
+        task_details=[
+            detail(display_name="ingest", state="SUCCEEDED", pod_name="p-ingest"),
+            detail(display_name="train", state="FAILED", pod_name="p-train"),
+            detail(display_name="evaluate", state="PENDING"),
+            detail(display_name="caption", state="SUCCEEDED", pod_name="p-gone"),
+        ]
+    )
+    pods.update({"p-ingest": "packed", "p-train": "step 1\nstep 2\nerror: NaN"})
+    result = ifas("logs", run.run_id, "--endpoint", kfp.url, "--tail", "2")
+    assert result.exit_code == 0, result.exception
+    said = result.output
+    assert said.startswith(f"run {run.run_id} failed: step train failed")
+    assert "== ingest (succeeded, pod p-ingest)\npacked" in said
+    assert "== train (failed, pod p-train)\nstep 2\nerror: NaN" in said
+    assert "no pod p-gone" in said
+    assert "evaluate" not in said
+    only = ifas("logs", run.run_id, "--endpoint", kfp.url, "--step", "train").output
+    assert "step 1" in only
+    assert "ingest" not in only
+    wrong = ifas("logs", run.run_id, "--endpoint", kfp.url, "--step", "trein")
+    assert "caption, ingest, train" in wrong.exception.fix

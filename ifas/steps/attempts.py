@@ -1,0 +1,109 @@
+"""How the tries of a step in a pipeline run failed, kept in `cluster.storage`: pods forget.
+
+KFP repeats whatever fails, and can't see an exit code. So a try looks here first: after its user's own error, or when
+the retries for the infrastructure are spent, it fails again at once. A pod that was taken away leaves no record: it
+costs no retry of ours.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from ifas.core import storage
+from ifas.core.config import ClusterConfig
+from ifas.core.errors import DataError, IfasError
+from ifas.core.files import read_json, write_json
+from ifas.core.progress import emit
+from ifas.core.unforeseen import named
+from ifas.core.urls import clean
+
+#: Of the traceback of an error that nobody foresaw.
+LINES = 20
+
+
+class Failure(BaseModel):
+    """One try that failed. `repeat`: the same may succeed another time."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: str
+    what: str
+    fix: str
+    code: int
+    repeat: bool
+    last: str = ""
+
+    def error(self) -> IfasError:
+        """The error as it was raised."""
+        found = IfasError(self.what, self.fix)
+        found.exit_code, found.repeat = self.code, self.repeat
+        return found
+
+
+@contextmanager
+def counted(step: str, cluster: ClusterConfig, run_id: str) -> Iterator[None]:
+    """Inside the block a try of the step runs, unless earlier ones rule it out.
+
+    Raises:
+        IfasError: the last try's error, where another one makes no sense; else what is raised inside.
+    """
+    place = _place(cluster, run_id)
+    earlier = failures(cluster, run_id, step)
+    if earlier and not (earlier[-1].repeat and len(earlier) <= cluster.retries):
+        last = earlier[-1]
+        emit("note", step, text=f"not tried again: {len(earlier)} of {1 + cluster.retries} tries have failed")
+        emit("failed", step, what=last.what, fix=last.fix, code=last.code)
+        raise last.error()
+    try:
+        yield
+    except Exception as error:
+        if place:
+            _keep(f"{place}/{step}.json", [*earlier, _failure(step, error)])
+        raise
+
+
+def failures(cluster: ClusterConfig, run_id: str, step: str) -> list[Failure]:
+    """The failed tries of a step, oldest first; none where nothing is kept or the store is away."""
+    place = _place(cluster, run_id)
+    if not place:
+        return []
+    with tempfile.TemporaryDirectory(prefix="ifas-tries-") as scratch:
+        try:
+            found = read_json(storage.fetch(f"{place}/{step}.json", Path(scratch) / "tries"))
+            return [Failure.model_validate(one) for one in found]
+        except (DataError, ValueError):
+            return []
+
+
+def _failure(step: str, error: Exception) -> Failure:
+    known = named(error)
+    if known is None:
+        last = "".join(traceback.format_exception(error)).splitlines()[-LINES:]
+        return Failure(
+            step=step,
+            what=clean(f"{type(error).__name__}: {error}"),
+            fix="this is a bug of ifas: report it with the log",
+            code=1,
+            repeat=False,
+            last=clean("\n".join(last)),
+        )
+    return Failure(step=step, what=known.what, fix=known.fix, code=known.exit_code, repeat=known.repeat)
+
+
+def _keep(uri: str, found: list[Failure]) -> None:
+    with tempfile.TemporaryDirectory(prefix="ifas-tries-") as scratch:
+        write_json(Path(scratch) / "tries", [one.model_dump() for one in found])
+        try:
+            storage.store(Path(scratch) / "tries", uri)
+        except DataError as error:  # the step's own error says more
+            emit("note", found[-1].step, text=f"the failure is not kept: {error.what}")
+
+
+def _place(cluster: ClusterConfig, run_id: str) -> str:
+    return f"{cluster.store}/runs/{run_id}" if cluster.store else ""
