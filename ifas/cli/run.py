@@ -155,6 +155,9 @@ def step(
     config: ConfigOption = "laptop",
     overrides: SetOption = None,
     inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help="name=path or name=s3://...")] = None,
+    hashes: Annotated[
+        list[str] | None, typer.Option("--input-sha256", help="name=HEX: what the input must hold, else it is refused.")
+    ] = None,
     outputs: Annotated[list[str] | None, typer.Option("--output", "-o", help="name=path or name=s3://...")] = None,
     run_id: Annotated[str, typer.Option(help="Name of the run; made up when not given.")] = "",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run even if nothing changed.")] = False,
@@ -163,18 +166,28 @@ def step(
     """Run one step. `--input lineage=...` continues the lineage of the step before."""
     from ifas.core.config import load
     from ifas.core.environment import prepare
+    from ifas.core.progress import emit
+    from ifas.core.unforeseen import named
     from ifas.steps.folder import new_run_id
     from ifas.steps.staged import execute_staged
 
     prepare()
-    result = execute_staged(
-        name,
-        load(config, overrides),
-        run_id=run_id or new_run_id(),
-        inputs=pairs(inputs),
-        outputs=pairs(outputs),
-        use_cache=not no_cache,
-    )
+    try:
+        result = execute_staged(
+            name,
+            load(config, overrides),
+            run_id=run_id or new_run_id(),
+            inputs=pairs(inputs),
+            outputs=pairs(outputs),
+            hashes=pairs(hashes),
+            use_cache=not no_cache,
+        )
+    except Exception as error:
+        # Also of what fails before or after the step itself: who launched this as a job knows only its events.
+        told = named(error)
+        if told is not None:
+            emit("failed", name, what=told.what, fix=told.fix, code=told.exit_code, repeat=told.repeat)
+        raise
     typer.echo(result.model_dump_json(indent=2) if as_json else result.summary)
     refuse([{"step": name, "facts": result.facts}])
 

@@ -14,10 +14,13 @@ from ifas.core.files import read_json
 from ifas.core.progress import emit
 from ifas.core.records import Lineage, StepResult
 from ifas.launch.capacity import check_places
-from ifas.launch.cluster import RayJobs, connect
+from ifas.launch.cluster import RayJobs, connect, launching_pod
 from ifas.launch.following import following
 from ifas.launch.rayjob import build_rayjob, describe, kept
 from ifas.steps.execute import LINEAGE, reuse
+
+#: Seconds between two looks at a job and its log.
+POLL_S = 5
 
 
 def run_as_job(
@@ -28,7 +31,7 @@ def run_as_job(
     inputs: Mapping[str, str],
     outputs: Mapping[str, str],
     here: Mapping[str, Path],
-    poll_s: float = 5,
+    poll_s: float = POLL_S,
 ) -> StepResult:
     """Runs step `name` as a RayJob that reads `inputs` and writes `outputs`; deletes it on SIGTERM and Ctrl-C.
 
@@ -64,7 +67,7 @@ def run_as_job(
             input_sha256=hashes,
         )
         job = build_rayjob(spec)
-        jobs = RayJobs(connect(), spec.namespace, poll_s=poll_s)
+        jobs = RayJobs(connect(), spec.namespace, poll_s=poll_s, owner=launching_pod(spec.namespace))
         failure: LaunchError | None = None
         with following(jobs.api, spec.namespace, job["metadata"]["name"], name, poll_s=poll_s) as log:
             try:

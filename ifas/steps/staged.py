@@ -13,7 +13,7 @@ from pathlib import Path
 from ifas.core import storage
 from ifas.core.config import RunConfig
 from ifas.core.errors import DataError
-from ifas.core.files import read_json, write_json
+from ifas.core.files import read_json, sha256_tree, write_json
 from ifas.core.records import StepResult
 from ifas.steps.contract import step as step_named
 from ifas.steps.execute import LINEAGE, execute
@@ -29,6 +29,7 @@ def execute_staged(
     run_id: str,
     inputs: Mapping[str, str],
     outputs: Mapping[str, str],
+    hashes: Mapping[str, str] | None = None,
     use_cache: bool = True,
 ) -> StepResult:
     """`execute` with URIs. Outputs that are not named are kept in a temporary folder and dropped.
@@ -42,6 +43,12 @@ def execute_staged(
     with tempfile.TemporaryDirectory(prefix=f"ifas-{name}-") as scratch:
         here = Path(scratch)
         local_in = {n: storage.fetch(uri, here / "in" / n) for n, uri in inputs.items()}
+        for n, wanted_sha256 in (hashes or {}).items():
+            if (found := sha256_tree(local_in[n])) != wanted_sha256:
+                raise DataError(
+                    f"{inputs[n]} is not what it should be: expected SHA-256 {wanted_sha256}, found {found}",
+                    "upload it again, or run the step that makes it",
+                )
         wanted = {**{n: str(here / "out" / n) for n in (*step.outputs, LINEAGE)}, **outputs}
         local_out = {n: here / "out" / n if storage.is_remote(uri) else Path(uri) for n, uri in wanted.items()}
         remote = {n: uri for n, uri in wanted.items() if storage.is_remote(uri)}
