@@ -6,6 +6,7 @@ from ifas_components import IMAGE
 from kfp import dsl, kubernetes
 
 from ifas.core.config import ClusterConfig, PodConfig, StepName
+from ifas.data.dvc_repo import PASSWORD_ENV, USERNAME_ENV
 from ifas.launch.pods import USER
 from ifas.steps.ending import WEBHOOK_ENV
 from ifas.steps.entry import KFP_RUN_ID
@@ -17,7 +18,7 @@ STORE_KEYS = {name: name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KE
 LEDGER_KEYS = {"IFAS_LEDGER": "IFAS_LEDGER"}
 #: A webhook's URL is a secret where it holds a token.
 WEBHOOK_KEYS = {WEBHOOK_ENV: WEBHOOK_ENV}
-GIT_KEYS = {"username": "IFAS_GIT_USERNAME", "password": "IFAS_GIT_PASSWORD"}
+GIT_KEYS = {"username": USERNAME_ENV, "password": PASSWORD_ENV}
 CONFIG_KEYS = {"AWS_ENDPOINT_URL": "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION": "AWS_DEFAULT_REGION"}
 GPU = "nvidia.com/gpu"
 #: Label by which KFP names the run of a pod.

@@ -118,7 +118,18 @@ def explain(failure: DvcFailed, doing: str, url: str) -> DataError:
 def environment() -> dict[str, str]:
     """Environment of git and DVC: the user's, no telemetry, no prompts, and not the repository of a running hook."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k in _GIT_KEPT}
-    return {**kept, "LC_ALL": "C.UTF-8", "DVC_NO_ANALYTICS": "1", "GIT_TERMINAL_PROMPT": "0"}
+    login = _LOGIN if os.environ.get(PASSWORD_ENV) else {}
+    return {**kept, **login, "LC_ALL": "C.UTF-8", "DVC_NO_ANALYTICS": "1", "GIT_TERMINAL_PROMPT": "0"}
+
+
+USERNAME_ENV, PASSWORD_ENV = "IFAS_GIT_USERNAME", "IFAS_GIT_PASSWORD"
+#: git asks this helper for a password, in a pod whose Secret holds it. The command names variables, not their values.
+_LOGIN = {
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "credential.helper",
+    "GIT_CONFIG_VALUE_0": f'!f() {{ test "$1" = get && printf "username=%s\\npassword=%s\\n" '
+    f'"${USERNAME_ENV}" "${PASSWORD_ENV}"; }}; f',
+}
 
 
 _GIT_KEPT = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -66,6 +66,10 @@ def counted(step: str, cluster: ClusterConfig, run_id: str) -> Iterator[None]:
         if place:
             _keep(f"{place}/{step}.json", [*earlier, _failure(step, error)])
         raise
+    if earlier:
+        # It did not end the run, and whoever tells how the run ended must not think so.
+        with suppress(DataError):
+            storage.delete(f"{place}/{step}.json")
 
 
 def failures(cluster: ClusterConfig, run_id: str, step: str) -> list[Failure]:
