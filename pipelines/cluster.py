@@ -9,13 +9,14 @@ from ifas.core.config import ClusterConfig, PodConfig, StepName
 from ifas.data.dvc_repo import PASSWORD_ENV, USERNAME_ENV
 from ifas.launch.pods import USER
 from ifas.steps.ending import WEBHOOK_ENV
-from ifas.steps.entry import KFP_RUN_ID
+from ifas.steps.usage import KFP_RUN_ID
 
 #: Secret with the object store's and the ledger's credentials, and ConfigMap with the settings; see infra/base.
 SECRET = "ifas-credentials"  # noqa: S105 - the name of a Secret, not its value
 CONFIG_MAP = "ifas-settings"
 STORE_KEYS = {name: name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
 LEDGER_KEYS = {"IFAS_LEDGER": "IFAS_LEDGER"}
+SECRET_KEYS = STORE_KEYS | LEDGER_KEYS
 #: A webhook's URL is a secret where it holds a token.
 WEBHOOK_KEYS = {WEBHOOK_ENV: WEBHOOK_ENV}
 GIT_KEYS = {"username": USERNAME_ENV, "password": PASSWORD_ENV}
@@ -47,7 +48,7 @@ def place(task: dsl.PipelineTask, pod: PodConfig, cluster: ClusterConfig) -> Non
     task.set_retry(num_retries=cluster.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="300s")
     task.set_caching_options(False)
     _set(task, pod, cluster)
-    kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env=STORE_KEYS | LEDGER_KEYS)
+    kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env=SECRET_KEYS)
 
 
 def place_last(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:

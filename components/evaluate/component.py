@@ -32,4 +32,4 @@ def evaluate(
         inputs={"dataset": dataset, "captions": captions, "model": model, "lineage": previous},
         outputs={"evaluation": evaluation, "lineage": lineage},
     )
-    present(evaluation.path, metrics, report.path)
+    present(evaluation.path, lineage.path, metrics, report.path)

@@ -563,6 +563,15 @@ class RayConfig(Section):
 StepName = Literal["ingest", "caption", "validate", "train", "evaluate", "gate", "approve", "package"]
 
 
+class PricesConfig(Section):
+    """What an hour costs, where the cluster runs."""
+
+    currency: str = Field(default="EUR", pattern=r"^[A-Z]{3}$")
+    cpu: Weight = Field(default=0, description="of one CPU")
+    gib: Weight = Field(default=0, description="of one GiB of memory")
+    gpu: Weight = Field(default=0, description="of one GPU")
+
+
 class ClusterConfig(Section):
     """Where and with what steps run on Kubernetes. It changes no result, so no step's cache key holds it."""
 
@@ -585,6 +594,13 @@ class ClusterConfig(Section):
     deadline_s: Seconds = Field(default=3 * 24 * 3600, description="of a whole run of the pipeline")
     retries: int = Field(default=3, ge=0, le=100, description="of a step after a failure that is not its user's")
     webhook: str = Field(default="", description="URL that is told how a run ended; empty: env IFAS_WEBHOOK, or nobody")
+    prices: PricesConfig = PricesConfig()
+    budget: float = Field(
+        default=0,
+        ge=0,
+        le=1e9,
+        description="a run stops before training if what it has spent and what training may cost is more; 0: no limit",
+    )
     caption: RayConfig = RayConfig()
     train: RayConfig = RayConfig()
     steps: dict[StepName, PodConfig] = Field(

@@ -31,6 +31,18 @@ class StepResult(BaseModel):
     facts: dict[str, Any] = Field(default_factory=dict)
 
 
+class Usage(BaseModel):
+    """What a step used, and its price."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cpu_hours: float
+    gpu_hours: float
+    peak_memory_gib: float
+    price: float
+    currency: str
+
+
 class LineageEntry(BaseModel):
     """One step of a run. `hash` covers every other field; `previous` is the hash of the entry before."""
 
@@ -47,13 +59,16 @@ class LineageEntry(BaseModel):
     started: str = Field(description="ISO 8601, UTC")
     seconds: float
     reused: str = Field(default="", description="why the cached outputs were valid; empty when the step ran")
+    usage: Usage | None = Field(default=None, description="None for entries of before there was any")
     previous: str = ""
     hash: str = ""
 
     def sealed(self, previous: str) -> LineageEntry:
         """This entry, chained to `previous`."""
         entry = self.model_copy(update={"previous": previous, "hash": ""})
-        return entry.model_copy(update={"hash": sha256_json(entry.model_dump(exclude={"hash"}))})
+        # An entry without usage has the hash that it had when there was none.
+        without = {"hash"} if entry.usage else {"hash", "usage"}
+        return entry.model_copy(update={"hash": sha256_json(entry.model_dump(exclude=without))})
 
 
 class Lineage(BaseModel):

@@ -14,7 +14,7 @@ from ifas.core.errors import ConfigError
 from ifas.core.urls import check_http, clean
 from ifas.steps.attempts import Failure, failures
 from ifas.steps.contract import STEPS
-from ifas.steps.entry import KFP_RUN_ID
+from ifas.steps.usage import KFP_RUN_ID
 
 WEBHOOK_ENV = "IFAS_WEBHOOK"
 #: Tries to reach the webhook, and seconds before each but the first.

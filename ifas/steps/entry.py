@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,14 +10,12 @@ from typing import Any, Protocol
 from ifas.core.config import RayConfig, RunConfig
 from ifas.core.environment import prepare
 from ifas.core.files import read_json
-from ifas.core.records import METRICS_FILE, REPORT_FILE, StepResult
+from ifas.core.records import METRICS_FILE, REPORT_FILE, Lineage, StepResult
 from ifas.core.storage import is_remote
 from ifas.steps.attempts import counted
 from ifas.steps.launched import run_as_job
 from ifas.steps.staged import execute_staged
-
-#: KFP's own id of the run, which the pipeline puts into each pod's environment.
-KFP_RUN_ID = "KFP_RUN_ID"
+from ifas.steps.usage import KFP_RUN_ID, write_report
 
 
 class Artifact(Protocol):
@@ -71,8 +68,8 @@ def _uri(artifact: Artifact) -> str:
     return artifact.uri.replace("minio://", "s3://", 1)
 
 
-def present(evaluation: str, metrics: Any, report: str) -> None:
-    """Shows an evaluation in KFP's user interface: headline metrics and the report page."""
+def present(evaluation: str, lineage: str, metrics: Any, report: str) -> None:
+    """Shows an evaluation in KFP's user interface: headline metrics, and the report page with the run's costs."""
     found = read_json(Path(evaluation) / METRICS_FILE)
     for name in ("source_test", "target"):
         for metric in ("auc", "hter", "apcer_max", "bpcer"):
@@ -80,4 +77,4 @@ def present(evaluation: str, metrics: Any, report: str) -> None:
             value = value.get("value") if isinstance(value, dict) else value
             if value is not None:
                 metrics.log_metric(f"{name}_{metric}", float(value))
-    shutil.copyfile(Path(evaluation) / REPORT_FILE, report)
+    write_report(Path(evaluation) / REPORT_FILE, Lineage.model_validate(read_json(Path(lineage))), Path(report))

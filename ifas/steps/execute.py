@@ -20,11 +20,12 @@ from ifas.core.errors import ConfigError, DataError, IfasError
 from ifas.core.files import read_json, sha256_tree, write_json
 from ifas.core.outputs import discard, overlap, producing, require_ours
 from ifas.core.progress import emit
-from ifas.core.records import Lineage, LineageEntry, StepResult
+from ifas.core.records import Lineage, LineageEntry, StepResult, Usage
 from ifas.core.unforeseen import named
 from ifas.steps import cache
 from ifas.steps.contract import Context, Step
 from ifas.steps.contract import step as step_named
+from ifas.steps.usage import check_budget, metered
 
 LINEAGE = "lineage"
 #: Added to the name of an output: where a step that fails leaves what a person should read.
@@ -60,6 +61,7 @@ def execute(
     lineage, inputs, outputs, target = _checked(step, run_id, inputs, outputs)
     failed = _failed(outputs[step.outputs[0]])
     started, begin = datetime.now(UTC), time.monotonic()
+    used = metered(name, config)
     try:
         for path in (*outputs.values(), target):
             require_ours(path)
@@ -74,7 +76,7 @@ def execute(
                 )
                 result, reused, hashes = _result(step, key, config, inputs, beside, context, use_cache)
                 seconds = time.monotonic() - begin
-                record = _record(key, result, hashes, reused, started, seconds)
+                record = _record(key, result, hashes, reused, started, seconds, used())
                 write_json(beside_lineage, lineage.append(record).model_dump())
             with suppress(DataError):  # what somebody else put there stays
                 discard(failed)
@@ -97,6 +99,7 @@ def reuse(
         outputs: path for every output, and `lineage`.
     """
     step, started, begin = step_named(name), datetime.now(UTC), time.monotonic()
+    used = metered(name, config)
     key = cache.key_with(step, config, hashes)
     entry, why = cache.find(key, config.cluster.store) if step.cached else (None, "")
     if entry is None:
@@ -106,14 +109,20 @@ def reuse(
         beside_lineage = places.enter_context(producing(outputs[LINEAGE]))
         cache.take(key, {one: places.enter_context(producing(outputs[one])) for one in step.outputs})
         seconds = time.monotonic() - begin
-        record = _record(key, result, entry["outputs"], why, started, seconds)
+        record = _record(key, result, entry["outputs"], why, started, seconds, used())
         write_json(beside_lineage, lineage.append(record).model_dump())
     emit("done", name, summary=result.summary, seconds=seconds, reused=why)
     return result
 
 
 def _record(
-    key: cache.Key, result: StepResult, hashes: Mapping[str, str], reused: str, started: datetime, seconds: float
+    key: cache.Key,
+    result: StepResult,
+    hashes: Mapping[str, str],
+    reused: str,
+    started: datetime,
+    seconds: float,
+    usage: Usage,
 ) -> LineageEntry:
     return LineageEntry(
         step=key.step,
@@ -127,6 +136,7 @@ def _record(
         started=started.isoformat(timespec="seconds"),
         seconds=round(seconds, 2),
         reused=reused,
+        usage=usage,
     )
 
 
@@ -183,6 +193,8 @@ def _result(
         return StepResult.model_validate(entry["result"]), why, entry["outputs"]
     if why:
         emit("note", step.name, text=f"running ({why})", quiet=True)
+    if step.name == "train":
+        check_budget(config, context.lineage)
     context.work.mkdir(parents=True, exist_ok=True)
     emit("start", step.name, about=step.about)
     result = step.run(config, inputs, outputs, context)

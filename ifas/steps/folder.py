@@ -14,6 +14,7 @@ from ifas.core.outputs import producing
 from ifas.core.records import LINEAGE_FILE, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, ROBUSTNESS_FILE, Lineage
 from ifas.steps.contract import STEPS
 from ifas.steps.execute import FAILED, LINEAGE
+from ifas.steps.usage import write_report
 
 LATEST = "latest"
 
@@ -44,8 +45,9 @@ def gather(run: Path, root: Path) -> Lineage:
     write_json(run / LINEAGE_FILE, lineage.model_dump())
     evaluation = output_of(root, "evaluate", "evaluation")
     if evaluation is not None:
-        for name in (METRICS_FILE, PREDICTIONS_FILE, ROBUSTNESS_FILE, REPORT_FILE):
+        for name in (METRICS_FILE, PREDICTIONS_FILE, ROBUSTNESS_FILE):
             shutil.copyfile(evaluation / name, run / name)
+        write_report(evaluation / REPORT_FILE, lineage, run / REPORT_FILE)
     validation = output_of(root, "validate", "validation") or output_of(root, "validate", f"validation{FAILED}")
     if validation is not None:
         shutil.copyfile(validation / REPORT_FILE, run / "validation.html")

@@ -18,6 +18,7 @@ from ifas.launch.cluster import RayJobs, connect, launching_pod
 from ifas.launch.following import following
 from ifas.launch.rayjob import build_rayjob, describe, kept
 from ifas.steps.execute import LINEAGE, reuse
+from ifas.steps.usage import check_budget
 
 #: Seconds between two looks at a job and its log.
 POLL_S = 5
@@ -43,7 +44,7 @@ def run_as_job(
         here: for each output a path of this machine, which a reused result is laid out at.
 
     Raises:
-        ConfigError: the job asks for more than its cluster has.
+        ConfigError: the job asks for more than its cluster has, or may cost more than the budget.
         IfasError: the step's own error, with its exit code.
         LaunchError: the job could not run, or ended without telling why.
     """
@@ -56,6 +57,8 @@ def run_as_job(
         found = reuse(name, config, lineage=lineage, hashes=hashes, outputs=here)
         if found is not None:
             return found
+        if name == "train":
+            check_budget(config, lineage)
         check_places(config, name)
         spec = describe(
             name,

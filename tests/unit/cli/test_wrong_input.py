@@ -69,7 +69,7 @@ REGISTRY = [
 JOB = [
     case("dance --image a@sha256:1 --run-id r", "'dance'", 2),
     case("train --run-id r", "--image", 2),
-    case("train --image {digest} --run-id ''", "run", 7),
+    case("train --image {digest} --run-id ''", "run", 2),
     case("train --image {digest} --run-id r --workers 0", "--workers", 2),
     case("train --image {digest} --run-id r --gpus -1", "--gpus", 2),
     case("train --image {digest} --run-id r --input dataset", "not of the form name=path", 2),
@@ -146,6 +146,7 @@ CASES: dict[str, list[Case]] = {
         case("out.txt", "out.txt can't hold a compiled pipeline", 2),
         case("{notes}/x.yaml", "{notes}", 9),
         case("/proc/none/x.yaml", "/proc/none", 9),
+        case("x.yaml -c dance", "unknown profile 'dance'", 2),
     ],
     "submit": [
         *[Case(f"--endpoint http://127.0.0.1:9 {one.arguments}", one.words, one.code, one.env) for one in CONFIG],
@@ -154,6 +155,22 @@ CASES: dict[str, list[Case]] = {
         case("-c tiny --endpoint http://127.0.0.1:9", "http://127.0.0.1:9", 7),
         case("-c base --endpoint http://127.0.0.1:9", "protocol.source_domains", 2),
         case("-c tiny --endpoint foo --dry-run", "'foo' is not a URL", 2),
+    ],
+    "runs": [
+        case("", "--endpoint", 2),
+        case("--endpoint foo", "'foo' is not a URL", 2),
+        case("--endpoint http://127.0.0.1:9", "http://127.0.0.1:9", 7),
+        case("--endpoint http://127.0.0.1:9 --count 0", "--count", 2),
+    ],
+    "logs": [
+        case("--endpoint foo", "Missing argument", 2),
+        case("r --endpoint foo", "'foo' is not a URL", 2),
+        case("r --endpoint http://127.0.0.1:9", "http://127.0.0.1:9", 7),
+        case("r --endpoint http://127.0.0.1:9 --tail 0", "--tail", 2),
+    ],
+    "cancel": [
+        case("r --endpoint foo", "'foo' is not a URL", 2),
+        case("r --endpoint http://127.0.0.1:9", "http://127.0.0.1:9", 7),
     ],
     "candidates": [*CONFIG, *LEDGER, case("{config} --state dance", "unknown candidate state 'dance'", 2)],
     "show": [*CANDIDATE, *[Case(f"abcdef {one.arguments}", one.words, one.code, one.env) for one in LEDGER]],

@@ -1,0 +1,156 @@
+"""What a step used and what that costs, and whether a run's budget is enough for its training."""
+
+from __future__ import annotations
+
+import html
+import os
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from ifas.core.config import ClusterConfig, PodConfig, RayConfig, RunConfig, StepName
+from ifas.core.errors import ConfigError
+from ifas.core.records import Lineage, Usage
+
+#: In each pod of a pipeline: KFP's id of its run.
+KFP_RUN_ID = "KFP_RUN_ID"
+CGROUP_PEAK = Path("/sys/fs/cgroup/memory.peak")
+HOUR = 3600
+
+
+class Reserved(NamedTuple):
+    """What is paid for while a step runs, used or not."""
+
+    cpus: float
+    memory_gib: float
+    gpus: float
+
+
+def metered(step: str, config: RunConfig) -> Callable[[], Usage]:
+    """Begins to measure; the function that it returns says what was used since.
+
+    On a cluster that is what the step's pods reserved: it is paid for. On this machine it is the CPU time of this
+    process and its ended children. The peak of memory is that of this pod or process: of a RayJob, the driver's.
+    """
+    begin, cpu_before = time.monotonic(), _cpu_seconds()
+
+    def used() -> Usage:
+        hours = (time.monotonic() - begin) / HOUR
+        reserved = reserved_by(step, config.cluster)
+        if reserved is None:
+            peak = _peak_gib()
+            reserved = Reserved((_cpu_seconds() - cpu_before) / HOUR / max(hours, 1e-9), peak, _gpus_here(step, config))
+        return Usage(
+            cpu_hours=round(reserved.cpus * hours, 6),
+            gpu_hours=round(reserved.gpus * hours, 6),
+            peak_memory_gib=round(_peak_gib(), 3),
+            price=round(_price(reserved, hours, config.cluster), 4),
+            currency=config.cluster.prices.currency,
+        )
+
+    return used
+
+
+def reserved_by(step: str, cluster: ClusterConfig) -> Reserved | None:
+    """What the step's pods have; None where this process is in no pod of a pipeline and no job of a Ray cluster."""
+    if os.environ.get("RAY_ADDRESS", "local") != "local" and step in ("caption", "train"):
+        return _of_job(getattr(cluster, step))
+    if os.environ.get(KFP_RUN_ID):
+        return _of_pod(cluster.pod(cast("StepName", step)))
+    return None
+
+
+def check_budget(config: RunConfig, lineage: Lineage) -> None:
+    """Whether what is left of `cluster.budget` is enough for the training, at most: until its deadline.
+
+    Raises:
+        ConfigError: it is not. Nothing has been trained yet.
+    """
+    cluster = config.cluster
+    if not cluster.budget:
+        return
+    if cluster.train.ray == "job":
+        reserved, hours = _of_job(cluster.train), cluster.train.active_deadline_s / HOUR
+    else:
+        reserved, hours = _of_pod(cluster.pod("train")), cluster.pod("train").timeout_s / HOUR
+    spent = sum(entry.usage.price for entry in lineage.entries if entry.usage)
+    ahead = _price(reserved, hours, cluster)
+    if spent + ahead <= cluster.budget:
+        return
+    money = cluster.prices.currency
+    raise ConfigError(
+        f"training may cost up to {ahead:.2f} {money} ({hours:g} h of {reserved.cpus:g} CPUs, {reserved.memory_gib:g} "
+        f"GiB and {reserved.gpus:g} GPUs), {spent:.2f} are spent, and cluster.budget is {cluster.budget:.2f}",
+        "raise cluster.budget, or lower cluster.train.active_deadline_s or its workers",
+    )
+
+
+def table(lineage: Lineage) -> str:
+    """The run's costs per step, as a table for its report; empty where no step has told any."""
+    told = [(entry.step, entry.usage, bool(entry.reused)) for entry in lineage.entries if entry.usage]
+    if not told:
+        return ""
+    rows = "\n".join(
+        f'<tr><th scope="row">{html.escape(step)}{" (reused)" * reused}</th><td>{one.cpu_hours:.3f}</td>'
+        f"<td>{one.gpu_hours:.3f}</td><td>{one.peak_memory_gib:.2f}</td><td>{one.price:.2f}</td></tr>"
+        for step, one, reused in told
+    )
+    total = [sum(getattr(one, name) for _, one, _ in told) for name in ("cpu_hours", "gpu_hours", "price")]
+    peak = max(one.peak_memory_gib for _, one, _ in told)
+    names = ("step", "CPU-hours", "GPU-hours", "peak memory in GiB", f"price in {html.escape(told[-1][1].currency)}")
+    heads = "".join(f'<th scope="col">{name}</th>' for name in names)
+    return (
+        '<section aria-labelledby="h-costs">\n<h2 id="h-costs">What the run used</h2>\n<div class="scroll"><table>\n'
+        "<caption>By step, up to this report.</caption>\n"
+        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n"
+        f'<tr><th scope="row">all</th><td>{total[0]:.3f}</td><td>{total[1]:.3f}</td><td>{peak:.2f}</td>'
+        f"<td>{total[2]:.2f}</td></tr>\n</tbody></table></div>\n</section>\n"
+    )
+
+
+def write_report(evaluation: Path, lineage: Lineage, out: Path) -> None:
+    """Writes the evaluation's page with the costs of its run. The page itself may be an earlier run's."""
+    before, end, after = evaluation.read_text(encoding="utf-8").rpartition("</main>")
+    out.write_text(f"{before}{table(lineage)}{end}{after}", encoding="utf-8")
+
+
+def _of_job(job: RayConfig) -> Reserved:
+    workers = job.max_workers
+    return Reserved(
+        job.head_cpus + workers * job.worker_cpus,
+        job.head_memory_gib + workers * job.worker_memory_gib,
+        workers * job.gpus_per_worker,
+    )
+
+
+def _of_pod(pod: PodConfig) -> Reserved:
+    return Reserved(pod.cpus, pod.memory_gib, pod.gpus)
+
+
+def _gpus_here(step: str, config: RunConfig) -> float:
+    if step == "train":
+        return config.train.workers * config.train.gpus_per_worker
+    return config.caption.actors * config.caption.gpus_per_actor if step == "caption" else 0
+
+
+def _price(reserved: Reserved, hours: float, cluster: ClusterConfig) -> float:
+    prices = cluster.prices
+    per_hour = reserved.cpus * prices.cpu + reserved.memory_gib * prices.gib + reserved.gpus * prices.gpu
+    return per_hour * hours
+
+
+def _cpu_seconds() -> float:
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in both)
+
+
+def _peak_gib() -> float:
+    if os.environ.get(KFP_RUN_ID) or os.environ.get("KUBERNETES_SERVICE_HOST"):
+        try:
+            return int(CGROUP_PEAK.read_text()) / 2**30
+        except (OSError, ValueError):
+            pass  # an older kernel, or cgroups of version 1
+    # In KiB. Of several children, the largest.
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 2**20
