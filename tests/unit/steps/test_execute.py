@@ -246,6 +246,28 @@ def test_a_damaged_entry_is_a_miss(copy_step, go):
     assert len(copy_step.calls) == 6
 
 
+def test_a_result_is_kept_for_pods_whose_disks_are_empty(copy_step, go, tmp_path, monkeypatch):
+    """$IFAS_HOME dies with a pod; `cluster.storage` does not. What lies there is checked."""
+    config = load("tiny", [f"cluster.storage={tmp_path / 'shared'}"])
+    go("a", config=config)
+    for n, reused in enumerate((True, False)):
+        monkeypatch.setenv("IFAS_HOME", str(tmp_path / f"pod-{n}"))
+        lineage, outputs = go(f"b{n}", config=config)
+        assert bool(lineage.entries[0].reused) is reused
+        assert (outputs["copy"] / "text").read_text() == "hello"
+        for text in (tmp_path / "shared").rglob("text"):
+            text.write_text("damaged meanwhile")
+    assert len(copy_step.calls) == 2
+
+
+def test_a_store_that_is_away_costs_no_result(copy_step, go, tmp_path, monkeypatch):
+    monkeypatch.setenv("IFAS_EVENTS", str(tmp_path / "events"))
+    (tmp_path / "file").write_text("where the store's folder should be")
+    _, outputs = go("a", config=load("tiny", [f"cluster.storage={tmp_path / 'file'}"]))
+    assert (outputs["copy"] / "text").read_text() == "hello"
+    assert "not kept for other pods" in (tmp_path / "events").read_text()
+
+
 def test_lineage_is_chained_and_checked(copy_step, go, tmp_path):
     first, outputs = go("a")
     second, _ = go("b", lineage=outputs["lineage"])
