@@ -156,6 +156,11 @@ CASES: dict[str, list[Case]] = {
         case("-c base --endpoint http://127.0.0.1:9", "protocol.source_domains", 2),
         case("-c tiny --endpoint foo --dry-run", "'foo' is not a URL", 2),
     ],
+    "cluster check": [
+        case("-c tiny", "Kubernetes", 7, KUBECONFIG="/nowhere"),
+        case("-c tiny", "Kubernetes", 7, KUBECONFIG="{notes}"),
+        case("--dance", "No such option", 2),
+    ],
     "runs": [
         case("", "--endpoint", 2),
         case("--endpoint foo", "'foo' is not a URL", 2),
