@@ -155,6 +155,9 @@ def step(
     config: ConfigOption = "laptop",
     overrides: SetOption = None,
     inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help="name=path or name=s3://...")] = None,
+    hashes: Annotated[
+        list[str] | None, typer.Option("--input-sha256", help="name=HEX: what the input must hold, else it is refused.")
+    ] = None,
     outputs: Annotated[list[str] | None, typer.Option("--output", "-o", help="name=path or name=s3://...")] = None,
     run_id: Annotated[str, typer.Option(help="Name of the run; made up when not given.")] = "",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run even if nothing changed.")] = False,
@@ -173,6 +176,7 @@ def step(
         run_id=run_id or new_run_id(),
         inputs=pairs(inputs),
         outputs=pairs(outputs),
+        hashes=pairs(hashes),
         use_cache=not no_cache,
     )
     typer.echo(result.model_dump_json(indent=2) if as_json else result.summary)

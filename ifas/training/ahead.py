@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from threading import Event, Thread
 
+from ifas.core import storage
 from ifas.core.environment import prepare
 from ifas.core.errors import IfasError
 from ifas.core.files import locked
@@ -51,7 +52,7 @@ def wait(job: Job) -> None:
 
 
 def _here(job: Job) -> bool:
-    return job.train.features and job.train.where == "local" and not job.train.gpus_per_worker
+    return job.train.features and not job.joined and not job.train.gpus_per_worker
 
 
 def _compute(job: Job, stop: Event, lock: ExitStack) -> None:
@@ -66,7 +67,7 @@ def _compute(job: Job, stop: Event, lock: ExitStack) -> None:
 
         try:
             model, processor = (
-                load(job.base, dtype=torch.float32) if job.base else build(job.model, seed=job.train.seed)
+                load(storage.here(job.base), dtype=torch.float32) if job.base else build(job.model, seed=job.train.seed)
             )
             batches = Batches(job, processor, 0, model=model.eval().to(dtype_of(job.train)))
             assert batches.features is not None

@@ -109,7 +109,9 @@ def _begin(job: Job, clock: StartupTimer, free: checkpoint.FreeBytes) -> _Rank:
     if config.compile:
         require_compiler(torch.device("cuda" if config.gpus_per_worker else "cpu"))
     accumulate = job.accumulate(dist.get_world_size())
-    model, processor = load(job.base, dtype=torch.float32) if job.base else build(job.model, seed=config.seed)
+    model, processor = (
+        load(storage.here(job.base), dtype=torch.float32) if job.base else build(job.model, seed=config.seed)
+    )
     # What was never shown is never named, see `attack_named`.
     shown = [attack for attack in ATTACKS if attack in job.species]
     processor.attacks = dict.fromkeys(shown, 1 / len(shown))
@@ -212,6 +214,7 @@ def _facts(rank: _Rank, seconds: float) -> dict[str, Any]:
     return {
         "parameters": rank.parameters,
         "trainable": rank.trainable,
+        "threads": torch.get_num_threads(),
         "device": str(rank.engine.device),
         "samples_per_second": steps * job.global_batch / seconds if steps > 0 else 0.0,
         # Over all ranks, each of which makes its own batches: the rates of the loaders and of the model, each alone.
