@@ -11,9 +11,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 BUCKET = "ifas"
@@ -27,6 +27,9 @@ class Endpoint:
     access_key: str
     secret_key: str
     bucket: str = BUCKET
+    #: Ends the server's processes; starts them again, on the same data. For tests that have a server of their own.
+    stop: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+    start: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 
     @property
     def env(self) -> dict[str, str]:
@@ -126,15 +129,25 @@ def _one_server(folder: Path) -> Iterator[Endpoint]:
         "-master.volumeSizeLimitMB=64",
         "-volume.max=8",
     ]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
-    endpoint = Endpoint(f"http://127.0.0.1:{s3}", key, secret)
-    try:
-        _make_bucket(endpoint, server)
-        yield endpoint
-    finally:
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        with (folder / "log").open("ab") as log:
+            running.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True))
+
+    def stop() -> None:
+        server = running.pop()
         os.killpg(server.pid, signal.SIGKILL) if server.poll() is None else None
         server.wait()
+
+    endpoint = Endpoint(f"http://127.0.0.1:{s3}", key, secret, stop=stop, start=start)
+    start()
+    try:
+        _make_bucket(endpoint, running[0])
+        yield endpoint
+    finally:
+        while running:
+            stop()
 
 
 def _make_bucket(endpoint: Endpoint, server: subprocess.Popen[bytes], seconds: float = 60) -> None:

@@ -11,6 +11,7 @@ from ifas.captioning.parts import local_parts, shards_of
 from ifas.captioning.protocol import Caption, Captioner
 from ifas.captioning.scene import Scene
 from ifas.captioning.specialists import Measurement
+from ifas.compute.connection import of_cluster
 from ifas.core.errors import DataError
 from ifas.core.manifest import ImageSource
 from ifas.core.progress import Progress
@@ -57,6 +58,7 @@ def general_captions(
     config: CaptionConfig,
     *,
     folder: Path,
+    uri: str = "",
     finder: Finder | None = None,
 ) -> General:
     """Captions and measures every picture of a manifest.
@@ -64,6 +66,7 @@ def general_captions(
     Args:
         finder: of faces; None keeps the boxes of the dataset.
         folder: where finished shards are kept and found again.
+        uri: where actors' shards are kept as well, so that they survive this machine; empty: nowhere.
 
     Raises:
         CorruptShardError: a shard is damaged.
@@ -82,10 +85,10 @@ def general_captions(
     unjudged: list[str | None] = [None] * len(manifest)
     shards = shards_of(manifest, config.samples)
     everything = [rows for _, _, rows in shards]
-    if config.where == "ray":
+    if config.actors > 1 or of_cluster():
         from ifas.captioning.ray_captions import ray_parts
 
-        parts = ray_parts(everything, images, config, folder, finder)
+        parts = ray_parts(everything, images, config, folder, finder, uri)
     else:
         parts = local_parts(everything, images, captioner, config, folder, finder)
     for (_, places, _), part in zip(shards, parts, strict=True):

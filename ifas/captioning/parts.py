@@ -6,6 +6,7 @@ On one machine shards are captioned one after the other, on a cluster by a pool 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 #: Settings that change no general caption. Any other setting, also that of a new captioner, is part of a file's name.
 _LATER = frozenset(
-    {"where", "actors", "gpus_per_actor", "device", "source_domains", "specialists", "conditional"}
+    {"actors", "gpus_per_actor", "device", "source_domains", "specialists", "conditional"}
     | {"imitate_steps", "tune_steps", "lr", "weight_decay", "held_out", "balance", "lora_rank", "lora_lr"}
     | {"wrong_medium", "supported"}
 )
@@ -187,7 +188,13 @@ def part_file(folder: Path, rows: Sequence[Wanted], config: CaptionConfig, finde
 
 
 def save(part: Part, path: Path) -> None:
-    """Writes a part atomically. It holds only numbers and text, so reading it can't execute anything."""
+    """Writes a part atomically."""
+    with replacing(path) as beside:
+        beside.write_bytes(packed(part))
+
+
+def packed(part: Part) -> bytes:
+    """The file of a part. It holds only numbers and text, so reading it can't execute anything."""
     import numpy as np
 
     texts = [None if c is None else [c.text, c.evidence] for c in part.captions]
@@ -195,8 +202,9 @@ def save(part: Part, path: Path) -> None:
     scenes = [[one.wall, one.top, one.light] for one in part.scenes]
     plain = [texts, part.drawn, seen, scenes, part.why, part.boxes, part.unjudged]
     said = np.frombuffer(json.dumps(plain).encode(), dtype=np.uint8)
-    with replacing(path) as beside, beside.open("wb") as file:
-        np.savez(file, said=said, features=part.features)
+    file = io.BytesIO()
+    np.savez(file, said=said, features=part.features)
+    return file.getvalue()
 
 
 def load(path: Path, rows: int) -> Part | None:

@@ -1,46 +1,59 @@
 """Captioning on a cluster: Ray Data streams shards through a pool of actors, each with the captioner in its memory.
 
-An actor writes the captions of a shard into a folder that all nodes can reach, and returns only the shard's name. So
-captions cross the network once, and a restarted run captions only the missing shards.
+An actor reads a shard where the images' source has it for its machine, and returns the file of its captions. The driver
+keeps that file, so a restarted run captions only the missing shards.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ifas.captioning.captioners import general_captioner
-from ifas.captioning.parts import Part, Wanted, caption_shard, load, part_file, save
+from ifas.captioning.parts import Part, Wanted, caption_shard, load, packed, part_file
+from ifas.captioning.protocol import Captioner
+from ifas.compute import relay
 from ifas.compute.connection import connected
+from ifas.core import storage
 from ifas.core.config import CaptionConfig
-from ifas.core.errors import DataError
+from ifas.core.environment import prepare
+from ifas.core.errors import DataError, IfasError
+from ifas.core.files import replacing
+from ifas.core.home import home
 from ifas.core.manifest import ImageSource
 from ifas.faces.finder import Finder
+
+if TYPE_CHECKING:
+    from ray.util.queue import Queue
 
 
 class _Captioning:
     """What each actor of the pool runs."""
 
-    def __init__(self, images: ImageSource, config: CaptionConfig, folder: str, finder: Finder | None) -> None:
-        self.images, self.config, self.folder, self.finder = images, config, Path(folder), finder
-        self.general = general_captioner(config)
+    def __init__(self, images: ImageSource, config: CaptionConfig, finder: Finder | None, queue: Queue) -> None:
+        prepare()
+        relay.join(queue)
+        self.images, self.config, self.finder, self.queue = images, config, finder, queue
+        self.general: Captioner | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A batch is one shard: `rows` holds its rows as a list of plain values."""
-        errors = []
-        for text in batch["rows"]:
-            rows = _rows(str(text))
-            try:
-                part = caption_shard(rows, self.images, self.general, self.config, self.finder)
-                save(part, part_file(self.folder, rows, self.config, self.finder))
-                errors.append("")
-            except DataError as error:
-                errors.append(f"{error.what}\n{error.fix}")
-        return {"shard": batch["shard"], "error": errors}
+        return {"shard": batch["shard"], "part": [self._part(_rows(str(text))) for text in batch["rows"]]}
+
+    def _part(self, rows: list[Wanted]) -> bytes:
+        try:
+            # The driver has reached the store before: one that is away comes back.
+            with storage.patient():
+                self.general = self.general or general_captioner(self.config)
+                return packed(caption_shard(rows, self.images, self.general, self.config, self.finder))
+        except IfasError as error:
+            # Ray would wrap it, or try again.
+            relay.send(self.queue, error)
+            return b""
 
 
 def ray_parts(
@@ -49,30 +62,54 @@ def ray_parts(
     config: CaptionConfig,
     folder: Path,
     finder: Finder | None = None,
+    uri: str = "",
 ) -> Iterator[Part]:
     """The part of each shard, in order. Shards whose part is in `folder` are not captioned again.
 
     Args:
-        folder: on storage that every node can reach.
+        folder: on this machine.
+        uri: where the files of `folder` are kept as well, for a driver that goes on elsewhere; empty: nowhere.
 
     Raises:
-        DataError: an actor could not read a shard, or its captions did not arrive.
+        IfasError: that of an actor, such as a shard that it could not read.
     """
-    import json
-
-    folder = folder.absolute()
-    missing = [rows for rows in shards if load(part_file(folder, rows, config, finder), len(rows)) is None]
+    if uri:
+        for name in set(storage.listing(uri)) - {file.name for file in folder.glob("*")}:
+            storage.fetch(f"{uri}/{name}", folder / name)
+    files = [part_file(folder, rows, config, finder) for rows in shards]
+    missing = [n for n, rows in enumerate(shards) if load(files[n], len(rows)) is None]
     if missing:
-        with _cluster(config):
-            import ray.data
+        with storage.patient():
+            for n, made in _made({n: shards[n] for n in missing}, images, config, finder):
+                with replacing(files[n]) as beside:
+                    beside.write_bytes(made)
+                if uri:
+                    storage.store(files[n], f"{uri}/{files[n].name}")
+    for n, rows in enumerate(shards):
+        part = load(files[n], len(rows))
+        if part is None:
+            raise DataError(f"the captions of shard {rows[0].shard} in {files[n]} are damaged", "run the step again")
+        yield part
 
-            logging.getLogger("ray.data").setLevel(logging.ERROR)
-            items = [{"shard": rows[0].shard, "rows": json.dumps(rows)} for rows in missing]
+
+def _made(
+    shards: dict[int, Sequence[Wanted]], images: ImageSource, config: CaptionConfig, finder: Finder | None
+) -> Iterator[tuple[int, bytes]]:
+    """Files of parts, in the order in which actors finish them."""
+    # Pinned, so that all machines have the same weights.
+    config = config.model_copy(update={"model": storage.pin(config.model)})
+    failed: list[Any] = []
+    with _cluster(config):
+        import ray.data
+
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        items = [{"shard": n, "rows": json.dumps(rows)} for n, rows in shards.items()]
+        with relay.heard() as (queue, failed):
             done = (
                 ray.data.from_items(items, override_num_blocks=len(items))
                 .map_batches(
                     _Captioning,
-                    fn_constructor_kwargs={"images": images, "config": config, "folder": str(folder), "finder": finder},
+                    fn_constructor_kwargs={"images": images, "config": config, "finder": finder, "queue": queue},
                     batch_size=1,
                     compute=ray.data.ActorPoolStrategy(size=config.actors),
                     num_gpus=config.gpus_per_actor or None,
@@ -81,19 +118,14 @@ def ray_parts(
                 .iter_rows()
             )
             for row in done:
-                if row["error"]:
-                    what, _, fix = str(row["error"]).partition("\n")
-                    raise DataError(what, fix)
-    for rows in shards:
-        part = load(part_file(folder, rows, config, finder), len(rows))
-        if part is None:
-            raise DataError(f"captions of shard {rows[0].shard} did not arrive in {folder}", "use a shared folder")
-        yield part
+                if not row["part"]:
+                    break
+                yield int(row["shard"]), bytes(row["part"])
+    if failed:
+        raise failed[0]
 
 
 def _rows(text: str) -> list[Wanted]:
-    import json
-
     plain = json.loads(text)
     return [Wanted(i, s, r, tuple(b) if b else None, clip, draws) for i, s, r, b, clip, draws in plain]
 
@@ -101,9 +133,9 @@ def _rows(text: str) -> list[Wanted]:
 def _cluster(config: CaptionConfig) -> AbstractContextManager[None]:
     """The Ray cluster that this process is a job of, or one of this machine alone."""
     return connected(
-        local=not os.environ.get("RAY_ADDRESS"),
         # The reading tasks of Ray Data need a CPU beside those of the actors.
         cpus=config.actors + 1,
         object_store=200 * 2**20,
         settings={"RAY_DATA_DISABLE_PROGRESS_BARS": "1"},
+        worker_env={"IFAS_HOME": str(home().absolute())},
     )

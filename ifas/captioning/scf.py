@@ -70,6 +70,7 @@ def run_scf(
     source_domains: Sequence[str],
     out: Path,
     work: Path | None = None,
+    uri: str = "",
     finder: Finder | None = None,
 ) -> CaptionReport:
     """Captions every picture of a manifest.
@@ -80,6 +81,7 @@ def run_scf(
     Args:
         manifest: all columns of `core.manifest.COLUMNS`; further ones are kept.
         work: folder where finished shards are kept, so that a run that was killed goes on there; None keeps nothing.
+        uri: where a cluster's finished shards are kept as well, for a run that goes on elsewhere; empty: nowhere.
         finder: of faces: `face_box` becomes that of the face that was found, `face_refused` says why there is none.
             None keeps the boxes of the dataset.
         source_domains: domains whose train split tunes C_S; empty means all domains. `config.source_domains` wins.
@@ -96,7 +98,7 @@ def run_scf(
     domains = _known(tuple(config.source_domains) or tuple(source_domains), manifest)
     with replacing(out) as beside, _kept(work) as folder:
         # T_F = C_G(I_F), several of each picture, and T_R = C_G(I_R)
-        general = general_captions(manifest, images, captioner, config, folder=folder, finder=finder)
+        general = general_captions(manifest, images, captioner, config, folder=folder, uri=uri, finder=finder)
         rows, places = _captioned(manifest, general)
         pictures = Pictures.of(rows, general.features[places], images)
 

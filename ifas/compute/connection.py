@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ifas.core.environment import prepare
-from ifas.core.errors import ConfigError
+from ifas.core.errors import ConfigError, LaunchError
 
 #: One for the whole life of this process: Ray keeps the first token that it sees in a process.
 _TOKEN = secrets.token_hex(32)
@@ -29,10 +29,14 @@ _TOKEN = secrets.token_hex(32)
 LONGEST_FOLDER = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 
 
+def of_cluster() -> bool:
+    """Whether this process belongs to a Ray cluster: `RAY_ADDRESS` says so, with which a cluster's jobs are started."""
+    return os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
+
+
 @contextmanager
 def connected(
     *,
-    local: bool,
     cpus: int,
     object_store: int,
     settings: Mapping[str, str] | None = None,
@@ -40,9 +44,10 @@ def connected(
 ) -> Iterator[None]:
     """Inside the block, this process is connected to Ray. Afterwards the environment is as it was.
 
+    That is the cluster that this process belongs to. If there is none, it is a local Ray, which ends with this process
+    at the latest.
+
     Args:
-        local: start a local Ray, which ends with this process at the latest. Otherwise join the cluster that this
-            process is a job of.
         cpus: CPUs of a local Ray: the number of tasks and actors, with one CPU each, that run at once.
         object_store: shared memory of a local Ray, in bytes.
         settings: Ray's settings for this process. Environment variables that the user has set win.
@@ -50,11 +55,13 @@ def connected(
 
     Raises:
         ConfigError: other machines or users could reach the local Ray.
+        LaunchError: the cluster does not answer.
     """
     prepare()
     before = dict(os.environ)
     os.environ.update({**(settings or {}), **before})
-    options: dict[str, Any] = {"address": "auto"}
+    local = not of_cluster()
+    options: dict[str, Any] = {"address": os.environ.get("RAY_ADDRESS")}
     if local:
         # "local": never one that another user has started here.
         options = {"address": "local", "num_cpus": cpus, "object_store_memory": object_store}
@@ -65,13 +72,19 @@ def connected(
             os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
             os.environ.setdefault("RAY_TMPDIR", str(_own_folder()))
             _require_loopback(ray.util.get_node_ip_address())
-        ray.init(
-            **options,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": dict(worker_env)} if worker_env else None,
-        )
+        try:
+            ray.init(
+                **options,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": dict(worker_env)} if worker_env else None,
+            )
+        except ConnectionError as error:
+            raise LaunchError(
+                f"the Ray cluster at {options['address']} does not answer: {error}",
+                "unset RAY_ADDRESS to work on this machine alone",
+            ) from error
         yield
     finally:
         ray.shutdown()

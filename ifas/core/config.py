@@ -67,11 +67,12 @@ class CaptionConfig(Section):
     device: str = Field(default="auto", description="for transformers: auto, cpu, cuda")
     specialists: bool = Field(default=True, description="captions say what visual specialists measure")
     conditional: bool = Field(default=True, description="a specialist's clause must fit the label")
-    where: Literal["local", "ray"] = Field(
-        default="local", description="general captions by this process, or by a pool of actors on a Ray cluster"
+    actors: Processes = Field(
+        default=1,
+        description="that caption, on the Ray cluster of RAY_ADDRESS or on one started here; 1: this process, unless "
+        "it is a job of a cluster",
     )
-    actors: Processes = Field(default=1, description="for ray")
-    gpus_per_actor: Gpus = Field(default=0, description="for ray")
+    gpus_per_actor: Gpus = Field(default=0, description="for actors")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     lora_rank: Size = Field(default=8, description="for transformers: rank of the adapter that is fine-tuned")
     lora_lr: LearningRate = 2e-4
@@ -330,7 +331,9 @@ class TrainConfig(Section):
     checkpoint_every: Count = 50
     keep_checkpoints: Count = 2
     storage: str = Field(
-        default="", description="where checkpoints go: an fsspec URI such as s3://bucket/prefix; empty: the work folder"
+        default="",
+        description="where checkpoints go: an fsspec URI such as s3://bucket/prefix, or a folder; empty: beside the "
+        "step's output if that is in an object store, else the work folder",
     )
     max_failures: SizeOrNone = Field(default=2, description="restarts after a worker died")
     max_preemptions: int = Field(default=-1, ge=-1, le=65_536, description="restarts after a preemption; -1: no limit")
@@ -339,10 +342,6 @@ class TrainConfig(Section):
     )
     mlflow: str = Field(default="", description="URL of an MLflow server that gets the losses, too; empty: none")
     gpus_per_worker: Gpus = 0
-    where: Literal["local", "rayjob"] = Field(
-        default="local",
-        description="local: start Ray on this machine; rayjob: use the Ray cluster that this process is a job of",
-    )
     seed: Seed = 0
 
     @property

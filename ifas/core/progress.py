@@ -10,10 +10,18 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 EVENTS_ENV = "IFAS_EVENTS"
+_deliver: Callable[[dict[str, Any]], None] | None = None
+
+
+def deliver(to: Callable[[dict[str, Any]], None] | None) -> None:
+    """Events of this process go to `to` from now on, as where no file reaches the listener; None: as before."""
+    global _deliver
+    _deliver = to
 
 
 def emit(kind: str, step: str, **fields: Any) -> None:
@@ -22,13 +30,19 @@ def emit(kind: str, step: str, **fields: Any) -> None:
     Kinds: `start` (about), `progress` (done, total, unit), `note` (text), `done` (summary, seconds, reused), `failed`
     (what, fix, code). Without a listener, `note` and `done` are printed to standard error.
     """
-    event = {"t": round(time.time(), 3), "kind": kind, "step": step, **fields}
+    forward({"t": round(time.time(), 3), "kind": kind, "step": step, **fields})
+
+
+def forward(event: dict[str, Any]) -> None:
+    """Passes on an event, as another process emitted it."""
     path = os.environ.get(EVENTS_ENV)
-    if path:
+    if _deliver is not None:
+        _deliver(event)
+    elif path:
         # One write of one line: O_APPEND keeps lines of several processes whole.
         with open(path, "ab", buffering=0) as f:
             f.write(f"{json.dumps(event)}\n".encode())
-    elif kind in ("note", "done") and not fields.get("quiet"):
+    elif event["kind"] in ("note", "done") and not event.get("quiet"):
         print(render(event), file=sys.stderr, flush=True)
 
 

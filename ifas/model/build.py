@@ -32,13 +32,16 @@ def ifas_config(config: ModelConfig, *, download: bool = True, image_token_id: i
     )
 
 
-def build(config: ModelConfig, *, seed: int = 0, device: str = "cpu") -> tuple[IfasModel, IfasProcessor]:
-    """A model in float32 with the weights of its sources, and a fresh connector; with its processor.
+def build(
+    config: ModelConfig, *, seed: int = 0, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[IfasModel, IfasProcessor]:
+    """A model with the weights of its sources, and a fresh connector; with its processor.
 
     Args:
         config: see `ModelConfig`.
         seed: of everything that has no weights to load.
         device: where the model is put.
+        dtype: of the language model, which is most of it. Tower and connector are in float32 until they are cast.
 
     Raises:
         ConfigError: a source is missing, or the parts do not fit each other.
@@ -47,12 +50,12 @@ def build(config: ModelConfig, *, seed: int = 0, device: str = "cpu") -> tuple[I
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vision: Any = load_tower(config.vision)
-        language = load_language(config.language)
+        language = load_language(config.language, dtype=dtype)
         shape = ifas_config(config)
         connector = new_connector(shape, vision)
         if config.connector.tune in ADAPTERS:
             connector.fill_branches()
-        connector.match_scale(language.get_input_embeddings().weight.std().item())
+        connector.match_scale(language.get_input_embeddings().weight.float().std().item())
     processor = IfasProcessor(
         load_tokenizer(config.language),
         image_size=config.vision.image_size,

@@ -83,8 +83,11 @@ def load_tokenizer(config: LanguageConfig) -> Any:
         raise unreachable(config.source, error) from error
 
 
-def load_language(config: LanguageConfig) -> Any:
-    """The language model in float32: weights of the source, or random ones of `shape`. Tied embeddings stay tied.
+def load_language(config: LanguageConfig, *, dtype: torch.dtype = torch.float32) -> Any:
+    """The language model: weights of the source, or random ones of `shape`. Tied embeddings stay tied.
+
+    Args:
+        dtype: of the weights, as they are read: no other copy of them is made.
 
     Raises:
         ConfigError: the weights are not there, or some of them.
@@ -93,11 +96,12 @@ def load_language(config: LanguageConfig) -> Any:
 
     shape = text_config(config)
     if not config.source:
-        return AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
+        # Drawn in float32, so that they are the same in any precision.
+        return AutoModelForCausalLM.from_config(shape, dtype=torch.float32).to(dtype)
     folder = resolve(config.source)
     if Path(folder).is_dir() and not any(Path(folder).glob("*.safetensors")):
         raise ConfigError(f"{folder} holds no *.safetensors file", "fetch it again")
     try:
-        return pretrained(AutoModelForCausalLM, folder, config=shape, dtype=torch.float32)
+        return pretrained(AutoModelForCausalLM, folder, config=shape, dtype=dtype)
     except (OSError, ValueError, SafetensorError) as error:
         raise unreachable(config.source, error) from error

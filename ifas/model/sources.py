@@ -1,4 +1,4 @@
-"""Where weights come from: a folder, a hub id, a Python package that carries them, or nowhere (built from a shape).
+"""Where weights come from: a folder, a URI in an object store, a hub id, a Python package, or nowhere (a shape alone).
 
 Packages carry GGUF, ONNX or pickled weights; they are converted once to safetensors below `weights_home()`.
 """
@@ -12,6 +12,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from ifas.core import storage
+from ifas.core.config import ModelConfig
 from ifas.core.errors import ConfigError, unknown_key
 from ifas.core.files import locked, read_json, replacing, sha256_file, sha256_json, write_json
 from ifas.core.home import home
@@ -40,6 +42,9 @@ def check(source: str) -> None:
     if source.startswith(PACKAGE):
         _carrier(source)
         return
+    if storage.is_remote(source):
+        storage.check_scheme(source)
+        return
     resolve(source)
     if not Path(source).is_dir() and HUB_OFF & {name for name, value in os.environ.items() if value in _ON}:
         from huggingface_hub import try_to_load_from_cache
@@ -56,6 +61,8 @@ def resolve(source: str) -> str:
     """
     if source.startswith(PACKAGE):
         return str(_package(source))
+    if storage.is_remote(source):
+        return resolve(str(storage.here(source)))
     if Path(source).is_dir():
         if not any(Path(source).glob("*.safetensors")):
             raise ConfigError(
@@ -64,16 +71,25 @@ def resolve(source: str) -> str:
             )
         return str(Path(source).absolute())
     if source.startswith((".", "/", "~")):
-        raise ConfigError(f"weights folder {source} does not exist", "point `source` to a folder, or to a hub id")
+        raise ConfigError(f"weights folder {source} does not exist", "point `source` to a folder, a URI, or a hub id")
     return source
+
+
+def pinned(config: ModelConfig) -> ModelConfig:
+    """A configuration whose URIs of weights are pinned, for other machines; what is not pinned is fetched."""
+    parts = {
+        name: part.model_copy(update={"source": storage.pin(part.source)})
+        for name, part in (("vision", config.vision), ("language", config.language))
+    }
+    return config.model_copy(update=parts)
 
 
 def weights_of(source: str) -> str:
     """What the weights of a source are, so that other weights give another text; empty for no source.
 
     A package is told by its version, a hub id by its commit, a folder by the content of its files, each of which is
-    read once on a machine as long as its size, times and inode stay. What is not there is said so; loading it tells the
-    error.
+    read once on a machine as long as its size, times and inode stay. A URI is fetched, unless it is pinned. What is not
+    there is said so; loading it tells the error.
     """
     if not source:
         return ""
@@ -83,6 +99,8 @@ def weights_of(source: str) -> str:
             return f"{name} {metadata.version(name)}"
         except metadata.PackageNotFoundError:
             return f"{name} is not installed"
+    if storage.is_remote(source):
+        return storage.unpinned(storage.pin(source))[1]
     if source.startswith((".", "/", "~")) or Path(source).is_dir():
         return _folder_hash(Path(source)) if Path(source).is_dir() else f"no folder {source}"
     return _commit(source)

@@ -28,11 +28,12 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     dataset = inputs["dataset"]
     report = run_scf(
         read_manifest(dataset),
-        ShardImages(dataset),
+        ShardImages(dataset, context.origin("dataset")),
         config.caption,
         source_domains=config.caption.source_domains or config.protocol.source_domains,
         out=outputs["captions"],
         finder=Finder(config.model.faces),
         work=context.work,
+        uri=context.uri and f"{context.uri}/captions",
     )
     return StepResult(summary=report.summary, facts=report.facts)

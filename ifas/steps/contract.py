@@ -11,6 +11,7 @@ from typing import Any
 from ifas.core.config import RunConfig
 from ifas.core.errors import unknown_key
 from ifas.core.records import Lineage, StepResult
+from ifas.core.storage import unpinned
 from ifas.steps.code import Code, code_of
 
 
@@ -23,6 +24,14 @@ class Context:
     lineage: Lineage
     lineage_out: Path = field(metadata={"about": "where the lineage with this step's entry will be"})
     failed: Path = field(metadata={"about": "where a failing step may leave what a person should read"})
+    origins: Mapping[str, str] = field(
+        default_factory=dict, metadata={"about": "input -> pinned URI that other machines can fetch it from"}
+    )
+    uri: str = field(default="", metadata={"about": "like `work`, in an object store; empty: outputs are local"})
+
+    def origin(self, name: str) -> str:
+        """URI of an input, without its pin; empty where it is a local path."""
+        return unpinned(self.origins.get(name, ""))[0]
 
 
 @dataclass(frozen=True, kw_only=True)

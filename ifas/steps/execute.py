@@ -40,6 +40,8 @@ def execute(
     inputs: Mapping[str, Path],
     outputs: Mapping[str, Path],
     use_cache: bool = True,
+    origins: Mapping[str, str] | None = None,
+    uri: str = "",
 ) -> StepResult:
     """Runs a step, or lays out its cached result.
 
@@ -52,6 +54,7 @@ def execute(
     Args:
         inputs: path of every input the step names, and `lineage` of the step before (none for the first).
         outputs: path for every output the step names, and `lineage`. What ifas did not make there is refused.
+        origins, uri: see `Context`.
 
     Raises:
         IfasError: the step's own errors; ConfigError and DataError for inputs and outputs that are not as the step
@@ -72,7 +75,13 @@ def execute(
                 beside_lineage = places.enter_context(producing(target))
                 beside = {output: places.enter_context(producing(path)) for output, path in outputs.items()}
                 context = Context(
-                    run_id=run_id, work=cache.work(key), lineage=lineage, lineage_out=target, failed=failed
+                    run_id=run_id,
+                    work=cache.work(key),
+                    lineage=lineage,
+                    lineage_out=target,
+                    failed=failed,
+                    origins=origins or {},
+                    uri=uri,
                 )
                 result, reused, hashes = _result(step, key, config, inputs, beside, context, use_cache)
                 seconds = time.monotonic() - begin

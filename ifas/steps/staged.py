@@ -1,6 +1,6 @@
 """A step whose inputs and outputs may lie in an object store: fetched before, stored after.
 
-This is what a RayJob's entrypoint runs: the job's pods share nothing with the pod that launched it.
+This is what a RayJob's entrypoint runs: its pods share no disk with the pod that launched it, nor with each other.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from pathlib import Path
 
 from ifas.core import storage
 from ifas.core.config import RunConfig
-from ifas.core.errors import DataError
-from ifas.core.files import read_json, sha256_tree, write_json
+from ifas.core.errors import ConfigError, DataError
+from ifas.core.files import read_json, write_json
 from ifas.core.records import StepResult
 from ifas.steps.contract import step as step_named
 from ifas.steps.execute import LINEAGE, execute
 
 #: Added to the URI of an output: the record of the objects that ifas stored below it, with their sizes in bytes.
 RECORD = ".ifas.json"
+#: Added to the URI of a step's first output: what must survive this machine while the step works.
+WORK = ".work"
 
 
 def execute_staged(
@@ -34,29 +36,46 @@ def execute_staged(
 ) -> StepResult:
     """`execute` with URIs. Outputs that are not named are kept in a temporary folder and dropped.
 
+    Args:
+        hashes: input -> SHA-256 of what it must hold, for those where it is known.
+
     Raises:
-        DataError: an input is missing, the store can't be reached, or a URI for an output holds objects that ifas did
-            not store; nothing is stored unless the step succeeded. A store that fails in the middle keeps what was
-            uploaded; the lineage is uploaded last.
+        ConfigError: a hash of no input.
+        DataError: an input is missing or is not what its hash says, the store can't be reached, or a URI for an output
+            holds objects that ifas did not store; nothing is stored unless the step succeeded. A store that fails in
+            the middle keeps what was uploaded; the lineage is uploaded last.
     """
     step = step_named(name)
+    hashes = hashes or {}
+    if unknown := sorted(set(hashes) - set(inputs)):
+        raise ConfigError(f"a SHA-256 is given for {', '.join(unknown)}, which is no input", "name the input as well")
     with tempfile.TemporaryDirectory(prefix=f"ifas-{name}-") as scratch:
         here = Path(scratch)
-        local_in = {n: storage.fetch(uri, here / "in" / n) for n, uri in inputs.items()}
-        for n, wanted_sha256 in (hashes or {}).items():
-            if (found := sha256_tree(local_in[n])) != wanted_sha256:
-                raise DataError(
-                    f"{inputs[n]} is not what it should be: expected SHA-256 {wanted_sha256}, found {found}",
-                    "upload it again, or run the step that makes it",
-                )
+        wanted_in = {n: storage.pinned(uri, hashes[n]) if n in hashes else uri for n, uri in inputs.items()}
+        local_in = {n: storage.here(uri) for n, uri in wanted_in.items()}
+        origins = {n: storage.pinned(uri, local_in[n].name) for n, uri in inputs.items() if storage.is_remote(uri)}
         wanted = {**{n: str(here / "out" / n) for n in (*step.outputs, LINEAGE)}, **outputs}
         local_out = {n: here / "out" / n if storage.is_remote(uri) else Path(uri) for n, uri in wanted.items()}
         remote = {n: uri for n, uri in wanted.items() if storage.is_remote(uri)}
         for uri in remote.values():
             _there(uri)
-        result = execute(name, config, run_id=run_id, inputs=local_in, outputs=local_out, use_cache=use_cache)
-        for output, uri in remote.items():
-            _store(local_out[output], uri)
+        first = wanted[step.outputs[0]]
+        work = f"{first.rstrip('/')}{WORK}" if storage.is_remote(first) else ""
+        result = execute(
+            name,
+            config,
+            run_id=run_id,
+            inputs=local_in,
+            outputs=local_out,
+            use_cache=use_cache,
+            origins=origins,
+            uri=work,
+        )
+        with storage.patient():
+            for output, uri in remote.items():
+                _store(local_out[output], uri)
+            if work:
+                storage.delete(work)
     return result
 
 

@@ -69,17 +69,21 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             f"the dataset has: {', '.join(sorted(manifest['domain'].unique()))}",
         )
     aligned = config.align.enabled
-    images = ShardImages(inputs["dataset"])
+    images = ShardImages(inputs["dataset"], context.origin("dataset"))
+    settings = config.train
+    if not settings.storage:
+        settings = settings.model_copy(update={"storage": context.uri})
     first = context.work / "first" if aligned else outputs["model"]
     if (first / TRAINING_FILE).is_file():
         # Found after a kill in the second stage; the folder's name is a hash of everything that the first depends on.
         record = TrainingRecord.model_validate(read_json(first / TRAINING_FILE))
     else:
-        record = train(
-            config.model, config.train, rows, images, work=context.work, out=first, run_name=context.work.name
-        )
+        record = train(config.model, settings, rows, images, work=context.work, out=first, run_name=context.work.name)
     dev = released(manifest[(manifest["split"] == "dev") & manifest["domain"].isin(domains)])
-    extra = _align(config, manifest, rows, dev, images, first, outputs["model"], context) if aligned else {}
+    extra = {}
+    if aligned:
+        config = config.model_copy(update={"train": settings})
+        extra = _align(config, manifest, rows, dev, images, first, outputs["model"], context)
     prior = measure_prior(outputs["model"], dev, images)
     counts = {str(kind): int(n) for kind, n in rows["spoof_type"].value_counts().items()}
     resumed = f", resumed at step {record.resumed_from}" if record.resumed_from is not None else ""

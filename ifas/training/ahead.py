@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from threading import Event, Thread
 
+from ifas.core import storage
 from ifas.core.environment import prepare
 from ifas.core.errors import IfasError
 from ifas.core.files import locked
@@ -51,24 +52,25 @@ def wait(job: Job) -> None:
 
 
 def _here(job: Job) -> bool:
-    return job.train.features and job.train.where == "local" and not job.train.gpus_per_worker
+    return job.train.features and not job.joined and not job.train.gpus_per_worker
 
 
 def _compute(job: Job, stop: Event, lock: ExitStack) -> None:
     with lock:
         # Imported here, so that Ray's start does not wait for it.
-        import torch
-
         from ifas.model.build import build, load
         from ifas.model.fast import speed_up
         from ifas.model.sizing import dtype_of
         from ifas.training.batches import Batches
 
         try:
+            dtype = dtype_of(job.train)
             model, processor = (
-                load(job.base, dtype=torch.float32) if job.base else build(job.model, seed=job.train.seed)
+                load(storage.here(job.base), dtype=dtype)
+                if job.base
+                else build(job.model, seed=job.train.seed, dtype=dtype)
             )
-            batches = Batches(job, processor, 0, model=model.eval().to(dtype_of(job.train)))
+            batches = Batches(job, processor, 0, model=model.eval().to(dtype))
             assert batches.features is not None
             speed_up(model, AT_ONCE)  # only now: the features are named by the weights as they were
             lacking = [pair for pair in batches.first_versions() if not batches.features.has(*pair)]

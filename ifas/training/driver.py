@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ifas.compute.connection import of_cluster
 from ifas.core import storage
 from ifas.core.config import ModelConfig, TrainConfig
-from ifas.core.errors import TrainingError
-from ifas.core.files import read_json, remove, replacing, write_json
+from ifas.core.errors import ConfigError, TrainingError
+from ifas.core.files import read_json, remove, replacing, sha256_tree, write_json
 from ifas.core.manifest import ImageSource
 from ifas.training.curve import CURVE_FILE, left_plateau, read
 from ifas.training.job import FACTS_FILE, FINAL, Job, Row, fingerprint, rows_of
@@ -59,21 +61,34 @@ def train(
         config: how.
         manifest: captioned rows to train on, already filtered by split and domain; or training samples made of them.
         images: where their bytes come from; goes to the workers by pickle.
-        work: folder that all workers reach; with `train.features`, those are kept beside it.
+        work: folder for the run; with `train.features`, those are kept beside it. Where this process is a job of a Ray
+            cluster, each machine has one of its own there, and checkpoints and model go by `train.storage`.
         out: model directory, written whole or not at all.
         run_name: of the run.
         base: model directory to go on from; None begins with the model's sources.
 
     Raises:
         DataError: no rows, a class or a caption is missing, an image can't be read, or the store of checkpoints fails.
-        ConfigError: the model's sources are not there.
+        ConfigError: the model's sources are not there, or the workers of a cluster have no store.
         TrainingError: no disk space, no memory, workers failed too often, or the loss is not finite.
     """
     began = time.time()
     rows = manifest if isinstance(manifest, tuple) else rows_of(manifest)
+    joined = of_cluster()
+    if joined and not config.storage:
+        raise ConfigError(
+            "the workers of a Ray cluster share no disk with each other, and train.storage is empty",
+            "set train.storage to an s3:// prefix, to a folder that is mounted on all machines, or give the step an "
+            "output in an object store",
+        )
+    from ifas.model.sources import pinned
+
+    model_config = pinned(model_config)
     name = f"{run_name}-{fingerprint(model_config, config, rows, base)}"
     run = work.absolute() / name
-    job = Job(model=model_config, train=config, rows=rows, images=images, run=run, base=base and base.absolute())
+    job = Job(model=model_config, train=config, rows=rows, images=images, run=run, joined=joined)
+    if base is not None:
+        job = replace(job, base=_for_all(base.absolute(), job))
     run.mkdir(parents=True, exist_ok=True)
     for unfinished in run.glob(".*.part"):
         remove(unfinished)
@@ -85,7 +100,8 @@ def train(
             storage.listing(job.uri)
         if base is None:
             _prepare_sources(model_config)
-        fit(job, began)
+        with storage.patient():
+            fit(job, began)
     if not (run / FINAL).is_dir():
         raise TrainingError(f"training ended without a model in {run}", "remove that folder and train again")
     facts = read_json(run / FINAL / FACTS_FILE)
@@ -125,6 +141,7 @@ def train(
             precision=config.precision,
             zero_stage=config.zero_stage,
             workers=config.workers,
+            threads=facts["threads"],
             device=facts["device"],
             versions={package: metadata.version(package) for package in VERSIONS},
         )
@@ -133,6 +150,15 @@ def train(
     if job.uri:
         storage.delete(job.uri)
     return record
+
+
+def _for_all(base: Path, job: Job) -> str:
+    """A model directory by a name that all ranks can read."""
+    if not job.joined:
+        return str(base)
+    uri = f"{job.uri}/base"
+    storage.store(base, uri)
+    return storage.pinned(uri, sha256_tree(base))
 
 
 def _left_plateau(curve: list[dict[str, Any]], rows: tuple[Row, ...], config: TrainConfig) -> int | None:

@@ -11,6 +11,7 @@ from ifas.core.errors import DataError, TrainingError
 from ifas.core.files import sha256_file, sha256_json
 from ifas.core.manifest import ImageSource, check_columns
 from ifas.core.release_status import RELEASED
+from ifas.core.storage import is_remote
 from ifas.faces.boxes import Box, box_of
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ FACTS_FILE = "facts.json"
 
 #: Settings that say how and where the training runs, not what it computes.
 HOW = (
-    *("where", "gpus_per_worker", "workers", "accumulate", "batch", "loaders", "offload", "mlflow", "storage"),
+    *("gpus_per_worker", "workers", "accumulate", "batch", "loaders", "offload", "mlflow", "storage"),
     "features",
     *("max_failures", "max_preemptions", "checkpoint_every", "keep_checkpoints", "compile"),
 )
@@ -68,8 +69,10 @@ class Job:
     """One training run. Picklable; all ranks get the same one.
 
     Attributes:
-        run: folder that all workers can write to, for checkpoints, curve and the final model.
-        base: model directory to go on from; None begins with the model's sources.
+        run: folder for checkpoints, curve and the final model: one that all workers share, or with `uri` each
+            machine's own.
+        base: model directory to go on from, a path or a pinned URI; empty begins with the model's sources.
+        joined: the ranks are workers of a cluster, whose machines may share nothing but the store.
     """
 
     model: ModelConfig
@@ -77,7 +80,8 @@ class Job:
     rows: tuple[Row, ...]
     images: ImageSource
     run: Path
-    base: Path | None = None
+    base: str = ""
+    joined: bool = False
 
     @property
     def global_batch(self) -> int:
@@ -92,7 +96,12 @@ class Job:
     @property
     def uri(self) -> str:
         """URI for this run's checkpoints and model, so that `run` need not be shared; empty: they are only in `run`."""
-        return f"{self.train.storage.rstrip('/')}/{self.run.name}" if self.train.storage else ""
+        place = self.train.storage
+        if not place:
+            return ""
+        if not is_remote(place):
+            place = Path(place).absolute().as_uri()
+        return f"{place.rstrip('/')}/{self.run.name}"
 
     @property
     def species(self) -> tuple[str, ...]:

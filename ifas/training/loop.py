@@ -19,7 +19,7 @@ from ifas.model import tuning
 from ifas.model.build import build, load
 from ifas.model.compiled import compile_blocks, require_compiler
 from ifas.model.fused_norm import fuse
-from ifas.model.sizing import device_memory, size, will_not_fit
+from ifas.model.sizing import device_memory, dtype_of, size, will_not_fit
 from ifas.training import ahead, checkpoint
 from ifas.training.batches import Batches
 from ifas.training.checkpoint import Checkpoints
@@ -109,7 +109,11 @@ def _begin(job: Job, clock: StartupTimer, free: checkpoint.FreeBytes) -> _Rank:
     if config.compile:
         require_compiler(torch.device("cuda" if config.gpus_per_worker else "cpu"))
     accumulate = job.accumulate(dist.get_world_size())
-    model, processor = load(job.base, dtype=torch.float32) if job.base else build(job.model, seed=config.seed)
+    # In the training's precision from the start: DeepSpeed would cast it, and make its master copies from that.
+    dtype = dtype_of(config)
+    model, processor = (
+        load(storage.here(job.base), dtype=dtype) if job.base else build(job.model, seed=config.seed, dtype=dtype)
+    )
     # What was never shown is never named, see `attack_named`.
     shown = [attack for attack in ATTACKS if attack in job.species]
     processor.attacks = dict.fromkeys(shown, 1 / len(shown))
@@ -212,6 +216,7 @@ def _facts(rank: _Rank, seconds: float) -> dict[str, Any]:
     return {
         "parameters": rank.parameters,
         "trainable": rank.trainable,
+        "threads": torch.get_num_threads(),
         "device": str(rank.engine.device),
         "samples_per_second": steps * job.global_batch / seconds if steps > 0 else 0.0,
         # Over all ranks, each of which makes its own batches: the rates of the loaders and of the model, each alone.

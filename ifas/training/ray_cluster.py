@@ -6,10 +6,9 @@ import os
 import socket
 from contextlib import AbstractContextManager
 
-from ifas.compute.connection import connected
+from ifas.compute.connection import connected, of_cluster
 from ifas.core.config import TrainConfig
 from ifas.core.home import home
-from ifas.core.progress import EVENTS_ENV
 
 #: Ray's settings in the driver. Reports wait for the next poll: the default interval of 2 s would delay the steps.
 SETTINGS = {
@@ -25,31 +24,27 @@ LOCAL_SETTINGS = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
 def cluster(config: TrainConfig) -> AbstractContextManager[None]:
-    """Inside the block, this process is connected to the Ray that `config` names."""
+    """Inside the block, this process is connected to the Ray that trains."""
     return connected(
-        local=config.where == "local",
         cpus=config.workers,
         object_store=128 * 2**20,
-        settings=SETTINGS | (LOCAL_SETTINGS if config.where == "local" else {}),
+        settings=SETTINGS | ({} if of_cluster() else LOCAL_SETTINGS),
         worker_env=_worker_env(config),
     )
 
 
 def _worker_env(config: TrainConfig) -> dict[str, str]:
-    cores = len(os.sched_getaffinity(0))
     env = {
         # Idle OpenMP threads that spin starve each other where there are more threads than cores.
         "OMP_WAIT_POLICY": "PASSIVE",
-        "OMP_NUM_THREADS": str(max(1, cores // config.workers)),
         "TOKENIZERS_PARALLELISM": "false",
         "IFAS_HOME": str(home().absolute()),
     }
-    if config.where == "local":
+    if not of_cluster():
         # Workers of a local Ray meet at the loopback address.
         env["GLOO_SOCKET_IFNAME"] = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
     if not config.gpus_per_worker:
         env["DS_ACCELERATOR"] = "cpu"
-    for name in (EVENTS_ENV, "HF_HUB_OFFLINE"):
-        if value := os.environ.get(name):
-            env[name] = value
+    if offline := os.environ.get("HF_HUB_OFFLINE"):
+        env["HF_HUB_OFFLINE"] = offline
     return env

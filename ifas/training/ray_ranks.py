@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 
+import ray
 import ray.train
 import ray.util
 from ray.train.backend import Backend
@@ -30,8 +31,14 @@ class Ranks(TorchConfig):
         return _Ranks
 
 
-def take_place() -> None:
-    """Puts RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT into the environment. All workers call it."""
+def take_place(*, joined: bool) -> None:
+    """Puts RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT and OMP_NUM_THREADS into the environment.
+
+    All workers call it.
+
+    Args:
+        joined: they are workers of a cluster.
+    """
     context = ray.train.get_context()
     address = broadcast_from_rank_zero(_address() if context.get_world_rank() == 0 else None)
     assert address is not None
@@ -42,7 +49,17 @@ def take_place() -> None:
         "LOCAL_WORLD_SIZE": str(context.get_local_world_size()),
         "MASTER_ADDR": address[0],
         "MASTER_PORT": str(address[1]),
+        "OMP_NUM_THREADS": str(max(1, _cpus(joined) // context.get_local_world_size())),
     }
+
+
+def _cpus(joined: bool) -> int:
+    """CPUs that the ranks of this node share."""
+    if not joined:
+        return len(os.sched_getaffinity(0))  # a local Ray has as many as ranks, whatever the machine has
+    # In a container, the system tells of all CPUs of the host; Ray was told those of the container.
+    here = ray.get_runtime_context().get_node_id()
+    return int(next(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["NodeID"] == here))
 
 
 def _address() -> tuple[str, int]:

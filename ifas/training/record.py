@@ -45,5 +45,6 @@ class TrainingRecord(BaseModel):
     precision: str
     zero_stage: int
     workers: int
+    threads: int = Field(default=0, description="of rank 0 on the CPUs of its machine; 0: not recorded")
     device: str
     versions: dict[str, str]

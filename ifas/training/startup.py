@@ -52,6 +52,7 @@ class StartLog:
         made = max((line["step"] for line in read(curve)), default=0) if curve.is_file() else 0
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "lost": max(0, made - step), "workers": workers}) + "\n")
+        self.put()
 
     def put(self) -> None:
         """Uploads the run's records beside its checkpoints, if they are in a store."""

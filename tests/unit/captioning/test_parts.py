@@ -65,7 +65,7 @@ from ifas.core.errors import DataError
 from ifas.core.manifest import read_manifest
 from ifas.data.shards import ShardImages
 what, data, out, work = sys.argv[1], *map(Path, sys.argv[2:])
-config = CaptionConfig(imitate_steps=3, tune_steps=2, where="ray", actors=2)
+config = CaptionConfig(imitate_steps=3, tune_steps=2, actors=2)
 if what == "all":
     run_scf(read_manifest(data), ShardImages(data), config, source_domains=["office", "street"], out=out, work=work)
 else:
@@ -194,7 +194,7 @@ def test_parts_come_back_as_they_were(packed: Path, tmp_path: Path) -> None:
     # Other rows and other captioners have other files; the place of the work has not.
     assert part_file(tmp_path, rows[1:], QUICK) != path
     assert part_file(tmp_path, rows, QUICK.model_copy(update={"captioner": "transformers"})) != path
-    assert part_file(tmp_path, rows, QUICK.model_copy(update={"where": "ray", "tune_steps": 9})) == path
+    assert part_file(tmp_path, rows, QUICK.model_copy(update={"actors": 2, "tune_steps": 9})) == path
 
 
 def test_a_damaged_shard_is_not_one_bad_picture(packed: Path) -> None:

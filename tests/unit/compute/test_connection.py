@@ -53,9 +53,7 @@ def stranger(address: str, **env: str) -> "subprocess.CompletedProcess[str]":
 def test_only_this_machine_reaches_it_and_only_who_has_the_token() -> None:
     before = dict(os.environ)
     others = {child.pid for child in psutil.Process().children(recursive=True)}  # servers of other tests
-    with connected(
-        local=True, cpus=1, object_store=MEMORY, settings={"IFAS_TEST": "1"}, worker_env={"IFAS_WORKER": "2"}
-    ):
+    with connected(cpus=1, object_store=MEMORY, settings={"IFAS_TEST": "1"}, worker_env={"IFAS_WORKER": "2"}):
         assert os.environ["IFAS_TEST"] == "1"
         pid, there = ray.get(ray.remote(lambda: (os.getpid(), os.environ["IFAS_WORKER"])).remote())
         assert pid != os.getpid()
@@ -83,7 +81,7 @@ def test_only_this_machine_reaches_it_and_only_who_has_the_token() -> None:
 
 def test_a_start_that_fails_leaves_the_environment_as_it_was() -> None:
     before = dict(os.environ)
-    with pytest.raises(ValueError, match="object store"), connected(local=True, cpus=1, object_store=1):
+    with pytest.raises(ValueError, match="object store"), connected(cpus=1, object_store=1):
         pass
     assert not ray.is_initialized()
     assert dict(os.environ) == before
@@ -106,7 +104,7 @@ def test_sockets_fit_where_the_folder_of_temporary_files_has_a_long_name(
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     asked: list[str] = []
     monkeypatch.setattr("ray.init", lambda **_: asked.append(os.environ["RAY_TMPDIR"]))
-    with connected(local=True, cpus=1, object_store=MEMORY):
+    with connected(cpus=1, object_store=MEMORY):
         pass
     assert len(f"{asked[0]}/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store") <= 107
     assert stat.S_IMODE(Path(asked[0]).stat().st_mode) == 0o700
@@ -118,14 +116,14 @@ def test_a_folder_that_others_can_enter_is_refused(short_folder: Path) -> None:
     folder.mkdir(mode=0o755)
     with (
         pytest.raises(ConfigError, match="not a folder that only you can enter"),
-        connected(local=True, cpus=1, object_store=1),
+        connected(cpus=1, object_store=1),
     ):
         pass
     folder.rmdir()
     folder.symlink_to(short_folder)
     with (
         pytest.raises(ConfigError, match="not a folder that only you can enter"),
-        connected(local=True, cpus=1, object_store=1),
+        connected(cpus=1, object_store=1),
     ):
         pass
 
@@ -136,7 +134,7 @@ def test_a_ray_that_others_would_reach_is_not_started() -> None:
         "import ray\n"
         "from ifas.compute.connection import connected\n"
         "print(ray.util.get_node_ip_address(), flush=True)\n"
-        "with connected(local=True, cpus=1, object_store=80 * 2**20):\n"
+        "with connected(cpus=1, object_store=80 * 2**20):\n"
         "    print('started')\n"
     )
     env = {name: value for name, value in os.environ.items() if name != "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"}

@@ -1,10 +1,17 @@
 """Storage URIs against a real S3 server."""
 
+import json
+import os
+import subprocess
+import sys
+import threading
+
 import pytest
 
 from ifas.core import storage
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_tree
+from tests.servers import s3_server
 
 
 def test_folder_and_file_round_trip(s3, tmp_path):
@@ -38,3 +45,71 @@ def test_local_path_is_used_in_place(tmp_path):
     assert storage.fetch(str(tmp_path), tmp_path / "x") == tmp_path
     with pytest.raises(DataError, match="does not exist"):
         storage.fetch(str(tmp_path / "gone"), tmp_path / "x")
+
+
+FETCH = """
+import sys
+from ifas.core import storage
+print(storage.here(sys.argv[1]))
+"""
+
+
+def test_all_processes_of_a_machine_share_one_checked_copy(s3, tmp_path, monkeypatch):
+    monkeypatch.setenv("IFAS_EVENTS", str(tmp_path / "events"))
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "b").write_bytes(b"2" * 100_000)
+    uri = f"s3://{s3.bucket}/once/folder"
+    storage.store(folder, uri)
+    pin = storage.pin(uri)
+    assert pin == f"{uri}#sha256={sha256_tree(folder)}"
+    home = tmp_path / "other"
+    env = {**os.environ, "IFAS_HOME": str(home)}
+    both = [
+        subprocess.Popen([sys.executable, "-c", FETCH, pin], env=env, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0].strip() for process in both]
+    assert said == [str(home / "fetched" / sha256_tree(folder))] * 2
+    assert sha256_tree(home / "fetched" / sha256_tree(folder)) == sha256_tree(folder)
+    notes = [json.loads(line).get("text", "") for line in (tmp_path / "events").read_text().splitlines()]
+    assert sum("verified" in note for note in notes) == 2, "one by `pin` in this process's home, one by the two"
+    storage.delete(uri)
+    monkeypatch.setenv("IFAS_HOME", str(home))
+    assert storage.here(pin) == home / "fetched" / sha256_tree(folder), "it is here: the store is not asked"
+
+
+def test_what_is_not_as_pinned_is_refused(s3, tmp_path):
+    (tmp_path / "file").write_text("one")
+    uri = f"s3://{s3.bucket}/pinned/file"
+    storage.store(tmp_path / "file", uri)
+    pin = storage.pin(uri)
+    (tmp_path / "file").write_text("two")
+    for changed in (pin.replace(uri, str(tmp_path / "file")), f"{uri}#sha256={sha256_tree(tmp_path / 'file')}"):
+        with pytest.raises(DataError, match="is not what it should be"):
+            storage.here(changed)
+    assert storage.here(pin).read_text() == "one"
+
+
+def test_work_that_has_begun_waits_for_a_store_that_went_away(tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("IFAS_EVENTS", str(tmp_path / "events"))
+    (tmp_path / "file").write_text("x")
+    with s3_server(tmp_path) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        storage.store(tmp_path / "file", f"s3://{server.bucket}/first")
+        server.stop()
+        with pytest.raises(DataError, match="can't be used"):
+            storage.exists(f"s3://{server.bucket}/first")
+        back = threading.Timer(6, server.start)
+        back.start()
+        with storage.patient(60):
+            storage.store(tmp_path / "file", f"s3://{server.bucket}/second")
+            assert storage.exists(f"s3://{server.bucket}/first")
+        with storage.patient(60), pytest.raises(DataError, match="nothing at"):
+            storage.fetch(f"s3://{server.bucket}/third", tmp_path / "third")
+    notes = [json.loads(line)["text"] for line in (tmp_path / "events").read_text().splitlines()]
+    assert "does not answer" in notes[0]
+    assert "is back after" in notes[1]

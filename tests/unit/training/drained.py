@@ -46,7 +46,9 @@ def main(folder: Path) -> None:
     threading.Thread(target=drain, args=(cluster, folder), daemon=True).start()
     for module in (toy_training, sys.modules[__name__]):
         ray.cloudpickle.register_pickle_by_value(module)
-    made = config(*SETTINGS, "train.where=rayjob", "train.max_failures=0", "train.max_preemptions=1")
+    # A folder that is mounted on all machines stands in for the store.
+    settings = (*SETTINGS, f"train.storage={folder / 'mounted'}")
+    made = config(*settings, "train.max_failures=0", "train.max_preemptions=1")
     images = Images(wait=str(folder / "go"), node=folder / "node")
     try:
         train(made.model, made.train, manifest(), images, work=folder / "work", out=folder / "model", run_name="r")
@@ -57,7 +59,7 @@ def main(folder: Path) -> None:
 
 def drain(cluster: Cluster, folder: Path) -> None:
     """Once a checkpoint is there, tells Ray that the machine of the workers will be taken away in two minutes."""
-    while not list((folder / "work").glob("*/checkpoint_00000001/progress.json")):
+    while not list((folder / "mounted").glob("*/checkpoint_00000001/progress.json")):
         time.sleep(0.2)
     # What a cloud's agent calls.
     command = [

@@ -83,7 +83,7 @@ def test_wrong_attack_names_are_unlearnt_and_verdicts_are_not_worse(tmp_path: Pa
     second = config(*settings, "align.steps=120", "align.lr_factor=0.5")
     model_config, train_config = stage.second_stage(second.align, second.model, second.train)
     made = job(tmp_path / "2", rows=mixture(rows_of(rows), [t.row() for t in turns], balance=True, weighted=False))
-    run(replace(made, model=model_config, train=train_config, base=first.run / FINAL))
+    run(replace(made, model=model_config, train=train_config, base=str(first.run / FINAL)))
 
     judged = measurable(frame(300, 60, "dev"), set(rows["sample_id"]), 100)
     answers = [
@@ -134,7 +134,7 @@ def test_the_second_stage_trains_on_from_the_first(tmp_path: Path, alone: None) 
     first = job(tmp_path / "1", "train.steps=2")
     run(first)
     kept = job(tmp_path / "2", "train.steps=1", "model.language.lr=0", "model.connector.lr=0", "model.vision.lr=0")
-    run(replace(kept, base=first.run / FINAL))
+    run(replace(kept, base=str(first.run / FINAL)))
     weights = [folder.run / FINAL / "model.safetensors" for folder in (first, kept)]
     assert sha256_file(weights[0]) == sha256_file(weights[1]), "without a learning rate it is the first model"
 

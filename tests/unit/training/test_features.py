@@ -106,8 +106,9 @@ def test_questions_of_alignment_share_the_features_of_their_image(tmp_path: Path
     settings = ("train.steps=6", "train.balance=false", "train.domain_balance=true")
     first = job(tmp_path / "first" / "run", *FROZEN, "train.steps=1", rows=rows)
     trained(first)
+    base = str(first.run / FINAL)
     made = [
-        dataclasses.replace(job(tmp_path / name / "run", *kind, *settings, rows=rows + asked), base=first.run / FINAL)
+        dataclasses.replace(job(tmp_path / name / "run", *kind, *settings, rows=rows + asked), base=base)
         for name, kind in (("plain", FROZEN), ("cached", KEPT))
     ]
     trained(made[0])

@@ -14,11 +14,10 @@ import ray
 import toy_training
 from toy_training import ToyImages, config, job, manifest
 
-from ifas.core.errors import ConfigError, DataError
+from ifas.core.errors import ConfigError
 from ifas.training.curve import CURVE_FILE, left_plateau, read
 from ifas.training.driver import train
 from ifas.training.loop import run
-from ifas.training.ray_worker import leave_error, left_error
 from ifas.training.record import TRAINING_FILE, TrainingRecord
 
 SETTINGS = ("train.workers=2", "train.zero_stage=2", "train.steps=9", "train.checkpoint_every=3", "train.batch=3")
@@ -175,11 +174,3 @@ def test_what_is_missing_is_told_before_ray_starts(tmp_path: Path, override: str
         train(made.model, made.train, manifest(), ToyImages(), work=tmp_path / "w", out=tmp_path / "m", run_name="r")
     assert not ray.is_initialized()
     assert not (tmp_path / "m").exists()
-
-
-def test_a_workers_error_reaches_the_driver_as_it_was(tmp_path: Path) -> None:
-    leave_error(job(tmp_path), DataError("sample x is bad", "drop it"))
-    error = left_error(tmp_path / "error.json")
-    assert isinstance(error, DataError)
-    assert (error.what, error.fix) == ("sample x is bad", "drop it")
-    assert left_error(tmp_path / "nothing.json") is None
