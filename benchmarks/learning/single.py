@@ -86,11 +86,13 @@ def _trained(
     """The product's model, trained by the product's loop with one rank."""
     from ifas.core.manifest import read_manifest
     from ifas.model.judge import Judge
+    from ifas.training.attack_prior import measure_prior
     from ifas.training.curve import CURVE_FILE, read
     from ifas.training.job import FINAL, Job, rows_of
     from ifas.training.loop import run as train
 
     manifest = read_manifest(captions_folder(work, one.seed, one.target), captioned=True)
+    manifest = manifest[manifest["face_refused"].isna()]
     manifest = manifest.assign(caption=manifest[study.arms[one.arm].captions])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -99,11 +101,20 @@ def _trained(
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     job = Job(model=config.model, train=config.train, rows=rows_of(manifest), images=images, run=folder)
     train(job)
+    measure_prior(folder / FINAL, _dev(work, one), images)
     judge = Judge.load(folder / FINAL)
     shutil.rmtree(folder / FINAL)
     last = read(folder / CURVE_FILE)[-20:]
     losses = {part: sum(line[part] for line in last) / len(last) for part in ("judgment", "interpretation")}
     return judge, {"training_rows": len(manifest), "loss": losses}
+
+
+def _dev(work: Path, one: Single) -> pd.DataFrame:
+    """Development rows of the source domains."""
+    from ifas.core.manifest import read_manifest
+
+    rows = read_manifest(world_folder(work, one.seed))
+    return rows[(rows["split"] == "dev") & (rows["domain"] != one.target)]
 
 
 class Probe:

@@ -32,7 +32,9 @@ def demo_data(
         Path | None, typer.Option(help="Folder of real portraits to stage as the subjects (no masks then).")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 7,
-    subjects: Annotated[int, typer.Option(min=6, max=100_000, help="Identities to render.")] = 44,
+    subjects: Annotated[
+        int | None, typer.Option(min=6, max=100_000, help="Identities; by default 44, or all of --faces.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=4096)] = 2,
     sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet, .jpg or .png.")] = None,
 ) -> None:

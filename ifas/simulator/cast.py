@@ -176,8 +176,8 @@ def portrait_files(folder: Path) -> list[Path]:
     return files
 
 
-def load_portraits(folder: Path, at_most: int) -> tuple[PortraitCast, list[tuple[str, str]]]:
-    """The first `at_most` readable portraits, and (file, reason) of those that could not be read.
+def load_portraits(folder: Path, at_most: int | None) -> tuple[PortraitCast, list[tuple[str, str]]]:
+    """The first `at_most` readable portraits (None: all), and (file, reason) of those that could not be read.
 
     Raises:
         DataError: no such folder, or too few readable portraits to fill three splits.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 #: Raised whenever the same seed would give other pixels.
 RENDERER_VERSION = 2
 MADE_BY = "ifas.simulator"
+RENDERED_SUBJECTS = 44
 ABOUT_RENDERED = (
     "Synthetic people before a simulated camera: bona fide, print, replay and 3-D mask presentations. Rendered, no "
     "real person. For demonstration and tests; figures measured on it say nothing about real attacks."
@@ -56,7 +57,7 @@ class DemoSummary:
 
 
 def _key(
-    seed: int, subjects: int, faces: Path | None, limit: int | None, sources: tuple[str, ...] | None
+    seed: int, subjects: int | None, faces: Path | None, limit: int | None, sources: tuple[str, ...] | None
 ) -> dict[str, Any]:
     digest = None
     if faces is not None:
@@ -177,7 +178,7 @@ def make_demo(
     *,
     seed: int = 7,
     faces: Path | None = None,
-    subjects: int = 44,
+    subjects: int | None = None,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
     limit: int | None = None,
@@ -192,7 +193,7 @@ def make_demo(
     Args:
         seed: of people, places and attacks.
         faces: folder of portraits, one person per JPEG or PNG file, to stage instead of rendered people.
-        subjects: how many people, at least 6; with `faces`, at most.
+        subjects: how many people, at least 6; with `faces`, at most. None: RENDERED_SUBJECTS, or all of `faces`.
         workers: threads.
         progress: called with (pictures done, pictures in all).
         limit: at most this many pictures of the whole plan, evenly over the kinds.
@@ -205,7 +206,8 @@ def make_demo(
         ConfigError: fewer than 6 subjects, or an unknown domain.
     """
     started = time.monotonic()
-    key = _key(seed, subjects, faces, limit, sources)
+    rendered = RENDERED_SUBJECTS if subjects is None else subjects
+    key = _key(seed, rendered if faces is None else subjects, faces, limit, sources)
     found = _existing(out, key)
     if found is not None:
         return found
@@ -220,11 +222,11 @@ def make_demo(
     skipped: list[tuple[str, str]] = []
     notes: list[str] = []
     if faces is None:
-        cast = RenderedCast(seed)
+        cast, people = RenderedCast(seed), rendered
     else:
         portraits: PortraitCast
         portraits, skipped = load_portraits(faces, subjects)
-        cast, subjects = portraits, len(portraits)
+        cast, people = portraits, len(portraits)
         notes.append("no mask attacks: a flat portrait has no shape to make a mask of")
         notes.append("face boxes assume a head-and-shoulders portrait")
         if skipped:
@@ -233,7 +235,7 @@ def make_demo(
     for name in chosen:
         if name not in DOMAINS:
             raise unknown_key("capture domain", name, DOMAINS)
-    jobs = make_plan(subjects, seed, chosen, tuple(d for d in DOMAINS if d not in chosen), cast.kinds)
+    jobs = make_plan(people, seed, chosen, tuple(d for d in DOMAINS if d not in chosen), cast.kinds)
     if limit is not None:
         jobs = thin_out(jobs, limit)
 
@@ -250,7 +252,7 @@ def make_demo(
                 "synthetic": True,
                 "description": ABOUT_RENDERED if cast.rendered else ABOUT_STAGED,
                 "seed": seed,
-                "subjects": subjects,
+                "subjects": people,
                 "images": len(records),
                 "renderer_version": RENDERER_VERSION,
                 "samples_sha256": sha256_file(folder / SAMPLES_FILE),
