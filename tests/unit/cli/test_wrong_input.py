@@ -155,6 +155,11 @@ CASES: dict[str, list[Case]] = {
         case("-c base --endpoint http://127.0.0.1:9", "protocol.source_domains", 2),
         case("-c tiny --endpoint foo --dry-run", "'foo' is not a URL", 2),
     ],
+    "cluster check": [
+        case("-c tiny", "Kubernetes", 7, KUBECONFIG="/nowhere"),
+        case("-c tiny", "Kubernetes", 7, KUBECONFIG="{notes}"),
+        case("--dance", "No such option", 2),
+    ],
     "candidates": [*CONFIG, *LEDGER, case("{config} --state dance", "unknown candidate state 'dance'", 2)],
     "show": [*CANDIDATE, *[Case(f"abcdef {one.arguments}", one.words, one.code, one.env) for one in LEDGER]],
     "approve": [
