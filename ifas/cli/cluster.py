@@ -32,7 +32,8 @@ def check(
     from ifas.launch.readiness import check as look
 
     given = [f"cluster.namespace={namespace}"] if namespace else []
-    findings = look(connect(), load(config, [*(overrides or []), *given]))
+    settings = load(config, [*(overrides or []), *given])
+    findings = look(connect(), settings)
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:

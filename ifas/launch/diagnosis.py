@@ -323,8 +323,9 @@ def _missing(job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> set[s
     there = [_role(pod) for pod in pods]
     groups = job.get("spec", {}).get("rayClusterSpec", {}).get("workerGroupSpecs", [])
     wanted = {"head": 1, "worker": sum(int(group.get("replicas", 0)) for group in groups)}
-    # KubeRay makes the submitter only when the cluster is ready, and the deployment status is then Running.
-    if (job.get("status") or {}).get("jobDeploymentStatus") in ("Initializing", "Running"):
+    # KubeRay makes the submitter last: its Job while the status is Initializing, the Job's pod when it is Running.
+    submits = job.get("spec", {}).get("submissionMode") != "SidecarMode"
+    if submits and (job.get("status") or {}).get("jobDeploymentStatus") in ("Initializing", "Running"):
         wanted["submitter"] = 1
     return {role for role, count in wanted.items() if there.count(role) < count}
 

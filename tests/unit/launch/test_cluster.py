@@ -230,6 +230,12 @@ STATES = {
         [("Job", NAME, "FailedCreate", f'Error creating: pods "t-abcde" is forbidden: {QUOTA}')],
         f"waiting for quota since 14:02 UTC: {QUOTA}",
     ),
+    "quota of Jobs": (
+        INITIALIZING,
+        [pod("head", **HEALTHY), *WORKERS],
+        [("RayJob", NAME, "FailedToCreateRayJobSubmitter", f"Failed to create new Kubernetes Job: {QUOTA}")],
+        f"waiting for quota since 14:02 UTC: {QUOTA}",
+    ),
     "volume": (
         INITIALIZING,
         [{**(p := pod("head", **waiting("ContainerCreating", ""))), "spec": {**p["spec"], "nodeName": "n1"}}],
