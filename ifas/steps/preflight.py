@@ -47,6 +47,20 @@ def check(config: RunConfig, *, here: bool = True, data: bool = True) -> None:
     raise type(found[0])(f"this run can't succeed, for {len(found)} reasons:{''.join(lines)}", "fix each of them")
 
 
+def check_to_send(config: RunConfig) -> None:
+    """What can be checked before a run is sent to a cluster; also, whether each RayJob is large enough for its step.
+
+    Raises:
+        IfasError: as `check`.
+    """
+    from ifas.launch.capacity import check_fits
+
+    check(config, here=False)
+    for step, job in (("caption", config.cluster.caption), ("train", config.cluster.train)):
+        if job.ray == "job":
+            check_fits(config, step)
+
+
 def _faults(config: RunConfig, here: bool, data: bool) -> Iterable[IfasError]:
     from ifas.validation.rules import rules
 

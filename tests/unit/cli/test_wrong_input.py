@@ -148,6 +148,19 @@ CASES: dict[str, list[Case]] = {
         case("/proc/none/x.yaml", "/proc/none", 9),
         case("x.yaml -c dance", "unknown profile 'dance'", 2),
     ],
+    "schedule apply": [
+        case("--endpoint http://127.0.0.1:9 {folder}", "there are no schedules in", 2),
+        case("--endpoint http://127.0.0.1:9 {typo}", "typo.yaml", 2),
+        case("--endpoint ftp://x {folder}", "is not a URL of a web service", 2),
+    ],
+    "schedule list": [
+        case("--endpoint ftp://x", "is not a URL of a web service", 2),
+        case("--endpoint http://127.0.0.1:9", "http://127.0.0.1:9 refused or did not answer", 7),
+    ],
+    "schedule delete": [
+        case("--endpoint ftp://x nightly", "is not a URL of a web service", 2),
+        case("--endpoint http://127.0.0.1:9 nightly", "http://127.0.0.1:9 refused or did not answer", 7),
+    ],
     "submit": [
         *[Case(f"--endpoint http://127.0.0.1:9 {one.arguments}", one.words, one.code, one.env) for one in CONFIG],
         case("-c tiny", "--endpoint", 2),
