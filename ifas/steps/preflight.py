@@ -162,10 +162,11 @@ def _home() -> None:
 
 
 def _ledger(config: RunConfig) -> None:
-    from ifas.promotion.database import check
+    from ifas.database.connection import check
+    from ifas.promotion.tables import LEDGER
     from ifas.steps.gate import ledger_url
 
-    check(ledger_url(config))
+    check(ledger_url(config), LEDGER)
 
 
 def _sources(config: RunConfig) -> None:
