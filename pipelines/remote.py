@@ -6,11 +6,13 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ifas_pipelines.release.pipeline import release
 from ifas_pipelines.retrain.pipeline import retrain
 from kfp import Client, compiler
 from kfp_server_api import ApiClient, Configuration, HealthzServiceApi
@@ -19,9 +21,14 @@ from ifas.core.config import RunConfig
 from ifas.core.errors import ConfigError, IfasError
 from ifas.core.outputs import producing
 
+#: Name of a pipeline -> what makes it for a cluster.
+PIPELINES = {"retrain": retrain, "release": release}
+#: KFP's number of "equals" in a filter.
+EQUALS = 1
 
-def compile_to(out: Path, config: RunConfig | None = None) -> None:
-    """Writes the IR of `retrain` (and its platform document) to a YAML file, whole or not at all.
+
+def compile_to(out: Path, config: RunConfig | None = None, pipeline: str = "retrain") -> None:
+    """Writes the IR of a pipeline (and its platform document) to a YAML file, whole or not at all.
 
     Args:
         config: whose `cluster` says what the steps get. A run with another configuration gets the same.
@@ -34,11 +41,11 @@ def compile_to(out: Path, config: RunConfig | None = None) -> None:
         raise ConfigError(f"{out} can't hold a compiled pipeline", "name a .yaml file")
     cluster = (config or RunConfig()).cluster
     with producing(out) as beside:
-        compiler.Compiler().compile(retrain(cluster), str(beside))
+        compiler.Compiler().compile(PIPELINES[pipeline](cluster), str(beside))
 
 
-class Runs:
-    """The pipeline runs at a KFP endpoint. A token comes by KFP_TOKEN.
+class Kfp:
+    """A KFP endpoint. A token comes by KFP_TOKEN.
 
     Args:
         namespace: of a KFP that serves several users; by default that of the configuration. Any other KFP has none.
@@ -59,16 +66,49 @@ class Runs:
             self._several_users = bool(HealthzServiceApi(ApiClient(settings)).healthz_service_get_healthz().multi_user)
             self._client = Client(host=endpoint, existing_token=token)
 
-    def submit(self, config: RunConfig, *, experiment: str, name: str) -> str:
-        """Starts one run of `retrain`; returns KFP's id of it, which is the run's id everywhere."""
+    def _of(self, namespace: str) -> str | None:
+        return (self._namespace or namespace) if self._several_users else None
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        try:
+            # kfp prints links to its web page, and warns of its own settings.
+            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except IfasError:
+            raise
+        except Exception as error:  # kfp wraps neither urllib3's errors nor its own in one base class
+            status, body = getattr(error, "status", None), str(getattr(error, "body", "") or "")
+            said = f"{status} {_message(body)}" if status else f"{type(error).__name__}: {error}"
+            raise ConnectionError(f"KFP at {self.endpoint} refused or did not answer: {said}") from error
+
+
+class Runs(Kfp):
+    """The pipeline runs at a KFP endpoint."""
+
+    def submit(
+        self,
+        config: RunConfig,
+        *,
+        experiment: str,
+        name: str,
+        pipeline: str = "retrain",
+        arguments: Mapping[str, str] | None = None,
+    ) -> str:
+        """Starts one run of a pipeline; returns KFP's id of it, which is the run's id everywhere.
+
+        Args:
+            arguments: of the pipeline, beside the configuration.
+        """
         cluster = config.cluster
         with tempfile.TemporaryDirectory() as scratch:
-            package = Path(scratch) / "retrain.yaml"
-            compile_to(package, config)
+            package = Path(scratch) / f"{pipeline}.yaml"
+            compile_to(package, config, pipeline)
             with self._asking():
                 run = self._client.create_run_from_pipeline_package(
                     str(package),
-                    arguments={"config": config.model_dump_json(), "run_id": ""},
+                    arguments={**(arguments or {}), "config": config.model_dump_json(), "run_id": ""},
                     run_name=name,
                     experiment_name=experiment,
                     namespace=self._of(cluster.namespace),
@@ -83,6 +123,14 @@ class Runs:
         with self._asking():
             found = self._client.list_runs(page_size=count, sort_by="created_at desc", namespace=self._of(namespace))
         return [_shown(run) for run in found.runs or []]
+
+    def named(self, name: str, *, namespace: str) -> list[dict[str, Any]]:
+        """The runs of a name, oldest first."""
+        wanted = {"predicates": [{"operation": EQUALS, "key": "display_name", "stringValue": name}]}
+        with self._asking():
+            found = self._client.list_runs(filter=json.dumps(wanted), page_size=100, namespace=self._of(namespace)).runs
+        never = datetime.max.replace(tzinfo=UTC)
+        return [_shown(run) for run in sorted(found or [], key=lambda run: (run.created_at or never, run.run_id))]
 
     def get(self, run_id: str) -> dict[str, Any]:
         """One run, with its error and its tasks: name, state, pod."""
@@ -102,23 +150,6 @@ class Runs:
         """Ends a run. Its pods get SIGTERM, on which a step deletes its RayJob."""
         with self._asking():
             self._client.terminate_run(run_id)
-
-    def _of(self, namespace: str) -> str | None:
-        return (self._namespace or namespace) if self._several_users else None
-
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        try:
-            # kfp prints links to its web page, and warns of its own settings.
-            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield
-        except IfasError:
-            raise
-        except Exception as error:  # kfp wraps neither urllib3's errors nor its own in one base class
-            status, body = getattr(error, "status", None), str(getattr(error, "body", "") or "")
-            said = f"{status} {_message(body)}" if status else f"{type(error).__name__}: {error}"
-            raise ConnectionError(f"KFP at {self.endpoint} refused or did not answer: {said}") from error
 
 
 def _message(body: str) -> str:

@@ -32,9 +32,13 @@ class Refused(Exception):
 
 
 class Kfp(ThreadingHTTPServer):
-    """Experiments and runs of one KFP.
+    """Experiments, runs and recurring runs of one KFP.
 
     Attributes:
+        page: most recurring runs of one answer.
+        down: every request gets this status, until it is 0 again.
+        lose_answers: so many new runs are made, but the client gets no answer.
+        refuse_recurring: so many new recurring runs are refused.
         several_users: whether objects belong to namespaces.
         token: bearer token that every request must carry; empty: none.
         seen: (method, path, body) of every request.
@@ -47,11 +51,27 @@ class Kfp(ThreadingHTTPServer):
         self.several_users, self.token = several_users, token
         self.experiments: dict[str, kfp.V2beta1Experiment] = {}
         self.runs: dict[str, kfp.V2beta1Run] = {}
+        self.recurring: dict[str, kfp.V2beta1RecurringRun] = {}
+        self.page = 20
+        self.down = self.lose_answers = self.refuse_recurring = 0
         self.seen: list[tuple[str, str, Any]] = []
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+    @property
+    def writes(self) -> list[tuple[str, str]]:
+        """Method and path of each request that could change something."""
+        return [(method, path) for method, path, _ in self.seen if method != "GET"]
+
+    def runs_named(self, name: str) -> list[kfp.V2beta1Run]:
+        """Oldest first."""
+        return [run for run in self.runs.values() if run.display_name == name]
+
+    def recurring_named(self, name: str) -> list[kfp.V2beta1RecurringRun]:
+        """Oldest first."""
+        return [run for run in self.recurring.values() if run.display_name == name]
 
     def require_namespace(self, namespace: str | None) -> None:
         if self.several_users and not namespace:
@@ -70,9 +90,40 @@ class Kfp(ThreadingHTTPServer):
         run = _model(body, kfp.V2beta1Run)
         if run.experiment_id not in self.experiments:
             raise Refused(404, 5, f"Experiment {run.experiment_id} not found")
+        _check_parameters(run)
         run.run_id, run.state, run.created_at = str(uuid.uuid4()), "PENDING", datetime.now(UTC)
         self.runs[run.run_id] = run
         return run
+
+    def new_recurring(self, body: Any) -> kfp.V2beta1RecurringRun:
+        run = _model(body, kfp.V2beta1RecurringRun)
+        if self.refuse_recurring:
+            self.refuse_recurring -= 1
+            raise Refused(500, 13, "Internal error: no space left")
+        if run.experiment_id not in self.experiments:
+            raise Refused(404, 5, f"Experiment {run.experiment_id} not found")
+        if not 1 <= int(run.max_concurrency or 0) <= 10:
+            raise Refused(400, 3, "Invalid input error: max_concurrency must be from 1 to 10")
+        if run.trigger is None or bool(run.trigger.cron_schedule) == bool(run.trigger.periodic_schedule):
+            raise Refused(400, 3, "Invalid input error: trigger must be a cron or a periodic schedule")
+        _check_parameters(run)
+        run.recurring_run_id, run.status, run.created_at = str(uuid.uuid4()), f"{run.mode}D", datetime.now(UTC)
+        self.recurring[run.recurring_run_id] = run
+        return run
+
+    def recurring_run(self, run_id: str) -> kfp.V2beta1RecurringRun:
+        if run_id not in self.recurring:
+            raise Refused(404, 5, f"Recurring run {run_id} not found")
+        return self.recurring[run_id]
+
+    def switch(self, run_id: str, verb: str) -> dict[str, Any]:
+        self.recurring_run(run_id).status = f"{verb.upper()}D"
+        return {}
+
+    def forget(self, run_id: str) -> dict[str, Any]:
+        self.recurring_run(run_id)
+        del self.recurring[run_id]
+        return {}
 
     def run(self, run_id: str) -> kfp.V2beta1Run:
         if run_id not in self.runs:
@@ -96,6 +147,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(None)
 
+    def do_DELETE(self) -> None:
+        self._answer(None)
+
     def do_POST(self) -> None:
         self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or b"{}"))
 
@@ -103,11 +157,17 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         self.server.seen.append((self.command, parts.path, body))
         try:
+            if self.server.down:
+                raise Refused(self.server.down, 14, "the server is not there")
             if self.server.token and self.headers.get("Authorization") != f"Bearer {self.server.token}":
                 raise Refused(401, 16, "Unauthenticated: request carries no valid token")
             status, found = 200, self._found(parts.path.removeprefix(API), parse_qs(parts.query), body)
         except Refused as refused:
             status, found = refused.status, {"error": refused.message, "code": refused.code, "message": refused.message}
+        if (self.command, parts.path, status) == ("POST", f"{API}/runs", 200) and self.server.lose_answers:
+            self.server.lose_answers -= 1
+            self.close_connection = True
+            return
         data = json.dumps(SERIALIZER.sanitize_for_serialization(found)).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -117,6 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _found(self, path: str, query: dict[str, list[str]], body: Any) -> Any:
         kfp_, one = self.server, re.fullmatch(r"/runs/([^/:]+)(:terminate)?", path)
+        again = re.fullmatch(r"/recurringruns/([^/:]+)(?::(enable|disable))?", path)
         match self.command, path:
             case "GET", "/healthz":
                 return kfp.V2beta1GetHealthzResponse(multi_user=kfp_.several_users)
@@ -134,15 +195,42 @@ class _Handler(BaseHTTPRequestHandler):
                 return kfp_.new_run(body)
             case "GET", "/runs":
                 kfp_.require_namespace(query.get("namespace", [""])[0])
-                newest = sorted(kfp_.runs.values(), key=lambda run: run.created_at, reverse=True)
+                found = list(kfp_.runs.values())
+                if "filter" in query:
+                    (predicate,) = json.loads(query["filter"][0])["predicates"]
+                    found = [run for run in found if run.display_name == predicate.get("stringValue")]
+                newest = sorted(found, key=lambda run: run.created_at, reverse=True)
                 if query.get("sort_by") != ["created_at desc"]:
                     newest.reverse()
                 return kfp.V2beta1ListRunsResponse(runs=newest[: int(query["page_size"][0])], total_size=len(newest))
+            case "POST", "/recurringruns":
+                return kfp_.new_recurring(body)
+            case "GET", "/recurringruns":
+                kfp_.require_namespace(query.get("namespace", [""])[0])
+                all_, at = list(kfp_.recurring.values()), int(query.get("page_token", ["0"])[0] or 0)
+                end = at + min(int(query["page_size"][0]), kfp_.page)
+                return kfp.V2beta1ListRecurringRunsResponse(
+                    recurring_runs=all_[at:end],
+                    total_size=len(all_),
+                    next_page_token=str(end) if end < len(all_) else None,
+                )
+            case "DELETE", _ if again and not again[2]:
+                return kfp_.forget(again[1])
+            case "POST", _ if again and again[2]:
+                return kfp_.switch(again[1], again[2])
             case "GET", _ if one and not one[2]:
                 return kfp_.run(one[1])
             case "POST", _ if one and one[2]:
                 return kfp_.terminate(one[1])
         raise Refused(404, 5, f"Not Found: {self.command} {path}")
+
+
+def _check_parameters(run: Any) -> None:
+    wanted = run.pipeline_spec["pipeline_spec"]["root"].get("inputDefinitions", {}).get("parameters", {})
+    given = set((run.runtime_config.parameters or {}) if run.runtime_config else {})
+    missing = {name for name, said in wanted.items() if not said.get("isOptional")} - given
+    if missing or given - set(wanted):
+        raise Refused(400, 3, f"Invalid input error: {sorted(missing)} missing, {sorted(given - set(wanted))} unknown")
 
 
 def _model(body: Any, kind: type) -> Any:

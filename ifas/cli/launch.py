@@ -51,17 +51,13 @@ def submit(
     from ifas.core.config import load
     from ifas.core.environment import prepare
     from ifas.core.urls import check_http
-    from ifas.launch.capacity import check_fits
     from ifas.steps import preflight
     from ifas.steps.folder import new_run_id
 
     check_http(endpoint, "--endpoint")
     prepare()
     settings = load(config, overrides)
-    preflight.check(settings, here=False)
-    for step, job in (("caption", settings.cluster.caption), ("train", settings.cluster.train)):
-        if job.ray == "job":
-            check_fits(settings, step)
+    preflight.check_to_send(settings)
     name = new_run_id()
     if dry_run:
         typer.echo(f"would submit retrain as {name} to {endpoint} (experiment {experiment}, profile {config})")

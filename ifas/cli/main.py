@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from ifas import __version__
-from ifas.cli import candidates, cluster, data, demo, inspect, launch, run, serve
+from ifas.cli import candidates, cluster, data, demo, inspect, launch, run, schedule, serve, trigger
 from ifas.core.errors import IfasError
 from ifas.core.home import home
 from ifas.core.urls import clean
@@ -52,6 +52,8 @@ app.add_typer(inspect.config_app, name="config", help="Profiles and configuratio
 app.add_typer(inspect.model_app, name="model", help="Models without training them.")
 app.add_typer(cluster.app, name="cluster", help="Is a Kubernetes cluster ready for ifas?")
 app.add_typer(launch.app, name="launch", help="Steps as RayJobs on Kubernetes.")
+app.add_typer(schedule.app, name="schedule", help="Recurring runs on KFP, as code.")
+app.add_typer(trigger.app, name="trigger", help="Runs that events start.")
 
 
 def main() -> None:

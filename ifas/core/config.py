@@ -7,7 +7,7 @@ the paper leaves open are marked "not stated in the paper".
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -664,9 +664,26 @@ def load(source: str, overrides: list[str] | None = None) -> RunConfig:
     Raises:
         ConfigError: unknown profile, unreadable YAML, unknown key, or a value of the wrong type.
     """
-    tree = _tree(source)
+    values: dict[str, Any] = {}
     for item in overrides or []:
-        _override(tree, item)
+        dotted, eq, value = item.partition("=")
+        if not eq:
+            raise ConfigError(f"override {item!r} is not of the form section.key=value", "e.g. --set train.steps=20")
+        values.pop(dotted, None)  # the last one counts, at its own place
+        values[dotted] = _yaml(value, f"override {item!r}")
+    return configured(source, values)
+
+
+def configured(source: str, values: Mapping[str, Any]) -> RunConfig:
+    """Like `load`, with the values themselves: a text stays a text, whatever YAML would make of it.
+
+    Args:
+        source: name of a profile, or path of a YAML file.
+        values: by dotted key, such as `train.steps`.
+    """
+    tree = _tree(source)
+    for dotted, value in values.items():
+        _set(tree, dotted, value)
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -752,17 +769,14 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _override(tree: dict[str, Any], item: str) -> None:
-    dotted, eq, value = item.partition("=")
-    if not eq:
-        raise ConfigError(f"override {item!r} is not of the form section.key=value", "e.g. --set train.steps=20")
+def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     for parent in parents:
         section = tree.get(parent, {})
         if not isinstance(section, dict):
             raise ConfigError(
-                f"override {item!r}: {parent} is not a section", "`ifas config show laptop` lists sections and keys"
+                f"{dotted}: {parent} is not a section", "`ifas config show laptop` lists sections and keys"
             )
         # A copy: in YAML one section can stand in two places, as an alias.
         tree[parent] = tree = dict(section)
-    tree[last] = _yaml(value, f"override {item!r}")
+    tree[last] = value

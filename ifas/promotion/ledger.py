@@ -17,11 +17,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ifas.core.errors import DataError, GateError, NotApproved, unknown_key
+from ifas.database.connection import Database
 from ifas.promotion import chain
 from ifas.promotion.audit import audit
 from ifas.promotion.candidate import Candidate, DecisionLike, Entry
-from ifas.promotion.database import Database
-from ifas.promotion.tables import STATES, TRANSITIONS, CandidateRow, DecisionRow
+from ifas.promotion.tables import LEDGER, STATES, TRANSITIONS, CandidateRow, DecisionRow
 
 #: Digits of a candidate's id, and the least number of them that may be given.
 ID_DIGITS = 12
@@ -39,7 +39,7 @@ class Ledger:
     """
 
     def __init__(self, url: str) -> None:
-        self._database = Database(url)
+        self._database = Database(url, LEDGER)
 
     def close(self) -> None:
         """Closes the connections."""

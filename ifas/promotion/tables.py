@@ -7,6 +7,8 @@ from typing import Any
 from sqlalchemy import JSON, CheckConstraint, Connection, ForeignKey, String, Text, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from ifas.database.connection import Use
+
 #: State -> states that may follow it. `refused` failed the gate; `approved` and `rejected` are final.
 TRANSITIONS: dict[str, tuple[str, ...]] = {
     "": ("pending", "refused"),
@@ -80,3 +82,6 @@ APPEND_ONLY: dict[str, tuple[str, ...]] = {
 def _make_append_only(_table: Any, connection: Connection, **_: Any) -> None:
     for statement in APPEND_ONLY[connection.dialect.name]:
         connection.exec_driver_sql(statement)
+
+
+LEDGER = Use("ledger", "gate.ledger (or IFAS_LEDGER)", Base.metadata, lock=0x1FA5_1ED6)

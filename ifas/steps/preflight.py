@@ -47,6 +47,20 @@ def check(config: RunConfig, *, here: bool = True, data: bool = True) -> None:
     raise type(found[0])(f"this run can't succeed, for {len(found)} reasons:{''.join(lines)}", "fix each of them")
 
 
+def check_to_send(config: RunConfig) -> None:
+    """What can be checked before a run is sent to a cluster; also, whether each RayJob is large enough for its step.
+
+    Raises:
+        IfasError: as `check`.
+    """
+    from ifas.launch.capacity import check_fits
+
+    check(config, here=False)
+    for step, job in (("caption", config.cluster.caption), ("train", config.cluster.train)):
+        if job.ray == "job":
+            check_fits(config, step)
+
+
 def _faults(config: RunConfig, here: bool, data: bool) -> Iterable[IfasError]:
     from ifas.validation.rules import rules
 
@@ -148,10 +162,11 @@ def _home() -> None:
 
 
 def _ledger(config: RunConfig) -> None:
-    from ifas.promotion.database import check
+    from ifas.database.connection import check
+    from ifas.promotion.tables import LEDGER
     from ifas.steps.gate import ledger_url
 
-    check(ledger_url(config))
+    check(ledger_url(config), LEDGER)
 
 
 def _sources(config: RunConfig) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from ifas.core.config import RunConfig, load
 from ifas.core.errors import ConfigError, DataError, IfasError
+from ifas.database import connection
 from ifas.model import sources
-from ifas.promotion import database
 from ifas.promotion.ledger import Ledger
+from ifas.promotion.tables import LEDGER
 from ifas.steps import preflight
 
 RULE = {"id": "a", "metric": "auc", "slice": "target", "min": 0.5, "reason": "r"}
@@ -145,20 +146,20 @@ def test_handlings_that_are_not_tried_can_not_be_judged() -> None:
 
 def test_a_ledger_that_is_looked_at_is_not_made(tmp_path: Path) -> None:
     file = tmp_path / "new" / "ledger.db"
-    database.check(f"sqlite:///{file}")
+    connection.check(f"sqlite:///{file}", LEDGER)
     assert not file.parent.exists()
     below = tmp_path / "file"
     below.write_text("x")
     with pytest.raises(ConfigError, match="can't be written: Not a directory"):
-        database.check(f"sqlite:///{below}/ledger.db")
+        connection.check(f"sqlite:///{below}/ledger.db", LEDGER)
     # SQLite itself takes so short a file for an empty database.
     with pytest.raises(ConfigError, match="is not a database of SQLite"):
-        database.check(f"sqlite:///{below}")
+        connection.check(f"sqlite:///{below}", LEDGER)
     with pytest.raises(ConfigError, match="is not a database of SQLite"):
         Ledger(f"sqlite:///{below}")
     assert below.read_text() == "x"
     sqlite3.connect(tmp_path / "empty.db").close()
-    database.check(f"sqlite:///{tmp_path / 'empty.db'}")
+    connection.check(f"sqlite:///{tmp_path / 'empty.db'}", LEDGER)
 
 
 @pytest.mark.parametrize("dry", [("--dry-run",), ("--runner", "process")])

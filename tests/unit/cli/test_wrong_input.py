@@ -148,6 +148,41 @@ CASES: dict[str, list[Case]] = {
         case("/proc/none/x.yaml", "/proc/none", 9),
         case("x.yaml -c dance", "unknown profile 'dance'", 2),
     ],
+    "schedule apply": [
+        case("--endpoint http://127.0.0.1:9 {folder}", "there are no schedules in", 2),
+        case("--endpoint http://127.0.0.1:9 {typo}", "typo.yaml", 2),
+        case("--endpoint ftp://x {folder}", "is not a URL of a web service", 2),
+    ],
+    "schedule list": [
+        case("--endpoint ftp://x", "is not a URL of a web service", 2),
+        case("--endpoint http://127.0.0.1:9", "http://127.0.0.1:9 refused or did not answer", 7),
+    ],
+    "schedule delete": [
+        case("--endpoint ftp://x nightly", "is not a URL of a web service", 2),
+        case("--endpoint http://127.0.0.1:9 nightly", "http://127.0.0.1:9 refused or did not answer", 7),
+    ],
+    "trigger serve": [
+        case("--endpoint ftp://x {typo}", "is not a URL of a web service", 2),
+        case("--endpoint http://127.0.0.1:9 {typo}", "typo.yaml", 2),
+        case("--endpoint http://127.0.0.1:9 {list}", "list.yaml", 2),
+        case("--endpoint http://127.0.0.1:9 {folder}", "{folder}", 2),
+    ],
+    "trigger list": [
+        case("--state gone", "unknown state 'gone'", 2),
+        case("--store sqlite:///{notes}", "is not a database of SQLite", 2),
+        case("--store mysql://u@h/d", "can't be kept in 'mysql'", 2),
+        case("", "127.0.0.1", 2, IFAS_TRIGGER_STORE="postgresql://u:secret@127.0.0.1:9/d"),
+    ],
+    "trigger replay": [
+        case("e1 --reason x --store sqlite:///{notes}", "is not a database of SQLite", 2),
+        case("e1 --reason x --store here", "IFAS_TRIGGER_STORE is not a database URL", 2),
+    ],
+    "trigger send": [
+        case("{notes} --url ftp://x", "is not a URL of a web service", 2),
+        case("nothing.json --url http://127.0.0.1:9", "nothing.json can't be read", 2),
+        case("{notes} --url http://127.0.0.1:9", "IFAS_TRIGGER_SECRET is not set", 2),
+        case("{notes} --url http://127.0.0.1:9 --secret S", "can't be reached", 7, S="whsec_" + "a" * 44),
+    ],
     "submit": [
         *[Case(f"--endpoint http://127.0.0.1:9 {one.arguments}", one.words, one.code, one.env) for one in CONFIG],
         case("-c tiny", "--endpoint", 2),

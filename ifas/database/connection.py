@@ -1,38 +1,55 @@
-"""The ledger's connection: SQLite by default, PostgreSQL by URL.
+"""A connection to SQLite or PostgreSQL, by URL.
 
-Every writing transaction first takes the ledger's one writer lock, so two decisions never see the same last link of the
-chain. Readers do not wait for writers.
+Every writing transaction first takes the one writer lock of its tables, so that two writers never decide on the same
+last state. Readers do not wait for writers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from ifas.core.errors import ConfigError
-from ifas.core.files import check_writable
-from ifas.promotion.tables import Base
+from ifas.core.errors import ConfigError, LaunchError
+from ifas.core.files import check_writable, locked
 
 #: Seconds to wait for a connection or for another writer.
 PATIENCE = 30
-#: Any number that no other user of the same PostgreSQL database takes an advisory lock on.
-LOCK = 0x1FA5_1ED6
 _WRITING = "ifas_writing"
 #: First bytes of every SQLite database.
 _SQLITE = b"SQLite format 3\0"
 
 
-def _sqlite(url: URL) -> Engine:
+@dataclass(frozen=True)
+class Use:
+    """What is kept in a database, and how its owner speaks of it.
+
+    Args:
+        name: for messages, such as "ledger".
+        setting: where its URL is set.
+        tables: the tables, made where they are missing.
+        lock: number of the writers' advisory lock; no other user of the same PostgreSQL database may take it.
+        ahead: SQLite's write-ahead log, for many small commits: each is one write to the disk, on which it waits.
+    """
+
+    name: str
+    setting: str
+    tables: MetaData
+    lock: int
+    ahead: bool = False
+
+
+def _sqlite(url: URL, use: Use) -> Engine:
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
         raise ConfigError(
-            "the ledger can't be kept in memory: approvals would be lost", "use sqlite:///FOLDER/ledger.db"
+            f"the {use.name} can't be kept in memory: it would be lost", f"use sqlite:///FOLDER/{use.name}.db"
         )
     file = Path(url.database).absolute()
     try:
@@ -40,12 +57,14 @@ def _sqlite(url: URL) -> Engine:
         if file.is_file() and file.stat().st_size:
             with file.open("rb") as there:
                 if there.read(len(_SQLITE)) != _SQLITE:
-                    raise ConfigError(f"ledger {file} is not a database of SQLite", "set gate.ledger to another file")
+                    raise ConfigError(
+                        f"{use.name} {file} is not a database of SQLite", f"set {use.setting} to another file"
+                    )
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"the folder of ledger {file} can't be used: {error.strerror}",
-            "set gate.ledger (or IFAS_LEDGER) to another place",
+            f"the folder of {use.name} {file} can't be used: {error.strerror}",
+            f"set {use.setting} to another place",
         ) from error
     engine = create_engine(url, connect_args={"timeout": PATIENCE}, hide_parameters=True)
 
@@ -54,6 +73,9 @@ def _sqlite(url: URL) -> Engine:
         # The driver's own transaction handling would begin only at the first write, after the read that needs the lock.
         connection.isolation_level = None
         connection.execute("PRAGMA foreign_keys = ON")
+        if use.ahead:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -63,7 +85,7 @@ def _sqlite(url: URL) -> Engine:
     return engine
 
 
-def _postgresql(url: URL) -> Engine:
+def _postgresql(url: URL, use: Use) -> Engine:
     url = url.set(drivername="postgresql+psycopg")
     arguments = {"connect_timeout": 10, "application_name": "ifas"}
     engine = create_engine(url, connect_args=arguments, hide_parameters=True, pool_pre_ping=True)
@@ -72,22 +94,23 @@ def _postgresql(url: URL) -> Engine:
     def _begin(connection: Connection) -> None:
         if connection.get_execution_options().get(_WRITING):
             connection.execute(text(f"SET LOCAL lock_timeout = '{PATIENCE}s'"))
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": use.lock})
 
     return engine
 
 
-#: Backend of the URL -> how its engine is made. To add a database, add a line, and its triggers in `tables`.
-BACKENDS: dict[str, Callable[[URL], Engine]] = {"sqlite": _sqlite, "postgresql": _postgresql}
+#: Backend of the URL -> how its engine is made. To add a database, add a line, and its triggers in
+#: `ifas.promotion.tables`.
+BACKENDS: dict[str, Callable[[URL, Use], Engine]] = {"sqlite": _sqlite, "postgresql": _postgresql}
 
 
-def check(url: str) -> None:
-    """Whether decisions can be written to the ledger at this URL; makes nothing.
+def check(url: str, use: Use) -> None:
+    """Whether the database at this URL can be written; makes nothing.
 
     Raises:
         ConfigError: not a URL, a database that is not supported, one that can't be reached, or no right to write it.
     """
-    parsed, backend = _parsed(url)
+    parsed, backend = _parsed(url, use)
     if backend == "sqlite" and parsed.database:
         file = Path(parsed.database).absolute()
         try:
@@ -97,31 +120,31 @@ def check(url: str) -> None:
                 pass
         except OSError as error:
             raise ConfigError(
-                f"ledger {file} can't be written: {error.strerror}",
-                "set gate.ledger (or IFAS_LEDGER) to a place that can be written",
+                f"{use.name} {file} can't be written: {error.strerror}",
+                f"set {use.setting} to a place that can be written",
             ) from error
         if not file.exists():
             return
-    Database(url, make=False).close()
+    Database(url, use, make=False).close()
 
 
-def _parsed(url: str) -> tuple[URL, str]:
+def _parsed(url: str, use: Use) -> tuple[URL, str]:
     """The URL and the name of its backend."""
     try:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
     except (ArgumentError, ValueError):
         # Without the URL itself: it may hold a password.
-        raise ConfigError("gate.ledger (or IFAS_LEDGER) is not a database URL", "e.g. sqlite:///ledger.db") from None
+        raise ConfigError(f"{use.setting} is not a database URL", f"e.g. sqlite:///{use.name}.db") from None
     # Many services still print `postgres`.
     backend = {"postgres": "postgresql"}.get(backend, backend)
     if backend not in BACKENDS:
-        raise ConfigError(f"a ledger can't be kept in {backend!r}", f"use one of: {', '.join(BACKENDS)}")
+        raise ConfigError(f"a {use.name} can't be kept in {backend!r}", f"use one of: {', '.join(BACKENDS)}")
     return parsed, backend
 
 
 class Database:
-    """An open ledger database.
+    """An open database.
 
     Args:
         url: SQLAlchemy URL. A PostgreSQL password may be left out of it and given by `PGPASSWORD` or `PGPASSFILE`.
@@ -131,17 +154,18 @@ class Database:
         ConfigError: not a URL, a database that is not supported, or one that can't be reached.
     """
 
-    def __init__(self, url: str, *, make: bool = True) -> None:
-        parsed, backend = _parsed(url)
+    def __init__(self, url: str, use: Use, *, make: bool = True) -> None:
+        parsed, backend = _parsed(url, use)
+        self._use = use
         self._secrets = _secrets(parsed)
         self.shown = self._masked(parsed.render_as_string(hide_password=True))
-        self._engine = BACKENDS[backend](parsed)
+        self._engine = BACKENDS[backend](parsed, use)
         # Only if they are missing: a reader needs no right to write.
         with self.reading() as session:
-            there = {table for table in Base.metadata.tables if inspect(session.connection()).has_table(table)}
-        if make and there != set(Base.metadata.tables):
+            there = {table for table in use.tables.tables if inspect(session.connection()).has_table(table)}
+        if make and there != set(use.tables.tables):
             with self.writing() as session:
-                Base.metadata.create_all(session.connection())
+                use.tables.create_all(session.connection())
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -155,6 +179,32 @@ class Database:
         with self._session(self._engine.execution_options(**{_WRITING: True})) as session:
             yield session
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Holds the right to be the one process that acts on this database, until the block or the process ends.
+
+        Raises:
+            LaunchError: another process holds it.
+        """
+        taken = LaunchError(
+            f"another process acts on {self._use.name} {self.shown}", "end that one first, or name another database"
+        )
+        if self._engine.dialect.name == "sqlite":
+            file = Path(str(self._engine.url.database)).absolute()
+
+            def refuse(_since: str) -> None:
+                raise taken
+
+            with locked(file.with_name(f"{file.name}.lock"), refuse):
+                yield
+            return
+        # Of the connection, not of a transaction: it is free again when the connection ends, however it ends.
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.detach()  # closed at the end, not pooled with the lock
+            if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._use.lock + 1}):
+                raise taken
+            yield
+
     def close(self) -> None:
         """Closes all connections."""
         self._engine.dispose()
@@ -167,8 +217,8 @@ class Database:
         except SQLAlchemyError as error:
             cause = self._masked(str(getattr(error, "orig", None) or error)).strip()
             raise ConfigError(
-                f"ledger {self.shown} can't be used: {cause}",
-                "start the database, or set gate.ledger (or IFAS_LEDGER) to one that is there",
+                f"{self._use.name} {self.shown} can't be used: {cause}",
+                f"start the database, or set {self._use.setting} to one that is there",
             ) from None
 
     def _masked(self, message: str) -> str:
