@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,7 +66,11 @@ class Node:
 
     def workers(self, name: str) -> list[psutil.Process]:
         """Ray's processes on this machine whose name holds `name`."""
-        return [one for one in self.root.children(recursive=True) if name in " ".join(one.cmdline()[:1])]
+        found = []
+        for one in self.root.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # processes come and go
+                found += [one] * (name in " ".join(one.cmdline()[:1]))
+        return found
 
     def kill(self) -> None:
         """The machine is gone, with all that ran on it."""

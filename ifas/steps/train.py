@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ifas.core import storage
 from ifas.core.config import RunConfig
 from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import read_json
@@ -70,20 +71,29 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         )
     aligned = config.align.enabled
     images = ShardImages(inputs["dataset"], context.origin("dataset"))
-    settings = config.train
-    if not settings.storage:
-        settings = settings.model_copy(update={"storage": context.uri})
     first = context.work / "first" if aligned else outputs["model"]
-    if (first / TRAINING_FILE).is_file():
-        # Found after a kill in the second stage; the folder's name is a hash of everything that the first depends on.
+    # The names are a hash of everything that the first stage depends on.
+    kept = f"{context.uri}/{context.work.name}-first" if aligned and context.uri else ""
+    if kept and not first.exists() and storage.exists(f"{kept}.done"):
+        storage.fetch(kept, first)
+    if (first / TRAINING_FILE).is_file():  # found after a kill in the second stage
         record = TrainingRecord.model_validate(read_json(first / TRAINING_FILE))
     else:
-        record = train(config.model, settings, rows, images, work=context.work, out=first, run_name=context.work.name)
+        record = train(
+            config.model,
+            config.train,
+            rows,
+            images,
+            work=context.work,
+            beside=context.uri,
+            out=first,
+            run_name=context.work.name,
+        )
+        if kept:
+            storage.store(first, kept)
+            storage.store(first / TRAINING_FILE, f"{kept}.done")
     dev = released(manifest[(manifest["split"] == "dev") & manifest["domain"].isin(domains)])
-    extra = {}
-    if aligned:
-        config = config.model_copy(update={"train": settings})
-        extra = _align(config, manifest, rows, dev, images, first, outputs["model"], context)
+    extra = _align(config, manifest, rows, dev, images, first, outputs["model"], context) if aligned else {}
     prior = measure_prior(outputs["model"], dev, images)
     counts = {str(kind): int(n) for kind, n in rows["spoof_type"].value_counts().items()}
     resumed = f", resumed at step {record.resumed_from}" if record.resumed_from is not None else ""
@@ -152,6 +162,7 @@ def _align(
         held_out=set(manifest.loc[manifest["split"] != "train", "sample_id"].astype(str)),
         first=first,
         work=context.work,
+        beside=context.uri,
         out=out,
         run_name=context.work.name,
     )

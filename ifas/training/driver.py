@@ -18,7 +18,7 @@ from ifas.core.manifest import ImageSource
 from ifas.training.curve import CURVE_FILE, left_plateau, read
 from ifas.training.job import FACTS_FILE, FINAL, Job, Row, fingerprint, rows_of
 from ifas.training.record import TRAINING_FILE, TrainingRecord
-from ifas.training.startup import StartLog
+from ifas.training.startup import StartLog, fetch_log
 from ifas.training.weights import drawn_shares, sample_weights
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def train(
     work: Path,
     out: Path,
     run_name: str,
+    beside: str = "",
     base: Path | None = None,
 ) -> TrainingRecord:
     """Fine-tunes the model and writes it to `out`: safetensors, config, tokenizer, processor, `training.json` and
@@ -65,6 +66,7 @@ def train(
             cluster, each machine has one of its own there, and checkpoints and model go by `train.storage`.
         out: model directory, written whole or not at all.
         run_name: of the run.
+        beside: URI in place of `train.storage` where that is empty. The caller removes it when `out` is safe.
         base: model directory to go on from; None begins with the model's sources.
 
     Raises:
@@ -75,7 +77,7 @@ def train(
     began = time.time()
     rows = manifest if isinstance(manifest, tuple) else rows_of(manifest)
     joined = of_cluster()
-    if joined and not config.storage:
+    if joined and not (config.storage or beside):
         raise ConfigError(
             "the workers of a Ray cluster share no disk with each other, and train.storage is empty",
             "set train.storage to an s3:// prefix, to a folder that is mounted on all machines, or give the step an "
@@ -86,22 +88,22 @@ def train(
     model_config = pinned(model_config)
     name = f"{run_name}-{fingerprint(model_config, config, rows, base)}"
     run = work.absolute() / name
-    job = Job(model=model_config, train=config, rows=rows, images=images, run=run, joined=joined)
+    job = Job(model=model_config, train=config, rows=rows, images=images, run=run, beside=beside, joined=joined)
     if base is not None:
         job = replace(job, base=_for_all(base.absolute(), job))
     run.mkdir(parents=True, exist_ok=True)
     for unfinished in run.glob(".*.part"):
         remove(unfinished)
-    # There is a finished model here if a kill prevented only the last rename; training again would give the same.
+    # There is a finished model if a kill prevented only what follows; training again would give the same.
+    _fetch_final(job)
     if not (run / FINAL).is_dir():
         # Report now what would otherwise fail after Ray has started.
         sample_weights(rows, config)
-        if job.uri:
-            storage.listing(job.uri)
         if base is None:
             _prepare_sources(model_config)
         with storage.patient():
             fit(job, began)
+            _fetch_final(job)
     if not (run / FINAL).is_dir():
         raise TrainingError(f"training ended without a model in {run}", "remove that folder and train again")
     facts = read_json(run / FINAL / FACTS_FILE)
@@ -110,9 +112,9 @@ def train(
     last = next((line for line in reversed(curve) if "loss" in line), None)
     if last is None:
         raise TrainingError(f"training in {run} has no step with a finite loss", "look at the notes above")
-    with replacing(out) as beside:
-        shutil.copytree(run / FINAL, beside, ignore=shutil.ignore_patterns(FACTS_FILE))
-        shutil.copy(run / CURVE_FILE, beside / CURVE_FILE)
+    with replacing(out) as made:
+        shutil.copytree(run / FINAL, made, ignore=shutil.ignore_patterns(FACTS_FILE))
+        shutil.copy(run / CURVE_FILE, made / CURVE_FILE)
         record = TrainingRecord(
             run=name,
             steps=config.steps,
@@ -145,11 +147,18 @@ def train(
             device=facts["device"],
             versions={package: metadata.version(package) for package in VERSIONS},
         )
-        write_json(beside / TRAINING_FILE, record.model_dump(mode="json"))
+        write_json(made / TRAINING_FILE, record.model_dump(mode="json"))
     remove(run)
-    if job.uri:
+    if config.storage:
         storage.delete(job.uri)
     return record
+
+
+def _fetch_final(job: Job) -> None:
+    """Brings the finished model and the run's records here, if they are in the store only."""
+    if job.uri and not (job.run / FINAL).is_dir() and storage.exists(f"{job.uri}/{FINAL}.done"):
+        storage.fetch(f"{job.uri}/{FINAL}", job.run / FINAL)
+        fetch_log(job)
 
 
 def _for_all(base: Path, job: Job) -> str:

@@ -16,14 +16,13 @@ from ifas.compute.relay import heard
 from ifas.core import storage
 from ifas.core.errors import IfasError, TrainingError
 from ifas.core.progress import emit
-from ifas.training.job import FINAL, Job
+from ifas.training.job import Job
 from ifas.training.ray_ranks import Ranks
 from ifas.training.ray_worker import PREEMPTED, work
-from ifas.training.startup import fetch_log
 
 
 def fit(job: Job, began: float) -> None:
-    """Trains `job` on the Ray that this process is connected to; the model is then in `job.run / FINAL`.
+    """Trains `job` on the Ray that this process is connected to; the model is then in FINAL, of `job.uri` or `job.run`.
 
     A run whose driver or worker was killed goes on from its last checkpoint. An error of ifas at one rank ends all
     ranks and is raised: another try would meet it again. Workers that died are started again `max_failures` times. A
@@ -68,9 +67,6 @@ def fit(job: Job, began: float) -> None:
         else:
             break
         began = time.time()
-    if job.uri and not (job.run / FINAL).is_dir() and storage.exists(f"{job.uri}/{FINAL}.done"):
-        storage.fetch(f"{job.uri}/{FINAL}", job.run / FINAL)
-        fetch_log(job)
 
 
 def _sign(job: Job) -> str:

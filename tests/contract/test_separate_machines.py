@@ -124,6 +124,13 @@ class Running:
         self.all_end()
         return storage.fetch(self.uri, into)
 
+    def kill(self) -> None:
+        """Kills the driver, and waits until its workers have followed it."""
+        for driver in psutil.Process(self.process.pid).children():
+            driver.kill()
+        self.process.wait()
+        self.all_end()
+
     def workers(self) -> list[psutil.Process]:
         """Processes of ranks and of captioning actors, on all machines."""
         names = ("ray::RayTrainWorker", "ray::MapWorker")
@@ -181,11 +188,17 @@ def test_training(undisturbed: tuple[Running, Path], machines: Cluster, staged: 
     assert len(told) <= 2 * len(shards), "once on each machine"
 
 
-def test_a_killed_worker_and_a_store_that_is_away_for_a_minute_change_nothing(
+def test_a_killed_driver_a_killed_worker_and_a_store_away_for_a_minute_change_nothing(
     undisturbed: tuple[Running, Path], machines: Cluster, staged: Staged, store: Endpoint, tmp_path: Path
 ) -> None:
+    first = Running(machines, staged, "train", *TRAIN, out="disturbed")
+    first.checkpoint(10)
+    first.kill()
+    # As the pods of a new cluster: nothing of the old ones' disks is there.
+    for node in machines.nodes:
+        node.run("rm", "-rf", f"{machines.disk}/ifas")
     training = Running(machines, staged, "train", *TRAIN, out="disturbed")
-    training.checkpoint(10)
+    training.until(lambda: "continues after step" in training.notes())
     machines.nodes[1].workers("ray::RayTrainWorker")[0].kill()
     training.checkpoint(20)
     store.stop()
@@ -199,7 +212,7 @@ def test_a_killed_worker_and_a_store_that_is_away_for_a_minute_change_nothing(
     assert "does not answer" in training.notes()
     assert "the store is back" in training.notes()
     assert record(model)["starts"][0] == 0
-    assert record(model)["starts"][1] >= 10, "from the last checkpoint, not from the start"
+    assert min(record(model)["starts"][1:]) >= 10, "from the last checkpoint, not from the start"
     assert equal(model, undisturbed[1])
 
 

@@ -44,6 +44,7 @@ def align(
     work: Path,
     out: Path,
     run_name: str,
+    beside: str = "",
 ) -> dict[str, Any]:
     """Continues the training of the model in `first` on corrections of its own answers, and writes `out`.
 
@@ -60,9 +61,8 @@ def align(
         cues: what specialists measure, by name.
         held_out: sample ids of every image outside of the train split.
         first: model directory of the first stage.
-        work: folder that all workers reach.
+        work, beside, run_name: see `driver.train`.
         out: model directory, written whole or not at all.
-        run_name: of the run.
 
     Returns:
         What `alignment.json` holds.
@@ -94,7 +94,12 @@ def align(
         weighted=train_config.domain_balance,
     )
     record = continued(
-        config, model_config, train_config, taught, images, base=first, work=work, out=second, run=run_name
+        *(config, model_config, train_config, taught, images),
+        base=first,
+        work=work,
+        beside=beside,
+        out=second,
+        run=run_name,
     )
     from ifas.training.alignment import report
 
@@ -123,10 +128,12 @@ def continued(
     work: Path,
     out: Path,
     run: str,
+    beside: str = "",
 ) -> dict[str, Any]:
     """Trains on from a model directory; returns the training record."""
     settings = second_stage(config, model_config, train_config)
-    record = train(*settings, rows, images, work=work, out=out, run_name=f"{run}-align", base=base)
+    name = f"{run}-align"
+    record = train(*settings, rows, images, work=work, beside=beside, out=out, run_name=name, base=base)
     return record.model_dump(mode="json")
 
 

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ifas.core import storage
 from ifas.core.errors import CorruptShardError, DataError
 from ifas.core.files import sha256_file
 from ifas.data.dataset import read_index, verify
 from ifas.data.shards import ShardImages
 from ifas.data.tables import ShardWriter
+from tests.servers import Endpoint
 from tests.unit.data.pictures import folder_dataset
 
 
@@ -35,6 +37,28 @@ def dataset(original: Path, tmp_path: Path) -> Path:
 
 
 SHARD = "shard-00001.parquet"
+
+
+def test_another_machine_fetches_a_shard_once_and_keeps_no_damaged_one(
+    dataset: Path, s3: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = next(iter(read_index(dataset)["shards"]))
+    here, uri = ShardImages(dataset, f"s3://{s3.bucket}/shards/dataset"), f"s3://{s3.bucket}/shards/dataset"
+    storage.store(dataset, uri)
+    image, sent, alone = here.read(name, 0), pickle.dumps(here), pickle.dumps(ShardImages(dataset))
+    dataset.rename(tmp_path / "elsewhere")  # as on another machine
+    assert pickle.loads(sent).read(name, 0) == image
+    storage.delete(uri)
+    assert pickle.loads(sent).read(name, 0) == image, "it is on this machine now"
+    with pytest.raises(DataError, match="is not on this machine"):
+        pickle.loads(alone).read(name, 0)
+
+    (tmp_path / "elsewhere" / "shards" / name).write_bytes(b"damaged")
+    storage.store(tmp_path / "elsewhere", uri)
+    monkeypatch.setenv("IFAS_HOME", str(tmp_path / "third"))
+    with pytest.raises(CorruptShardError, match=f"shard {name} of {uri} is corrupt"):
+        pickle.loads(sent).read(name, 0)
+    assert [file.suffix for file in (tmp_path / "third").rglob("*") if file.is_file()] == [".lock"]
 
 
 def spoil(file: Path) -> tuple[str, str]:
