@@ -272,3 +272,15 @@ def test_without_a_store_nothing_is_started(machines: Cluster, staged: Staged) -
     log = staged.folder / "here.log"
     assert machines.head.start(here, log).wait(timeout=120) == ConfigError.exit_code
     assert "train.storage is empty" in log.read_text()
+
+
+def test_the_second_stage_goes_on_from_a_model_that_only_the_head_has(
+    machines: Cluster, staged: Staged, tmp_path: Path
+) -> None:
+    few = ("train.steps=4", "align.enabled=true", "align.steps=2", "align.images=8", "align.samples=2")
+    small = ("align.dev_images=8", "align.bootstrap=20", "align.temperature=3")
+    training = Running(machines, staged, "train", *TRAIN, *few, *small, out="aligned")
+    model = training.succeeded(tmp_path / "model")
+    found = read_json(model / "alignment.json")
+    assert found["turns"]["count"] > 0, found
+    assert found["training"]["workers"] == 2
