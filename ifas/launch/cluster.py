@@ -350,19 +350,28 @@ def send(
         kubernetes.client.ApiException: an answer that is no success.
         urllib3.exceptions.HTTPError, OSError: no answer.
     """
-    # The generated client can't send apply patches of custom objects, its transport can.
-    return api.call_api(
-        path,
-        method,
-        {},
-        query,
-        {"Accept": "application/json, */*", "Content-Type": kind},
-        body=body,
-        response_type=answer,
-        auth_settings=["BearerToken"],
-        _return_http_data_only=True,
-        _request_timeout=timeout_s,
-    )
+    from kubernetes.client import ApiException
+    from urllib3.exceptions import SSLError
+
+    try:
+        # The generated client can't send apply patches of custom objects, its transport can.
+        return api.call_api(
+            path,
+            method,
+            {},
+            query,
+            {"Accept": "application/json, */*", "Content-Type": kind},
+            body=body,
+            response_type=answer,
+            auth_settings=["BearerToken"],
+            _return_http_data_only=True,
+            _request_timeout=timeout_s,
+        )
+    except ApiException as error:
+        if error.status:
+            raise
+        # The transport's form of a TLS handshake that failed.
+        raise SSLError(" ".join(str(error.reason).split())) from error
 
 
 def _raise_interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -495,6 +495,18 @@ def test_a_restart_of_the_api_server_is_waited_out(server, jobs):
     assert not any(fault.times for fault in server.faults)
 
 
+def test_a_handshake_that_fails_is_an_outage(server, jobs):
+    """A proxy of the API server that restarts answers no TLS for a moment."""
+    jobs.ensure(JOB)
+    play(server, DONE)
+    secure = server.url.replace("http:", "https:")
+    jobs.api.configuration.host = secure
+    threading.Timer(0.3, setattr, (jobs.api.configuration, "host", server.url)).start()
+    jobs.wait(NAME, "train", timeout_s=30)
+    with pytest.raises(LaunchError, match="can't be reached"):
+        jobs_at(secure).run(JOB)
+
+
 def test_an_apply_is_repeated_too(server, jobs):
     """A webhook that restarts answers 500 through the API server."""
     said = 'failed calling webhook "mrayjob.kb.io": connection refused'
