@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
+import io
 import json
 import re
 import sys
@@ -535,10 +536,15 @@ class _Handler(BaseHTTPRequestHandler):
             asked = query.get("container", [""])[0]
             if asked and containers and asked not in containers:
                 raise Refused(400, "BadRequest", f"container {asked} is not valid for pod {name}")
-            lines = api.logs.get(name, "").splitlines(keepends=True)
+            lines = io.StringIO(api.logs.get(name, ""), newline="\n").readlines()
             if query.get("timestamps") == ["true"]:
-                # Of a container that writes all its lines within a second, to which `sinceTime` is rounded.
-                lines = [f"2026-01-01T00:00:00.{n + 1:09d}Z {line}" for n, line in enumerate(lines)]
+                # Of a container that writes all its lines within a second, to which `sinceTime` is rounded. The
+                # kubelet writes its node's own offset, and no zeros at the end.
+                stamps = [f"{n + 1:09d}".rstrip("0") for n in range(len(lines))]
+                lines = [f"2026-01-01T02:00:00.{n}+02:00 {line}" for n, line in zip(stamps, lines, strict=True)]
+            since = datetime.fromisoformat(query.get("sinceTime", ["2026-01-01T00:00:00Z"])[0])
+            if since > datetime(2026, 1, 1, tzinfo=UTC):
+                lines = []
             tail = int(query.get("tailLines", [len(lines)])[0])
             return self._answer(200, "".join(lines[len(lines) - tail :] if tail < len(lines) else lines))
         if name:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -184,7 +185,7 @@ class RayJobs:
         """
         deadline, looked = time.monotonic() + timeout_s, time.monotonic() - self.look_s
         told: tuple[str, str] | None = None
-        diagnosis = Diagnosis(self._read, self.namespace, name)
+        diagnosis = Diagnosis(partial(try_get, self.api), self.namespace, name)
         deaths: set[str] = set()
         while True:
             try:
@@ -322,16 +323,6 @@ class RayJobs:
                 told = True
             time.sleep(min(pause, max(0.0, limit - waited)))
 
-    def _read(self, path: str, query: list[tuple[str, str]], kind: str) -> Any:
-        """A GET for an explanation only: None if it is refused or fails."""
-        from kubernetes.client import ApiException
-        from urllib3.exceptions import HTTPError
-
-        try:
-            return send(self.api, "GET", path, query, answer=kind)
-        except (ApiException, HTTPError, OSError):
-            return None
-
 
 def send(
     api: Any,
@@ -372,6 +363,17 @@ def send(
             raise
         # The transport's form of a TLS handshake that failed.
         raise SSLError(" ".join(str(error.reason).split())) from error
+
+
+def try_get(api: Any, path: str, query: list[tuple[str, str]], answer: str) -> Any:
+    """A GET without which we do as well: None if it is refused or fails."""
+    from kubernetes.client import ApiException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        return send(api, "GET", path, query, answer=answer)
+    except (ApiException, HTTPError, OSError):
+        return None
 
 
 def _raise_interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from ifas.core.errors import IfasError
 from ifas.core.progress import EVENTS_ENV, emit
+from ifas.launch.cluster import try_get
 
 #: Seconds between two lines of progress where only a log shows it.
 SHOWN_EVERY_S = 30
+
+_STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
 
 
 class Follower:
@@ -28,20 +33,20 @@ class Follower:
         self.api, self.namespace, self.name, self.step = api, namespace, name, step
         self.failure: IfasError | None = None
         self._last = ("", "")
-        self._event_t = 0.0
+        self._told: set[int] = set()
         self._shown = 0.0
 
     def look(self) -> None:
         """Passes on what is new in the log. A request that fails is made up for by the next."""
         for stamp, line in self._new_lines():
-            if _comparable(stamp) <= self._last:
+            if stamp <= self._last:
                 continue  # `sinceTime` counts whole seconds
-            self._last = _comparable(stamp)
+            self._last = stamp
             event = _event(line)
             if event is None:
                 print(line, flush=True)
-            elif event["t"] > self._event_t:  # a new submitter prints the job's log from its beginning
-                self._event_t = event["t"]
+            elif hash(line) not in self._told:  # a new submitter prints the job's log from its beginning
+                self._told.add(hash(line))
                 self._pass_on(event)
 
     def _pass_on(self, event: dict[str, Any]) -> None:
@@ -56,8 +61,9 @@ class Follower:
             self._shown = time.monotonic()
             print(f"{event['step']:<9} {event['done']} of {event['total']} {event['unit']}", flush=True)
 
-    def _new_lines(self) -> list[tuple[str, str]]:
-        pods = self._get("pods", [("labelSelector", f"job-name={self.name}")], "object")
+    def _new_lines(self) -> list[tuple[tuple[str, str], str]]:
+        place = f"/api/v1/namespaces/{self.namespace}/pods"
+        pods = try_get(self.api, place, [("labelSelector", f"job-name={self.name}")], "object")
         items = pods.get("items", []) if isinstance(pods, dict) else []
         if not items:
             return []
@@ -65,28 +71,10 @@ class Follower:
         query = [("container", "ray-job-submitter"), ("timestamps", "true")]
         if self._last[0]:
             query.append(("sinceTime", f"{self._last[0]}Z"))
-        text = self._get(f"pods/{newest['metadata']['name']}/log", query, "str")
-        lines = (line.partition(" ") for line in text.splitlines()) if isinstance(text, str) else ()
-        return [(stamp, line) for stamp, _, line in lines]
-
-    def _get(self, path: str, query: list[tuple[str, str]], kind: str) -> Any:
-        from kubernetes.client import ApiException
-        from urllib3.exceptions import HTTPError
-
-        try:
-            return self.api.call_api(
-                f"/api/v1/namespaces/{self.namespace}/{path}",
-                "GET",
-                {},
-                query,
-                {"Accept": "application/json, */*"},
-                response_type=kind,
-                auth_settings=["BearerToken"],
-                _return_http_data_only=True,
-                _request_timeout=30,
-            )
-        except (ApiException, HTTPError, OSError):
-            return None
+        text = try_get(self.api, f"{place}/{newest['metadata']['name']}/log", query, "str")
+        lines = (line.partition(" ") for line in text.split("\n")) if isinstance(text, str) else ()
+        # What has no time is the kubelet's own word, e.g. that there is no log yet.
+        return [(when, line) for stamp, _, line in lines if (when := _comparable(stamp))]
 
 
 @contextmanager
@@ -119,7 +107,13 @@ def _event(line: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and {"t", "kind", "step"} <= found.keys() else None
 
 
-def _comparable(stamp: str) -> tuple[str, str]:
-    """Seconds and nanoseconds of an RFC 3339 time, which the kubelet writes without zeros at the end."""
-    seconds, _, rest = stamp.rstrip("Z").partition(".")
-    return seconds, rest.ljust(9, "0")
+def _comparable(stamp: str) -> tuple[str, str] | None:
+    """Seconds in UTC and nanoseconds of an RFC 3339 time, or None where it is something else.
+
+    The kubelet writes it with its node's own offset, and without zeros at the end.
+    """
+    parts = _STAMP.fullmatch(stamp)
+    if parts is None:
+        return None
+    seconds = datetime.fromisoformat(parts[1] + parts[3]).astimezone(UTC)
+    return f"{seconds:%Y-%m-%dT%H:%M:%S}", (parts[2] or "").ljust(9, "0")

@@ -72,20 +72,36 @@ def test_a_new_submitter_repeats_no_event(api, tmp_path, monkeypatch):
     api.logs["s-1"] = event(1.0, "note", text="one")
     found.look()
     pod(api, "s-2", "2026-01-01T00:05:00Z")
-    api.logs["s-2"] = event(1.0, "note", text="one") + event(2.0, "note", text="two")
+    # Two within a millisecond, and one of a worker whose clock is behind.
+    news = event(2.0, "note", text="two") + event(2.0, "note", text="three") + event(0.5, "note", text="four")
+    api.logs["s-2"] = "Job submitted\n" + event(1.0, "note", text="one") + news
     found.look()
     texts = [json.loads(line)["text"] for line in (tmp_path / "events").read_text().splitlines()]
-    assert texts == ["one", "two"]
+    assert texts == ["one", "two", "three", "four"]
 
 
 def test_the_step_s_error_with_its_exit_code(api):
     pod(api, "s-1", "2026-01-01T00:00:00Z")
-    api.logs["s-1"] = event(1.0, "failed", what="loss is NaN", fix="lower train.lr", code=5, repeat=False)
+    api.logs["s-1"] = event(9.0, "note", text="of a worker whose clock is ahead")
+    api.logs["s-1"] += event(1.0, "failed", what="loss is NaN", fix="lower train.lr", code=5, repeat=False)
     found = follower(api)
     with following(found.api, "ifas", NAME, "train", poll_s=60) as log:
         pass
     assert log.failure is not None
     assert (log.failure.what, log.failure.exit_code) == ("loss is NaN", 5)
+
+
+def test_what_the_kubelet_says_itself_hides_no_line(api, capsys):
+    """Where it has no log, it says so with 200 and without a time; a progress bar's line has carriage returns."""
+    pod(api, "s-1", "2026-01-01T00:00:00Z")
+    found = follower(api)
+    api.faults.append(Fault(200, message="unable to retrieve logs", match=lambda _, path: path.endswith("/log")))
+    found.look()
+    api.logs["s-1"] = "bar 1\rbar 2\n"
+    found.look()
+    api.logs["s-1"] += "next\n"
+    found.look()
+    assert capsys.readouterr().out == "bar 1\rbar 2\nnext\n"
 
 
 def test_an_outage_loses_nothing(api, capsys):
