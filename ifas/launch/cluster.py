@@ -25,6 +25,8 @@ from ifas.launch.rayjob import HASH_ANNOTATION
 GROUP, VERSION, PLURAL = "ray.io", "v1", "rayjobs"
 FIELD_MANAGER = "ifas"
 ENDED = ("Complete", "Failed", "ValidationFailed")
+#: Where Kueue keeps the job back, or takes its nodes away again.
+QUEUED = ("Suspended", "Suspending")
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -119,7 +121,8 @@ class RayJobs:
 
         Args:
             job: what `build_rayjob` made.
-            timeout_s: by default the job's own deadlines for every attempt, and ten minutes.
+            timeout_s: by default the job's own deadlines for every attempt, and ten minutes. Counts anew when the
+                job leaves its queue, as the job's own do.
 
         Raises:
             LaunchError: the job failed or took too long (it is then deleted), or the API server refused or can't be
@@ -181,7 +184,7 @@ class RayJobs:
         """Returns when the job has succeeded; reports meanwhile what it waits for, within `look_s` seconds.
 
         Raises:
-            LaunchError: it failed, was deleted, or `timeout_s` passed (the job is deleted then).
+            LaunchError: it failed, was deleted, or `timeout_s` passed outside of a queue (the job is deleted then).
         """
         deadline, looked = time.monotonic() + timeout_s, time.monotonic() - self.look_s
         told: tuple[str, str] | None = None
@@ -201,6 +204,8 @@ class RayJobs:
                 return
             if status.get("jobDeploymentStatus") in ENDED:
                 raise diagnosis.failure(job)
+            if status.get("jobDeploymentStatus") in QUEUED:
+                deadline = time.monotonic() + timeout_s
             if time.monotonic() > deadline:
                 last = _line(status, diagnosis.look(job))
                 self.delete(name)

@@ -451,6 +451,15 @@ def test_our_own_timeout_deletes_the_job(server, jobs):
     assert server.get("rayjobs", NAME) is None
 
 
+@pytest.mark.parametrize("state", ["Suspended", "Suspending"])
+def test_time_in_a_queue_does_not_count_towards_the_timeout(server, jobs, state):
+    """Kueue suspends the job until there is room, which may take days."""
+    play(server, *[{"jobDeploymentStatus": state}] * 60, RUNNING, DONE)
+    begin = time.monotonic()
+    jobs.run(JOB, timeout_s=0.5)
+    assert time.monotonic() - begin > 0.6
+
+
 def test_a_running_job_of_the_same_run_is_watched_on(server, jobs):
     server.put({**JOB, "status": RUNNING})
     play(server, RUNNING, RUNNING, DONE)
