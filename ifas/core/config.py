@@ -550,6 +550,11 @@ class RayConfig(Section):
     def _check(self) -> RayConfig:
         if self.min_workers > self.max_workers:
             raise ValueError(f"min_workers {self.min_workers} is more than max_workers {self.max_workers}")
+        if self.queue and self.min_workers < self.max_workers:
+            raise ValueError(
+                f"Kueue takes no job in queue {self.queue} whose number of workers changes: set min_workers to "
+                f"{self.max_workers}, or leave out queue"
+            )
         if self.shm_gib >= self.worker_memory_gib:
             raise ValueError(
                 f"shm_gib {self.shm_gib:g} leaves a worker no memory of {self.worker_memory_gib:g} GiB: it counts as "

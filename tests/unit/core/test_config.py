@@ -69,6 +69,7 @@ def test_a_pod_that_is_not_named_has_the_default_size():
     ("override", "said"),
     [
         ("cluster.train.min_workers=9", "min_workers 9 is more than max_workers 2"),
+        ("cluster.caption={queue: q, min_workers: 1, max_workers: 2}", "set min_workers to 2, or leave out queue"),
         ("cluster.train.shm_gib=8", "leaves a worker no memory"),
         ("cluster.storage_claim=shared", "storage: /shared"),
         ("cluster.storage=ftp://x", "neither s3"),
