@@ -29,13 +29,16 @@ SMALL = PodConfig(cpus=0.25, memory_gib=0.5)
 
 
 def pod_of(step: StepName, cluster: ClusterConfig) -> PodConfig:
-    """The pod of a step: small where it only watches a RayJob, and then as patient as the job's deadlines are long."""
+    """The pod of a step: small where it only watches a RayJob, and then as patient as the job's deadlines are long.
+
+    A queue has no deadline but the run's.
+    """
     job = {"caption": cluster.caption, "train": cluster.train}.get(step)
     if job is None or job.ray == "own":
         return cluster.pod(step)
     attempts = job.backoff_limit + 1
     patience = attempts * (job.active_deadline_s + job.pre_running_deadline_s) + 900
-    return SMALL.model_copy(update={"timeout_s": patience})
+    return SMALL.model_copy(update={"timeout_s": max(patience, cluster.deadline_s) if job.queue else patience})
 
 
 def place(task: dsl.PipelineTask, pod: PodConfig, cluster: ClusterConfig) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ifas_pipelines.cluster import pod_of
 from ifas_pipelines.remote import compile_to
 
 from ifas.core.config import load
@@ -93,6 +94,8 @@ def test_captioning_and_training_as_rayjobs_have_small_pods(documents, tmp_path)
         assert "accelerator" not in resources
     job = load("large").cluster.train
     assert int(executors(documents)["train"]["activeDeadlineSeconds"]) > 2 * job.active_deadline_s
+    queued = load("tiny", ["cluster.train={ray: job, queue: q, min_workers: 2, max_workers: 2}"]).cluster
+    assert pod_of("train", queued).timeout_s == queued.deadline_s > pod_of("train", load("tiny").cluster).timeout_s
     own = ir(load("large", ["cluster.train.ray=own"]), tmp_path)
     assert containers(own)["train"]["resources"]["accelerator"]["resourceCount"] == "8"
     assert executors(own)["train"]["emptyDirMounts"][0]["sizeLimit"] == "65536Mi"
