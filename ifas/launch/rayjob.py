@@ -67,6 +67,7 @@ class RayJobSpec:
     submission_mode: str = "K8sJobMode"
     submitter_backoff_limit: int = field(default=2, metadata={"about": "new submitter pods; K8sJobMode only"})
     service_account: str = "ifas-ray"
+    autoscaler_account: str = field(default="ifas-ray-autoscaler", metadata={"about": "of a head with an autoscaler"})
     config_map: str = "ifas-settings"
     secret: str = "ifas-credentials"  # noqa: S105  (the name of a Secret)
     secret_keys: tuple[str, ...] = S3_SECRET_KEYS
@@ -213,6 +214,8 @@ def _head(spec: RayJobSpec, labels: Mapping[str, str]) -> dict[str, Any]:
     # The driver's events go into the job's log, where whoever launched the job reads them.
     template["spec"]["containers"][0]["env"].insert(0, {"name": EVENTS_ENV, "value": "/dev/stdout"})
     if _scales(spec):
+        # KubeRay binds a role to the head's account: workers, and other jobs, must have another.
+        template["spec"]["serviceAccountName"] = spec.autoscaler_account
         template["spec"]["automountServiceAccountToken"] = True
         # The network policy lets these heads, and no other pod of Ray, reach the API server.
         template["metadata"]["labels"]["ifas.dev/autoscaler"] = "true"

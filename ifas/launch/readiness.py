@@ -25,7 +25,7 @@ OLDEST = (1, 30)
 NEW_FIELDS = ("preRunningDeadlineSeconds", "submitterConfig")
 
 SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "IFAS_LEDGER")
-ACCOUNTS = ("ifas-pipeline-runner", "ifas-ray", "ifas-serving")
+ACCOUNTS = ("ifas-pipeline-runner", "ifas-ray", "ifas-ray-autoscaler", "ifas-serving")
 OPERATOR_LABEL, STORE_LABEL, LEDGER_LABEL, KFP_LABEL, GPU_LABEL = (
     "ifas.dev/kuberay-operator",
     "ifas.dev/object-store",

@@ -569,7 +569,7 @@ def rbac(proof: Proof) -> str:
     denied += [(runner, verb, "pods", "") for verb in ("create", "delete", "get")]
     denied += [(runner, "create", "pods", "exec"), (runner, "get", "secrets", ""), (runner, "list", "secrets", "")]
     denied += [(runner, "create", "rolebindings.rbac.authorization.k8s.io", "")]
-    for account in ("ifas-ray", "ifas-serving"):
+    for account in ("ifas-ray", "ifas-ray-autoscaler", "ifas-serving"):
         denied += [
             (account, verb, kind, "") for verb in ("get", "list", "create") for kind in (jobs, "pods", "secrets")
         ]

@@ -273,7 +273,7 @@ def test_only_heads_with_an_autoscaler_reach_the_api_server(overlay):
 @overlay
 def test_rayjobs_name_what_exists(overlay):
     spec = RayJobSpec(step="train", run_id="r", image="i:1", config="base", inputs={}, outputs={})
-    assert spec.service_account in of_kind(overlay, "ServiceAccount")
+    assert {spec.service_account, spec.autoscaler_account} <= set(of_kind(overlay, "ServiceAccount"))
     assert spec.config_map in of_kind(overlay, "ConfigMap")
     assert NAMESPACES.get(overlay, spec.namespace) in of_kind(overlay, "Namespace")
 
@@ -330,7 +330,8 @@ def test_least_privilege(overlay):
     tokens = {n: a["automountServiceAccountToken"] for n, a in of_kind(overlay, "ServiceAccount").items()}
     assert [name for name, mounted in tokens.items() if mounted] == ["ifas-pipeline-runner"]
     used = {template["spec"]["serviceAccountName"] for template in pod_templates(overlay).values()}
-    assert set(tokens) == used | {"ifas-pipeline-runner", "ifas-ray"}, "an account that nobody uses, or none at all"
+    rayjobs = {"ifas-pipeline-runner", "ifas-ray", "ifas-ray-autoscaler"}
+    assert set(tokens) == used | rayjobs, "an account that nobody uses, or none at all"
 
 
 @overlay

@@ -216,6 +216,9 @@ def test_fewer_workers_than_the_most_means_that_ray_scales():
     assert cluster["enableInTreeAutoscaling"] is True
     assert cluster["autoscalerOptions"]["securityContext"]["allowPrivilegeEscalation"] is False
     assert cluster["workerGroupSpecs"][0]["replicas"] == 1
+    head, worker = (group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]))
+    assert (head["serviceAccountName"], head["automountServiceAccountToken"]) == ("ifas-ray-autoscaler", True)
+    assert (worker["serviceAccountName"], worker["automountServiceAccountToken"]) == ("ifas-ray", False)
     assert "enableInTreeAutoscaling" not in build_rayjob(TRAIN)["spec"]["rayClusterSpec"]
 
 
