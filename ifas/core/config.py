@@ -544,7 +544,9 @@ class RayConfig(Section):
     active_deadline_s: Seconds = Field(default=24 * 3600, description="of one attempt, from its start")
     pre_running_deadline_s: Seconds = Field(default=3600, description="longest wait for nodes, images and quota")
     backoff_limit: int = Field(default=1, ge=0, le=100, description="new clusters after a failure")
-    ttl_s: int = Field(default=600, ge=0, le=7 * 24 * 3600, description="how long an ended job stays for a look")
+    ttl_s: int = Field(
+        default=600, ge=0, le=7 * 24 * 3600, description="how long the cluster of an ended job stays for a look"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> RayConfig:

@@ -348,7 +348,8 @@ def test_a_tenant_has_limits_and_a_part_of_the_bucket():
     import json
 
     quota = of_kind("tenant", "ResourceQuota")["tenant"]["spec"]["hard"]
-    assert {"requests.cpu", "limits.memory", "requests.nvidia.com/gpu", "count/rayjobs.ray.io", "pods"} <= set(quota)
+    assert {"requests.cpu", "limits.memory", "requests.nvidia.com/gpu", "pods"} <= set(quota)
+    assert not [key for key in quota if "rayjobs" in key], "ended jobs stay, and would use it up"
     # A quota on limits refuses every container without one, such as those that KFP adds.
     (item,) = of_kind("tenant", "LimitRange")["tenant"]["spec"]["limits"]
     assert {"cpu", "memory"} <= set(item["default"])
@@ -391,6 +392,8 @@ def test_monitors_and_alerts_name_what_is_there():
     serving = pod_templates("local+monitoring")["Deployment/ifas-serving"]
     assert selects(monitors["ifas-serving"]["spec"]["selector"], serving["metadata"]["labels"])
     (rules,) = of_kind("local+monitoring", "PrometheusRule").values()
+    (down,) = [rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"] if "absent" in rule["expr"]]
+    assert 'kube_deployment_spec_replicas{deployment="ifas-serving"} > 0' in down, "no model is served at first"
     documented = (ROOT / "docs" / "serving.md").read_text()
     for group in rules["spec"]["groups"]:
         for rule in group["rules"]:
