@@ -278,10 +278,19 @@ def _store(cluster: _Cluster) -> Told:
     if not url:
         yield "missing", f"AWS_ENDPOINT_URL in ConfigMap {RayJobSpec.config_map}", "set it in your overlay"
         return
-    yield from _reached(cluster, url, STORE_LABEL, "allow-ray")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        yield "missing", f"AWS_ENDPOINT_URL {url} is no URL: {error}", "correct it in your overlay"
+        return
+    yield from _reached(cluster, host, port, STORE_LABEL, "allow-ray")
 
 
 def _ledger(cluster: _Cluster) -> Told:
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
     secret = cluster.get(cluster.ours("secrets", RayJobSpec.secret))
     coded = ((secret or {}).get("data") or {}).get("IFAS_LEDGER", "")
     if not coded:
@@ -295,16 +304,25 @@ def _ledger(cluster: _Cluster) -> Told:
             "use PostgreSQL, e.g. infra/components/postgres",
         )
         return
-    # The URL holds a password: only its host is ever shown.
-    yield from _reached(cluster, url, LEDGER_LABEL, "allow-steps")
+    # The URL holds a password: only its host is ever shown, and only if it can be nothing else.
+    try:
+        # As the ledger itself reads it: urlsplit ends the host at a / # or ? of the password.
+        parts = make_url(url)
+        host, port = parts.host or "", parts.port
+    except (ArgumentError, ValueError):
+        host, port = "", None
+    if not re.fullmatch(r"[\w.:-]+", host):
+        yield "missing", "IFAS_LEDGER is no URL", f"percent-encode its password in Secret {RayJobSpec.secret}"
+        return
+    yield from _reached(cluster, host, port, LEDGER_LABEL, "allow-steps")
 
 
-def _reached(cluster: _Cluster, url: str, label: str, policy: str) -> Told:
-    """Whether there is a service at the host of `url`, and the label that opens the policies to its namespace."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
+def _reached(cluster: _Cluster, host: str, port: int | None, label: str, policy: str) -> Told:
+    """Whether there is a service at `host`, and the label that opens the policies to its namespace."""
     words = host.split(".")
-    if len(words) > 2 and words[2] != "svc":
+    outside = len(words) > 2 and words[2] != "svc"
+    # minio.lan is a host of the network, unless there is a namespace lan.
+    if outside or (len(words) == 2 and cluster.get(f"/api/v1/namespaces/{words[1]}") is None):
         rule = cluster.get(cluster.ours("networkpolicies", policy, "networking.k8s.io/v1")) or {}
         out = [peer for egress in rule.get("spec", {}).get("egress", []) for peer in egress.get("to", [])]
         if any("ipBlock" in peer for peer in out):
@@ -313,7 +331,7 @@ def _reached(cluster: _Cluster, url: str, label: str, policy: str) -> Told:
             yield (
                 "missing",
                 f"{host} is outside the cluster",
-                f"give {policy} its address range (ipBlock) in your overlay",
+                f"give {policy} its address range (ipBlock) in your overlay, or correct the host",
             )
         return
     name, where = words[0], words[1] if len(words) > 1 else cluster.namespace
@@ -321,9 +339,9 @@ def _reached(cluster: _Cluster, url: str, label: str, policy: str) -> Told:
     if service is None:
         yield "missing", f"there is no service {name} in namespace {where}", "correct the host, or install it"
         return
-    ports = [port.get("port") for port in service.get("spec", {}).get("ports", [])]
-    if parts.port and ports and parts.port not in ports:
-        yield "missing", f"service {name} in {where} has no port {parts.port}", f"use one of {ports}"
+    ports = [one.get("port") for one in service.get("spec", {}).get("ports", [])]
+    if port and ports and port not in ports:
+        yield "missing", f"service {name} in {where} has no port {port}", f"use one of {ports}"
     elif where != cluster.namespace and cluster.labels_of(where).get(label) != "true":
         yield "missing", f"namespace {where} has no label {label}=true", f"kubectl label namespace {where} {label}=true"
     else:

@@ -130,10 +130,13 @@ def unset_ledger(server):
     server.put(secret)
 
 
-def file_ledger(server):
-    secret = server.get("secrets", "ifas-credentials")
-    secret["data"]["IFAS_LEDGER"] = base64.b64encode(b"sqlite:////tmp/ledger.db").decode()
-    server.put(secret)
+def ledger(url: str):
+    def change(server):
+        secret = server.get("secrets", "ifas-credentials")
+        secret["data"]["IFAS_LEDGER"] = base64.b64encode(url.encode()).decode()
+        server.put(secret)
+
+    return change
 
 
 def endpoint(url: str):
@@ -186,6 +189,8 @@ FAULTS = {
     ),
     "store's service": (drop("services", "seaweedfs", "kubeflow"), "object store", "missing", "install it"),
     "store's port": (endpoint("http://seaweedfs.kubeflow.svc:9000"), "object store", "missing", "[8333]"),
+    "store's URL": (endpoint("http://seaweedfs.kubeflow.svc:port"), "object store", "missing", "correct it"),
+    "store of another host": (endpoint("http://minio.lan:9000"), "object store", "missing", "ipBlock"),
     "store outside": (endpoint("https://s3.eu-west-1.amazonaws.com"), "object store", "missing", "ipBlock"),
     "ledger's label": (relabel("namespaces", "db", "ifas.dev/ledger"), "ledger", "missing", "ifas.dev/ledger=true"),
     "no pipelines": (drop("customresourcedefinitions", "workflows.argoproj.io"), "pipelines", "optional", "install"),
@@ -197,7 +202,9 @@ FAULTS = {
     ),
     "GPU without label": (node({}, 4), "GPUs", "missing", "kubectl label node gpu-2 ifas.dev/accelerator=gpu"),
     "label without GPU": (node({"ifas.dev/accelerator": "gpu"}, 0), "GPUs", "missing", "device plugin"),
-    "ledger in a file": (file_ledger, "ledger", "missing", "PostgreSQL"),
+    "ledger in a file": (ledger("sqlite:////tmp/ledger.db"), "ledger", "missing", "PostgreSQL"),
+    "ledger outside": (ledger("postgresql://ifas:hush@postgres.lan:5432/ifas"), "ledger", "missing", "ipBlock"),
+    "ledger's password": (ledger("postgresql://ifas:hu@sh:x@postgres.db/ifas"), "ledger", "missing", "percent-encode"),
     "no storage class": (drop("storageclasses", "standard"), "storage", "optional", "default"),
     "no Kueue": (drop("customresourcedefinitions", "localqueues.kueue.x-k8s.io"), "kueue", "optional", ""),
     "another Kueue": (
@@ -221,6 +228,22 @@ def test_one_fault_is_one_finding(cluster, fault):
     # Without the operator, its Secret or the namespace, what hangs on them can't be told either.
     assert others <= {"operator reaches Ray", "ledger", "accounts", "network policies", "credentials", "object store"}
     assert not others or fault in ("no operator", "namespace", "secret", "key of the secret", "namespace")
+
+
+@pytest.mark.parametrize("password", ["hush/x", "hush#x", "hush?x", "12/x"])
+def test_a_password_that_sqlalchemy_takes_is_no_host(cluster, password):
+    ledger(f"postgresql+psycopg://ifas:{password}@postgres.db.svc:5432/ifas")(cluster)
+    assert {item["state"] for item in findings()} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    "url", ["hush-hush", "postgresql://ifas:hush@postgres.db:hush/ifas", "postgresql://u:a@hush@postgres.db/x"]
+)
+def test_what_is_no_url_is_not_shown(cluster, url):
+    ledger(url)(cluster)
+    (found,) = [item for item in findings() if item["check"] == "ledger"]
+    assert (found["state"], found["what"]) == ("missing", "IFAS_LEDGER is no URL")
+    assert "hush" not in json.dumps(found)
 
 
 def test_both_names_of_the_operator_are_let_in(cluster):
