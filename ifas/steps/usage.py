@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from ifas.compute.connection import of_cluster
 from ifas.core.config import ClusterConfig, PodConfig, RayConfig, RunConfig, StepName
 from ifas.core.errors import ConfigError
 from ifas.core.records import Lineage, Usage
@@ -55,7 +56,7 @@ def metered(step: str, config: RunConfig) -> Callable[[], Usage]:
 
 def reserved_by(step: str, cluster: ClusterConfig) -> Reserved | None:
     """What the step's pods have; None where this process is in no pod of a pipeline and no job of a Ray cluster."""
-    if os.environ.get("RAY_ADDRESS", "local") != "local" and step in ("caption", "train"):
+    if of_cluster() and step in ("caption", "train"):
         return _of_job(getattr(cluster, step))
     if os.environ.get(KFP_RUN_ID):
         return _of_pod(cluster.pod(cast("StepName", step)))

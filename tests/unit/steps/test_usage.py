@@ -43,6 +43,8 @@ def test_in_a_pod_what_it_reserves_is_paid(monkeypatch):
     monkeypatch.setenv(KFP_RUN_ID, "r")
     assert reserved_by("evaluate", cluster) == (8, 96, 1)
     # A RayJob's driver is on the head, and the workers are paid for as well.
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    assert reserved_by("train", cluster) == (2, 8, 0), "that is no cluster"
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert reserved_by("train", cluster) == (4 + 8 * 12, 16 + 8 * 96, 8)
 
