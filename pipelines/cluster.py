@@ -44,8 +44,10 @@ def place(task: dsl.PipelineTask, pod: PodConfig, cluster: ClusterConfig) -> Non
     KFP's own cache is off: its key knows neither the commit that a revision names nor the weights behind an id, and
     its hit would hand the run a lineage of another run. The step's own cache does, in `cluster.storage`.
     """
-    # For failures of the infrastructure; `ifas.steps.attempts` ends the others.
-    task.set_retry(num_retries=cluster.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="300s")
+    # For failures of the infrastructure; `ifas.steps.attempts` ends the others. Argo counts the backoff's maximum from
+    # the start of the first try, starts none after it and ends what runs then: it is as long as the run may be.
+    longest = f"{cluster.deadline_s}s"
+    task.set_retry(num_retries=cluster.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration=longest)
     task.set_caching_options(False)
     _set(task, pod, cluster)
     kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env=SECRET_KEYS)
