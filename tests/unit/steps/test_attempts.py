@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -166,3 +167,29 @@ def test_a_webhook_that_is_away_or_wrong_fails_nothing(config, url, monkeypatch,
     monkeypatch.setattr(ending, "PAUSES", (0,))
     told(config, "SUCCEEDED")
     assert "the webhook was not told" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("state", ["SUCCEEDED", "COMPLETE", "CACHED"])
+def test_each_of_kfp_s_names_of_success_is_one(config, state):
+    assert ending.ending(config, "r", state=state, message="") == {
+        "run": "r",
+        "state": "SUCCEEDED",
+        "profile": "tiny",
+        "dataset": config.ingest.dataset,
+    }
+
+
+def test_a_webhook_that_speaks_no_http_fails_nothing(config, monkeypatch, capsys):
+    monkeypatch.setattr(ending, "PAUSES", (0,))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            connection, _ = server.accept()
+            connection.recv(9999)
+            connection.sendall(b"SSH-2.0-x\r\n")
+            connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        monkeypatch.setenv(ending.WEBHOOK_ENV, f"http://127.0.0.1:{server.getsockname()[1]}/hook")
+        told(config, "SUCCEEDED")
+    assert "the webhook was not told: SSH-2.0-x" in capsys.readouterr().err
