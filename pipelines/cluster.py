@@ -70,6 +70,8 @@ def _set(task: dsl.PipelineTask, pod: PodConfig, cluster: ClusterConfig) -> None
     task.set_cpu_request(f"{pod.cpus:g}").set_cpu_limit(f"{pod.cpus:g}")
     task.set_memory_request(memory).set_memory_limit(memory)
     kubernetes.set_timeout(task, pod.timeout_s)
+    # Its work goes with it: of a pod that watches a RayJob, the job.
+    kubernetes.add_pod_annotation(task, "cluster-autoscaler.kubernetes.io/safe-to-evict", "false")
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.use_field_path_as_env(task, env_name=KFP_RUN_ID, field_path=RUN_LABEL)
     if pod.gpus:

@@ -66,6 +66,7 @@ def test_platform_settings(documents):
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert int(spec["securityContext"]["runAsUser"]) == 10001
         assert int(spec["activeDeadlineSeconds"]) > 0
+        assert spec["podMetadata"]["annotations"] == {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
         assert spec["secretAsEnv"][0]["secretName"] == "ifas-credentials"
         assert spec["fieldPathAsEnv"] == [{"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}]
     on_gpu = {name for name, spec in found.items() if "nodeSelector" in spec}
