@@ -9,7 +9,7 @@ from ifas.core.config import ClusterConfig, PodConfig, StepName
 from ifas.data.dvc_repo import PASSWORD_ENV, USERNAME_ENV
 from ifas.launch.pods import USER
 from ifas.steps.ending import WEBHOOK_ENV
-from ifas.steps.usage import KFP_RUN_ID
+from ifas.steps.usage import KFP_RUN_ID, SMALL
 
 #: Secret with the object store's and the ledger's credentials, and ConfigMap with the settings; see infra/base.
 SECRET = "ifas-credentials"  # noqa: S105 - the name of a Secret, not its value
@@ -24,8 +24,6 @@ CONFIG_KEYS = {"AWS_ENDPOINT_URL": "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION": "AW
 GPU = "nvidia.com/gpu"
 #: Label by which KFP names the run of a pod.
 RUN_LABEL = "metadata.labels['pipeline/runid']"
-#: Of the pod that only watches a RayJob, or tells how a run ended.
-SMALL = PodConfig(cpus=0.25, memory_gib=0.5)
 
 
 def pod_of(step: StepName, cluster: ClusterConfig) -> PodConfig:
