@@ -56,7 +56,9 @@ def counted(step: str, cluster: ClusterConfig, run_id: str) -> Iterator[None]:
     place = _place(cluster, run_id)
     earlier = failures(cluster, run_id, step)
     if earlier and not (earlier[-1].repeat and len(earlier) <= cluster.retries):
-        last = earlier[-1]
+        # KFP's Retry keeps the run's id, and tells no pod that a person asked for it.
+        new = "submit a new run: a retry of this one ends here"
+        last = earlier[-1].model_copy(update={"fix": f"{earlier[-1].fix}; then {new}" if earlier[-1].fix else new})
         emit("note", step, text=f"not tried again: {len(earlier)} of {1 + cluster.retries} tries have failed")
         emit("failed", step, what=last.what, fix=last.fix, code=last.code)
         raise last.error()

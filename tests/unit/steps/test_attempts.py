@@ -40,6 +40,7 @@ def test_a_user_s_error_is_not_tried_again(config):
     with pytest.raises(IfasError, match="no images") as caught, counted("train", config.cluster, "r"):
         pytest.fail("it ran again")
     assert caught.value.exit_code == DataError.exit_code
+    assert caught.value.fix == "add some; then submit a new run: a retry of this one ends here"
 
 
 @pytest.mark.parametrize("error", [LaunchError("quota", "free it"), StoreAway("away", "wait")])
