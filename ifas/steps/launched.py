@@ -17,6 +17,7 @@ from ifas.launch.capacity import check_places
 from ifas.launch.cluster import RayJobs, connect, launching_pod
 from ifas.launch.following import following
 from ifas.launch.rayjob import build_rayjob, describe, kept
+from ifas.steps.attempts import spent
 from ifas.steps.execute import LINEAGE, reuse
 from ifas.steps.usage import check_budget
 
@@ -57,7 +58,7 @@ def run_as_job(
         if found is not None:
             return found
         if name == "train":
-            check_budget(config, lineage)
+            check_budget(config, lineage, failed=spent(config.cluster, run_id, name))
         check_places(config, name)
         spec = describe(
             name,

@@ -65,10 +65,18 @@ def reserved_by(step: str, cluster: ClusterConfig) -> Reserved | None:
     return None
 
 
-def check_budget(config: RunConfig, lineage: Lineage) -> None:
+def price_of_try(step: str, cluster: ClusterConfig, seconds: float) -> float:
+    """What a try cost at most that failed after `seconds`: of a RayJob, its cluster for as long as it was watched."""
+    job: RayConfig | None = getattr(cluster, step) if step in ("caption", "train") else None
+    reserved = _of_job(job) if job and job.ray == "job" else reserved_by(step, cluster)
+    return _price(reserved, seconds / HOUR, cluster) if reserved else 0.0
+
+
+def check_budget(config: RunConfig, lineage: Lineage, *, failed: float = 0.0) -> None:
     """Whether what is left of `cluster.budget` is enough for the training, at most: each attempt until its deadline.
 
-    Of what was spent before, it knows the steps that succeeded: failed tries are in no lineage.
+    Args:
+        failed: price of the training's own failed tries, which are in no lineage.
 
     Raises:
         ConfigError: it is not. Nothing has been trained yet.
@@ -81,7 +89,7 @@ def check_budget(config: RunConfig, lineage: Lineage) -> None:
         hours = (cluster.train.backoff_limit + 1) * cluster.train.active_deadline_s / HOUR
     else:
         reserved, hours = _of_pod(cluster.pod("train")), cluster.pod("train").timeout_s / HOUR
-    spent = sum(entry.usage.price for entry in lineage.entries if entry.usage)
+    spent = failed + sum(entry.usage.price for entry in lineage.entries if entry.usage)
     ahead = _price(reserved, hours, cluster)
     if spent + ahead <= cluster.budget:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from ifas.core.config import load
 from ifas.core.errors import EXIT_CODES, ConfigError, DataError, IfasError, LaunchError, StoreAway
 from ifas.steps import ending
-from ifas.steps.attempts import counted, failures
+from ifas.steps.attempts import counted, failures, spent
 
 
 @pytest.fixture
@@ -194,3 +195,17 @@ def test_a_webhook_that_speaks_no_http_fails_nothing(config, monkeypatch, capsys
         monkeypatch.setenv(ending.WEBHOOK_ENV, f"http://127.0.0.1:{server.getsockname()[1]}/hook")
         told(config, "SUCCEEDED")
     assert "the webhook was not told: SSH-2.0-x" in capsys.readouterr().err
+
+
+def test_the_price_of_failed_tries_is_kept(config):
+    """Of a RayJob, that of its cluster, though the pod that watches it is small."""
+    config = load("tiny", [f"cluster.storage={config.cluster.storage}", "cluster.prices.cpu=1000"])
+    for _ in range(2):
+        with pytest.raises(LaunchError), counted("train", config.cluster, "r"):
+            time.sleep(0.1)
+            raise LaunchError("quota")
+    job = config.cluster.train
+    assert job.ray == "job"
+    cpus = job.head_cpus + job.max_workers * job.worker_cpus
+    assert spent(config.cluster, "r", "train") >= 0.2 / 3600 * 1000 * cpus
+    assert spent(config.cluster, "other", "train") == 0

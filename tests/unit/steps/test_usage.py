@@ -64,6 +64,9 @@ def test_a_budget_that_training_may_exceed_stops_the_run(budget, enough):
     lineage = Lineage(run_id="r").append(entry("caption", usage(40.0)))
     if enough:
         check_budget(config, lineage)
+        if budget:
+            with pytest.raises(ConfigError, match=r"41\.00 are spent"):
+                check_budget(config, lineage, failed=1.0)
         return
     with pytest.raises(ConfigError) as caught:
         check_budget(config, lineage)
