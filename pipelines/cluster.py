@@ -9,7 +9,7 @@ from ifas.core.config import ClusterConfig, PodConfig, StepName
 from ifas.data.dvc_repo import PASSWORD_ENV, USERNAME_ENV
 from ifas.launch.pods import USER
 from ifas.steps.ending import WEBHOOK_ENV
-from ifas.steps.usage import KFP_RUN_ID
+from ifas.steps.usage import KFP_RUN_ID, SMALL
 
 #: Secret with the object store's and the ledger's credentials, and ConfigMap with the settings; see infra/base.
 SECRET = "ifas-credentials"  # noqa: S105 - the name of a Secret, not its value
@@ -24,8 +24,6 @@ CONFIG_KEYS = {"AWS_ENDPOINT_URL": "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION": "AW
 GPU = "nvidia.com/gpu"
 #: Label by which KFP names the run of a pod.
 RUN_LABEL = "metadata.labels['pipeline/runid']"
-#: Of the pod that only watches a RayJob, or tells how a run ended.
-SMALL = PodConfig(cpus=0.25, memory_gib=0.5)
 
 
 def pod_of(step: StepName, cluster: ClusterConfig) -> PodConfig:
@@ -47,8 +45,10 @@ def place(task: dsl.PipelineTask, pod: PodConfig, cluster: ClusterConfig) -> Non
     KFP's own cache is off: its key knows neither the commit that a revision names nor the weights behind an id, and
     its hit would hand the run a lineage of another run. The step's own cache does, in `cluster.storage`.
     """
-    # For failures of the infrastructure; `ifas.steps.attempts` ends the others.
-    task.set_retry(num_retries=cluster.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="300s")
+    # For failures of the infrastructure; `ifas.steps.attempts` ends the others. Argo counts the backoff's maximum from
+    # the start of the first try, starts none after it and ends what runs then: it is as long as the run may be.
+    longest = f"{cluster.deadline_s}s"
+    task.set_retry(num_retries=cluster.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration=longest)
     task.set_caching_options(False)
     _set(task, pod, cluster)
     kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env=SECRET_KEYS)
@@ -71,6 +71,8 @@ def _set(task: dsl.PipelineTask, pod: PodConfig, cluster: ClusterConfig) -> None
     task.set_cpu_request(f"{pod.cpus:g}").set_cpu_limit(f"{pod.cpus:g}")
     task.set_memory_request(memory).set_memory_limit(memory)
     kubernetes.set_timeout(task, pod.timeout_s)
+    # Its work goes with it: of a pod that watches a RayJob, the job.
+    kubernetes.add_pod_annotation(task, "cluster-autoscaler.kubernetes.io/safe-to-evict", "false")
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.use_field_path_as_env(task, env_name=KFP_RUN_ID, field_path=RUN_LABEL)
     if pod.gpus:

@@ -1,7 +1,7 @@
 """What KubeRay's operator does with a RayJob, beside the stand-in for the API server: the job's command really runs.
 
 The command starts as a process of this machine, with the environment that the head's container would have. Its output
-is the log of the submitter's pod, its exit code the job's end; a deleted job is killed. There is no cluster of Ray.
+is the log of the submitter's pod, its exit code an attempt's end; a deleted job is killed. There is no cluster of Ray.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from tests.api_server import ApiServer
 
 
 class KubeRay:
-    """Runs the RayJobs of one API server, each once.
+    """Runs the RayJobs of one API server, each until it succeeds or has failed `backoffLimit` + 1 times.
 
     Attributes:
-        ran: names of the jobs that were started, in order.
+        ran: names of the jobs whose attempts were started, in order.
     """
 
     def __init__(self, api: ApiServer, folder: Path, env: Mapping[str, str]) -> None:
@@ -54,12 +54,12 @@ class KubeRay:
                 self._kill(uid)
             time.sleep(0.1)
 
-    def _begin(self, uid: str, name: str, job: Mapping[str, Any]) -> None:
+    def _begin(self, uid: str, name: str, job: Mapping[str, Any], failures: int = 0) -> None:
         cluster = job["spec"]["rayClusterSpec"]
         head = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
         env = {item["name"]: item["value"] for item in head["env"] if "value" in item}
         env |= {"HOME": str(self.folder), "IFAS_HOME": str(self.folder / "home"), **self.env}
-        pod = f"{name}-{uid[:5]}"
+        pod = f"{name}-{uid[:5]}-{failures}"
         self.api.put(
             {
                 "apiVersion": "v1",
@@ -69,7 +69,8 @@ class KubeRay:
             }
         )
         self.ran.append(name)
-        self.api.set_status("rayjobs", name, {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"})
+        running = {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING", "failed": failures}
+        self.api.set_status("rayjobs", name, running)
         self.folder.mkdir(exist_ok=True)
         process = subprocess.Popen(
             ["bash", "-c", f"exec {_here(job['spec']['entrypoint'])}"],
@@ -81,13 +82,23 @@ class KubeRay:
             start_new_session=True,
         )
         self._processes[uid] = process
-        threading.Thread(target=self._follow, args=(name, pod, process), daemon=True).start()
+        threading.Thread(target=self._follow, args=(uid, job, pod, process, failures), daemon=True).start()
 
-    def _follow(self, name: str, pod: str, process: subprocess.Popen[str]) -> None:
+    def _follow(
+        self, uid: str, job: Mapping[str, Any], pod: str, process: subprocess.Popen[str], failures: int
+    ) -> None:
+        name = job["metadata"]["name"]
         assert process.stdout
         for line in process.stdout:
             self.api.logs[pod] = self.api.logs.get(pod, "") + line
         failed = process.wait() != 0
+        if failed and failures < job["spec"]["backoffLimit"]:
+            retrying = {"jobDeploymentStatus": "Retrying", "jobStatus": "FAILED", "failed": failures + 1}
+            self.api.set_status("rayjobs", name, retrying)
+            time.sleep(2)
+            if not self._ended.is_set() and any(one["metadata"]["uid"] == uid for one in self.api.items("rayjobs")):
+                self._begin(uid, name, job, failures + 1)
+            return
         end = ("Failed", "FAILED") if failed else ("Complete", "SUCCEEDED")
         status = {"jobDeploymentStatus": end[0], "jobStatus": end[1], **({"reason": "AppFailed"} if failed else {})}
         self.api.set_status("rayjobs", name, status)

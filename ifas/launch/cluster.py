@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -116,13 +116,16 @@ class RayJobs:
         self.owner = dict(owner) if owner else launching_pod(namespace)
         self._answered = False
 
-    def run(self, job: Mapping[str, Any], *, timeout_s: float | None = None) -> Outcome:
+    def run(
+        self, job: Mapping[str, Any], *, timeout_s: float | None = None, futile: Callable[[], bool] = lambda: False
+    ) -> Outcome:
         """Applies `job` and returns when it succeeded. On SIGTERM or Ctrl-C the job is deleted first.
 
         Args:
             job: what `build_rayjob` made.
             timeout_s: by default the job's own deadlines for every attempt, and ten minutes. Counts anew when the
                 job leaves its queue, as the job's own do.
+            futile: whether a failed attempt would fail again: KubeRay, which repeats any, is then not let.
 
         Raises:
             LaunchError: the job failed or took too long (it is then deleted), or the API server refused or can't be
@@ -134,7 +137,8 @@ class RayJobs:
             reattached = self.ensure(job)
             if reattached:
                 emit("note", step, text=f"RayJob {name} is already there: watching it")
-            self.wait(name, step, timeout_s=timeout_s if timeout_s is not None else _patience(job["spec"]))
+            patience = timeout_s if timeout_s is not None else _patience(job["spec"])
+            self.wait(name, step, timeout_s=patience, futile=futile)
         return Outcome(name=name, seconds=time.monotonic() - begin, reattached=reattached)
 
     def ensure(self, job: Mapping[str, Any]) -> bool:
@@ -180,11 +184,12 @@ class RayJobs:
         query = [("propagationPolicy", "Foreground")]
         self._call("DELETE", name, query, missing_ok=True, within_s=within_s)
 
-    def wait(self, name: str, step: str, *, timeout_s: float) -> None:
+    def wait(self, name: str, step: str, *, timeout_s: float, futile: Callable[[], bool] = lambda: False) -> None:
         """Returns when the job has succeeded; reports meanwhile what it waits for, within `look_s` seconds.
 
         Raises:
-            LaunchError: it failed, was deleted, or `timeout_s` passed outside of a queue (the job is deleted then).
+            LaunchError: it failed, was deleted, `timeout_s` passed outside of a queue, or another attempt is `futile`
+                (the job is deleted in the last two cases).
         """
         deadline, looked = time.monotonic() + timeout_s, time.monotonic() - self.look_s
         told: tuple[str, str] | None = None
@@ -206,6 +211,12 @@ class RayJobs:
                 raise diagnosis.failure(job)
             if status.get("jobDeploymentStatus") in QUEUED:
                 deadline = time.monotonic() + timeout_s
+            # `failed` counts attempts: between two looks the next may have begun.
+            if (status.get("jobStatus") == "FAILED" or status.get("failed")) and futile():
+                self.delete(name)
+                raise LaunchError(
+                    f"RayJob {name} failed, and would fail again; it was deleted", "read its log for the error"
+                )
             if time.monotonic() > deadline:
                 last = _line(status, diagnosis.look(job))
                 self.delete(name)

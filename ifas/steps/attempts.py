@@ -8,6 +8,7 @@ costs no retry of ours.
 from __future__ import annotations
 
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,13 +23,14 @@ from ifas.core.files import read_json, write_json
 from ifas.core.progress import emit
 from ifas.core.unforeseen import named
 from ifas.core.urls import clean
+from ifas.steps.usage import price_of_try
 
 #: Of the traceback of an error that nobody foresaw.
 LINES = 20
 
 
 class Failure(BaseModel):
-    """One try that failed. `repeat`: the same may succeed another time."""
+    """One try that failed. `repeat`: the same may succeed another time. `price`: at most, by `cluster.prices`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,6 +40,7 @@ class Failure(BaseModel):
     code: int
     repeat: bool
     last: str = ""
+    price: float = 0
 
     def error(self) -> IfasError:
         """The error as it was raised."""
@@ -56,15 +59,20 @@ def counted(step: str, cluster: ClusterConfig, run_id: str) -> Iterator[None]:
     place = _place(cluster, run_id)
     earlier = failures(cluster, run_id, step)
     if earlier and not (earlier[-1].repeat and len(earlier) <= cluster.retries):
-        last = earlier[-1]
+        # KFP's Retry keeps the run's id, and tells no pod that a person asked for it.
+        new = "submit a new run: a retry of this one ends here"
+        last = earlier[-1].model_copy(update={"fix": f"{earlier[-1].fix}; then {new}" if earlier[-1].fix else new})
         emit("note", step, text=f"not tried again: {len(earlier)} of {1 + cluster.retries} tries have failed")
         emit("failed", step, what=last.what, fix=last.fix, code=last.code)
         raise last.error()
+    begin = time.monotonic()
     try:
         yield
     except Exception as error:
         if place:
-            _keep(f"{place}/{step}.json", [*earlier, _failure(step, error)])
+            price = price_of_try(step, cluster, time.monotonic() - begin)
+            now = _failure(step, error).model_copy(update={"price": price})
+            _keep(f"{place}/{step}.json", [*earlier, now])
         raise
     if earlier:
         # It did not end the run, and whoever tells how the run ended must not think so.
@@ -83,6 +91,11 @@ def failures(cluster: ClusterConfig, run_id: str, step: str) -> list[Failure]:
             return [Failure.model_validate(one) for one in found]
         except (DataError, ValueError):
             return []
+
+
+def spent(cluster: ClusterConfig, run_id: str, step: str) -> float:
+    """What the failed tries of a step cost."""
+    return sum(one.price for one in failures(cluster, run_id, step))
 
 
 def _failure(step: str, error: Exception) -> Failure:

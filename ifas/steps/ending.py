@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import sys
@@ -19,6 +20,8 @@ from ifas.steps.usage import KFP_RUN_ID
 WEBHOOK_ENV = "IFAS_WEBHOOK"
 #: Tries to reach the webhook, and seconds before each but the first.
 PAUSES = (0, 2, 10)
+#: What KFP calls success: the SDK's name, then those of the driver, which reads its metadata store.
+SUCCESS = ("SUCCEEDED", "COMPLETE", "CACHED")
 
 
 def tell(config: str, run_id: str, *, state: str, message: str = "") -> None:
@@ -29,7 +32,7 @@ def tell(config: str, run_id: str, *, state: str, message: str = "") -> None:
     Args:
         config: of the run, as JSON.
         run_id: empty: KFP's own.
-        state: SUCCEEDED, FAILED or CANCELLED.
+        state: one of `SUCCESS`, each told as SUCCEEDED; FAILED or CANCELLED.
         message: what KFP says of the failure, used where no step has left a record.
     """
     settings = RunConfig.model_validate_json(config)
@@ -43,6 +46,7 @@ def tell(config: str, run_id: str, *, state: str, message: str = "") -> None:
 
 def ending(config: RunConfig, run: str, *, state: str, message: str) -> dict[str, Any]:
     """How the run ended, as the webhook gets it."""
+    state = "SUCCEEDED" if state in SUCCESS else state
     said: dict[str, Any] = {"run": run, "state": state, "profile": config.profile, "dataset": config.ingest.dataset}
     if state == "SUCCEEDED":
         return said
@@ -80,6 +84,7 @@ def _post(url: str, said: dict[str, Any]) -> None:
         try:
             with urllib.request.urlopen(request, timeout=10):  # noqa: S310
                 return
-        except OSError as error:  # urllib's own errors are OSErrors
+        # urllib's own errors are OSErrors; what the server answers may be no HTTP at all.
+        except (OSError, http.client.HTTPException) as error:
             why = clean(str(error))
     print(f"the webhook was not told: {why}", file=sys.stderr)

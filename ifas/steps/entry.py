@@ -50,7 +50,7 @@ def run_component(
                 name,
                 settings,
                 run_id=run,
-                inputs={n: one if isinstance(one, str) else _uri(one) for n, one in inputs.items()},
+                inputs={n: _uri(one) for n, one in inputs.items()},
                 outputs={n: _uri(one) for n, one in outputs.items()},
                 here={n: Path(one.path) for n, one in outputs.items()},
             )
@@ -58,14 +58,14 @@ def run_component(
             name,
             settings,
             run_id=run,
-            inputs={n: one if isinstance(one, str) else one.path for n, one in inputs.items()},
+            inputs={n: _uri(one) if isinstance(one, str) else one.path for n, one in inputs.items()},
             outputs={n: one.path for n, one in outputs.items()},
         )
 
 
-def _uri(artifact: Artifact) -> str:
-    # KFP's name for the S3 server that comes with it.
-    return artifact.uri.replace("minio://", "s3://", 1)
+def _uri(one: Artifact | str) -> str:
+    # minio:// is KFP's name for the S3 server that comes with it.
+    return (one if isinstance(one, str) else one.uri).replace("minio://", "s3://", 1)
 
 
 def present(evaluation: str, lineage: str, metrics: Any, report: str) -> None:

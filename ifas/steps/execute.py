@@ -23,6 +23,7 @@ from ifas.core.progress import emit
 from ifas.core.records import Lineage, LineageEntry, StepResult, Usage
 from ifas.core.unforeseen import named
 from ifas.steps import cache
+from ifas.steps.attempts import spent
 from ifas.steps.contract import Context, Step
 from ifas.steps.contract import step as step_named
 from ifas.steps.usage import check_budget, metered
@@ -203,7 +204,7 @@ def _result(
     if why:
         emit("note", step.name, text=f"running ({why})", quiet=True)
     if step.name == "train":
-        check_budget(config, context.lineage)
+        check_budget(config, context.lineage, failed=spent(config.cluster, context.run_id, step.name))
     context.work.mkdir(parents=True, exist_ok=True)
     emit("start", step.name, about=step.about)
     result = step.run(config, inputs, outputs, context)

@@ -17,11 +17,12 @@ from ifas.launch.capacity import check_places
 from ifas.launch.cluster import RayJobs, connect, launching_pod
 from ifas.launch.following import following
 from ifas.launch.rayjob import build_rayjob, describe, kept
+from ifas.steps.attempts import spent
 from ifas.steps.execute import LINEAGE, reuse
 from ifas.steps.usage import check_budget
 
-#: Seconds between two looks at a job and its log.
-POLL_S = 5
+#: Seconds between two looks at a job and its log, which KubeRay deletes within seconds if it repeats a failed attempt.
+POLL_S = 1
 
 
 def run_as_job(
@@ -32,7 +33,6 @@ def run_as_job(
     inputs: Mapping[str, str],
     outputs: Mapping[str, str],
     here: Mapping[str, Path],
-    poll_s: float = POLL_S,
 ) -> StepResult:
     """Runs step `name` as a RayJob that reads `inputs` and writes `outputs`; deletes it on SIGTERM and Ctrl-C.
 
@@ -58,7 +58,7 @@ def run_as_job(
         if found is not None:
             return found
         if name == "train":
-            check_budget(config, lineage)
+            check_budget(config, lineage, failed=spent(config.cluster, run_id, name))
         check_places(config, name)
         spec = describe(
             name,
@@ -70,11 +70,11 @@ def run_as_job(
             input_sha256=hashes,
         )
         job = build_rayjob(spec)
-        jobs = RayJobs(connect(), spec.namespace, poll_s=poll_s, owner=launching_pod(spec.namespace))
+        jobs = RayJobs(connect(), spec.namespace, poll_s=POLL_S, owner=launching_pod(spec.namespace))
         failure: LaunchError | None = None
-        with following(jobs.api, spec.namespace, job["metadata"]["name"], name, poll_s=poll_s) as log:
+        with following(jobs.api, spec.namespace, job["metadata"]["name"], name, poll_s=POLL_S) as log:
             try:
-                jobs.run(job)
+                jobs.run(job, futile=lambda: log.failure is not None and not log.failure.repeat)
             except LaunchError as error:
                 failure = error
         if failure is not None:

@@ -17,6 +17,8 @@ from ifas.core.records import Lineage, Usage
 
 #: In each pod of a pipeline: KFP's id of its run.
 KFP_RUN_ID = "KFP_RUN_ID"
+#: Of the pod that only watches a RayJob, or tells how a run ended.
+SMALL = PodConfig(cpus=0.25, memory_gib=0.5)
 CGROUP_PEAK = Path("/sys/fs/cgroup/memory.peak")
 HOUR = 3600
 
@@ -56,15 +58,26 @@ def metered(step: str, config: RunConfig) -> Callable[[], Usage]:
 
 def reserved_by(step: str, cluster: ClusterConfig) -> Reserved | None:
     """What the step's pods have; None where this process is in no pod of a pipeline and no job of a Ray cluster."""
-    if of_cluster() and step in ("caption", "train"):
-        return _of_job(getattr(cluster, step))
+    job: RayConfig | None = getattr(cluster, step) if step in ("caption", "train") else None
+    if of_cluster() and job:
+        return _of_job(job)
     if os.environ.get(KFP_RUN_ID):
-        return _of_pod(cluster.pod(cast("StepName", step)))
+        return _of_pod(SMALL if job and job.ray == "job" else cluster.pod(cast("StepName", step)))
     return None
 
 
-def check_budget(config: RunConfig, lineage: Lineage) -> None:
-    """Whether what is left of `cluster.budget` is enough for the training, at most: until its deadline.
+def price_of_try(step: str, cluster: ClusterConfig, seconds: float) -> float:
+    """What a try cost at most that failed after `seconds`: of a RayJob, its cluster for as long as it was watched."""
+    job: RayConfig | None = getattr(cluster, step) if step in ("caption", "train") else None
+    reserved = _of_job(job) if job and job.ray == "job" else reserved_by(step, cluster)
+    return _price(reserved, seconds / HOUR, cluster) if reserved else 0.0
+
+
+def check_budget(config: RunConfig, lineage: Lineage, *, failed: float = 0.0) -> None:
+    """Whether what is left of `cluster.budget` is enough for the training, at most: each attempt until its deadline.
+
+    Args:
+        failed: price of the training's own failed tries, which are in no lineage.
 
     Raises:
         ConfigError: it is not. Nothing has been trained yet.
@@ -73,10 +86,11 @@ def check_budget(config: RunConfig, lineage: Lineage) -> None:
     if not cluster.budget:
         return
     if cluster.train.ray == "job":
-        reserved, hours = _of_job(cluster.train), cluster.train.active_deadline_s / HOUR
+        reserved = _of_job(cluster.train)
+        hours = (cluster.train.backoff_limit + 1) * cluster.train.active_deadline_s / HOUR
     else:
         reserved, hours = _of_pod(cluster.pod("train")), cluster.pod("train").timeout_s / HOUR
-    spent = sum(entry.usage.price for entry in lineage.entries if entry.usage)
+    spent = failed + sum(entry.usage.price for entry in lineage.entries if entry.usage)
     ahead = _price(reserved, hours, cluster)
     if spent + ahead <= cluster.budget:
         return
@@ -84,7 +98,7 @@ def check_budget(config: RunConfig, lineage: Lineage) -> None:
     raise ConfigError(
         f"training may cost up to {ahead:.2f} {money} ({hours:g} h of {reserved.cpus:g} CPUs, {reserved.memory_gib:g} "
         f"GiB and {reserved.gpus:g} GPUs), {spent:.2f} are spent, and cluster.budget is {cluster.budget:.2f}",
-        "raise cluster.budget, or lower cluster.train.active_deadline_s or its workers",
+        "raise cluster.budget, or lower cluster.train's active_deadline_s, backoff_limit or workers",
     )
 
 

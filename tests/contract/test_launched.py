@@ -32,7 +32,7 @@ from kfp.dsl import executor
 from kfp.dsl.types import artifact_types
 from ifas_components.caption.component import caption
 from ifas.steps import launched
-artifact_types._S3_LOCAL_MOUNT_PREFIX = sys.argv[2] + "/"
+artifact_types._S3_LOCAL_MOUNT_PREFIX = artifact_types._MINIO_LOCAL_MOUNT_PREFIX = sys.argv[2] + "/"
 launched.POLL_S = 0.2
 executor.Executor(json.loads(sys.argv[1]), caption.python_func).execute()
 """
@@ -71,7 +71,8 @@ def root(s3, on_cluster, tmp_path, monkeypatch):
 def component(
     tmp_path: Path, root: str, config: RunConfig, run_id: str, task: str = "caption"
 ) -> subprocess.Popen[str]:
-    """The pod of the component, with an empty disk of its own."""
+    """The pod of the component, with an empty disk of its own. Its URIs are written as KFP's own store writes them."""
+    root = root.replace("s3://", "minio://")
     artifact = {"type": {"schemaTitle": "system.Artifact"}, "metadata": {}, "name": "x"}
     pod = tmp_path / f"pod-{run_id}-{task}"
     (pod / "s3").mkdir(parents=True)

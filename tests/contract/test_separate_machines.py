@@ -252,20 +252,6 @@ def test_captioning_survives_a_killed_actor_and_a_lost_machine(
     assert sha256_tree(made) == sha256_tree(staged.paths["captions"])
 
 
-def test_a_corrupt_input_at_one_rank_ends_all_of_them(machines: Cluster, staged: Staged) -> None:
-    fetched = f"{machines.disk}/ifas/fetched/shards"
-    machines.nodes[2].run("sh", "-c", f"for one in {fetched}/*; do [ -s $one ] && echo damaged > $one; done")
-    training = Running(machines, staged, "train", *TRAIN, out="corrupt")
-    training.until(lambda: training.workers())
-    seen = time.monotonic()
-    assert training.ended() == DataError.exit_code, training.log.read_text()[-4000:]
-    training.all_end(max(1.0, 30 - (time.monotonic() - seen)))
-    failed = next(event for event in training.events() if event["kind"] == "failed")
-    assert "is corrupt" in failed["what"]
-    assert f"{staged.prefix}/dataset" in failed["what"]
-    assert not storage.exists(f"{training.uri}/config.json")
-
-
 def test_without_a_store_nothing_is_started(machines: Cluster, staged: Staged) -> None:
     command = staged.command("train", *TRAIN, out="nowhere")
     here = [word.replace(f"model={staged.prefix}/", f"model={machines.disk}/") for word in command]
@@ -284,3 +270,18 @@ def test_the_second_stage_goes_on_from_a_model_that_only_the_head_has(
     found = read_json(model / "alignment.json")
     assert found["turns"]["count"] > 0, found
     assert found["training"]["workers"] == 2
+
+
+def test_a_corrupt_input_at_one_rank_ends_all_of_them(machines: Cluster, staged: Staged) -> None:
+    # The last test of this file: the copies that no rank reads stay damaged.
+    fetched = f"{machines.disk}/ifas/fetched/shards"
+    machines.nodes[2].run("sh", "-c", f"for one in {fetched}/*; do [ -s $one ] && echo damaged > $one; done")
+    training = Running(machines, staged, "train", *TRAIN, out="corrupt")
+    training.until(lambda: training.workers())
+    seen = time.monotonic()
+    assert training.ended() == DataError.exit_code, training.log.read_text()[-4000:]
+    training.all_end(max(1.0, 30 - (time.monotonic() - seen)))
+    failed = next(event for event in training.events() if event["kind"] == "failed")
+    assert "is corrupt" in failed["what"]
+    assert f"{staged.prefix}/dataset" in failed["what"]
+    assert not storage.exists(f"{training.uri}/config.json")

@@ -67,6 +67,7 @@ def test_platform_settings(documents):
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert int(spec["securityContext"]["runAsUser"]) == 10001
         assert int(spec["activeDeadlineSeconds"]) > 0
+        assert spec["podMetadata"]["annotations"] == {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
         assert spec["secretAsEnv"][0]["secretName"] == "ifas-credentials"
         assert spec["fieldPathAsEnv"] == [{"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}]
     on_gpu = {name for name, spec in found.items() if "nodeSelector" in spec}
@@ -118,7 +119,10 @@ def test_deadline_and_retries(documents, tmp_path):
     cluster = load("large").cluster
     for name, task in tasks(documents).items():
         expected = 0 if name == "notify" else cluster.retries
-        assert task.get("retryPolicy", {}).get("maxRetryCount", 0) == expected
+        policy = task.get("retryPolicy", {})
+        assert policy.get("maxRetryCount", 0) == expected
+        # Argo counts it from the start of the first try: a shorter one leaves long steps without retries.
+        assert policy.get("backoffMaxDuration", f"{cluster.deadline_s}s") == f"{cluster.deadline_s}s"
     assert f"activeDeadlineSeconds: {cluster.deadline_s}" in yaml.safe_dump(documents[1])
 
 

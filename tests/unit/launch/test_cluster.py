@@ -692,3 +692,15 @@ def test_no_cluster_configured(monkeypatch, tmp_path):
     with pytest.raises(LaunchError, match="no Kubernetes cluster"):
         cluster.connect()
     assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("next_one", ["Retrying", "Initializing"])
+def test_an_attempt_is_not_repeated_where_that_is_futile(server, jobs, next_one):
+    retrying = {"jobDeploymentStatus": next_one, "jobStatus": "FAILED" * (next_one == "Retrying"), "failed": 1}
+    play(server, RUNNING, retrying, RUNNING, DONE)
+    assert not jobs.run(JOB).reattached
+    jobs.delete(NAME)
+    play(server, RUNNING, retrying, RUNNING, DONE)
+    with pytest.raises(LaunchError, match="would fail again"):
+        jobs.run(JOB, futile=lambda: True)
+    assert server.get("rayjobs", NAME) is None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from ifas.core.config import load
 from ifas.core.errors import EXIT_CODES, ConfigError, DataError, IfasError, LaunchError, StoreAway
 from ifas.steps import ending
-from ifas.steps.attempts import counted, failures
+from ifas.steps.attempts import counted, failures, spent
 
 
 @pytest.fixture
@@ -39,6 +41,7 @@ def test_a_user_s_error_is_not_tried_again(config):
     with pytest.raises(IfasError, match="no images") as caught, counted("train", config.cluster, "r"):
         pytest.fail("it ran again")
     assert caught.value.exit_code == DataError.exit_code
+    assert caught.value.fix == "add some; then submit a new run: a retry of this one ends here"
 
 
 @pytest.mark.parametrize("error", [LaunchError("quota", "free it"), StoreAway("away", "wait")])
@@ -166,3 +169,43 @@ def test_a_webhook_that_is_away_or_wrong_fails_nothing(config, url, monkeypatch,
     monkeypatch.setattr(ending, "PAUSES", (0,))
     told(config, "SUCCEEDED")
     assert "the webhook was not told" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("state", ["SUCCEEDED", "COMPLETE", "CACHED"])
+def test_each_of_kfp_s_names_of_success_is_one(config, state):
+    assert ending.ending(config, "r", state=state, message="") == {
+        "run": "r",
+        "state": "SUCCEEDED",
+        "profile": "tiny",
+        "dataset": config.ingest.dataset,
+    }
+
+
+def test_a_webhook_that_speaks_no_http_fails_nothing(config, monkeypatch, capsys):
+    monkeypatch.setattr(ending, "PAUSES", (0,))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            connection, _ = server.accept()
+            connection.recv(9999)
+            connection.sendall(b"SSH-2.0-x\r\n")
+            connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        monkeypatch.setenv(ending.WEBHOOK_ENV, f"http://127.0.0.1:{server.getsockname()[1]}/hook")
+        told(config, "SUCCEEDED")
+    assert "the webhook was not told: SSH-2.0-x" in capsys.readouterr().err
+
+
+def test_the_price_of_failed_tries_is_kept(config):
+    """Of a RayJob, that of its cluster, though the pod that watches it is small."""
+    config = load("tiny", [f"cluster.storage={config.cluster.storage}", "cluster.prices.cpu=1000"])
+    for _ in range(2):
+        with pytest.raises(LaunchError), counted("train", config.cluster, "r"):
+            time.sleep(0.1)
+            raise LaunchError("quota")
+    job = config.cluster.train
+    assert job.ray == "job"
+    cpus = job.head_cpus + job.max_workers * job.worker_cpus
+    assert spent(config.cluster, "r", "train") >= 0.2 / 3600 * 1000 * cpus
+    assert spent(config.cluster, "other", "train") == 0

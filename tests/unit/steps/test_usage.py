@@ -42,9 +42,10 @@ def test_in_a_pod_what_it_reserves_is_paid(monkeypatch):
     cluster = load("large").cluster
     monkeypatch.setenv(KFP_RUN_ID, "r")
     assert reserved_by("evaluate", cluster) == (8, 96, 1)
+    for nowhere in ("", "local"):
+        monkeypatch.setenv("RAY_ADDRESS", nowhere)
+        assert reserved_by("train", cluster) == (0.25, 0.5, 0)  # the pod that watches the job, or needs none
     # A RayJob's driver is on the head, and the workers are paid for as well.
-    monkeypatch.setenv("RAY_ADDRESS", "")
-    assert reserved_by("train", cluster) == (2, 8, 0), "that is no cluster"
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert reserved_by("train", cluster) == (4 + 8 * 12, 16 + 8 * 96, 8)
 
@@ -58,17 +59,20 @@ def test_the_price_of_an_hour(monkeypatch):
     assert found.price == pytest.approx(0.5 * (8 * 0.05 + 96 * 0.01 + 1 * 2))
 
 
-@pytest.mark.parametrize(("budget", "enough"), [(0, True), (70, True), (60, False)])
+@pytest.mark.parametrize(("budget", "enough"), [(0, True), (98, True), (97, False)])
 def test_a_budget_that_training_may_exceed_stops_the_run(budget, enough):
-    """One hour of 100 CPUs, 784 GiB and 8 GPUs at most costs 28.84; 40 were spent before."""
+    """An hour of 100 CPUs, 784 GiB and 8 GPUs costs 28.84, and there are two attempts; 40 were spent before."""
     config = load("large", [*PRICES, "cluster.train.active_deadline_s=3600", f"cluster.budget={budget}"])
     lineage = Lineage(run_id="r").append(entry("caption", usage(40.0)))
     if enough:
         check_budget(config, lineage)
+        if budget:
+            with pytest.raises(ConfigError, match=r"41\.00 are spent"):
+                check_budget(config, lineage, failed=1.0)
         return
     with pytest.raises(ConfigError) as caught:
         check_budget(config, lineage)
-    for said in ("28.84 EUR", "100 CPUs", "8 GPUs", "40.00 are spent", "budget is 60.00"):
+    for said in ("57.68 EUR", "2 h of 100 CPUs", "8 GPUs", "40.00 are spent", "budget is 97.00"):
         assert said in caught.value.what
     assert "cluster.budget" in caught.value.fix
 
