@@ -130,7 +130,12 @@ class Store:
             thing = tuple_(EventRow.rule, EventRow.about)
             groups: dict[tuple[str, str], list[EventRow]] = defaultdict(list)
             for row in session.scalars(select(EventRow).where(EventRow.state.in_(OPEN), thing.in_(things))):
-                groups[row.rule, row.about].append(row)
+                try:
+                    time_of(row.time)
+                except ValueError as error:  # it must not hold up the others
+                    _change(session, row, "failed", f"its time can't be read: {error}", now)
+                else:
+                    groups[row.rule, row.about].append(row)
             past = _past(session, things, now)
             for (name, about), rows in sorted(groups.items(), key=lambda group: min(row.seq for row in group[1])):
                 rule = trigger.rules.get(name)
