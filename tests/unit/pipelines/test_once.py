@@ -56,7 +56,7 @@ def test_of_two_that_were_made_all_the_same_the_older_goes_on(api, monkeypatch):
     assert start(api) == first
 
 
-@pytest.mark.parametrize("status", [500, 503, 401, 429])
+@pytest.mark.parametrize("status", [500, 503, 401, 404, 429])
 def test_what_may_pass_is_said_to_be_tried_again(api, status):
     start(api, "other")
     api.down = status
