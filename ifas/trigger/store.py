@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, insert, select, tuple_, update
+from sqlalchemy import case, func, insert, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from ifas.core.errors import DataError
@@ -251,8 +251,15 @@ def _due(now: datetime) -> Any:
 
 def _past(session: Session, things: set[tuple[str, str]], now: datetime) -> Mapping[tuple[str, str], Past]:
     of_rule: dict[str, list[datetime]] = defaultdict(list)
-    recent = select(EventRow.rule, EventRow.decided).where(
-        EventRow.state.in_(RAN), EventRow.decided > text_of(now - DAY), EventRow.rule.in_({rule for rule, _ in things})
+    # Of the log, not of the event's state: a replay changes that, and the run that was started before counts still.
+    event = (EventRow.source == DecisionRow.source) & (EventRow.event_id == DecisionRow.event_id)
+    recent = (
+        select(EventRow.rule, func.min(DecisionRow.at))
+        .join(DecisionRow, event)
+        .where(DecisionRow.state.in_((*RAN, "failed")), EventRow.rule.in_({rule for rule, _ in things}))
+        .group_by(EventRow.rule, DecisionRow.run)
+        .having(func.min(DecisionRow.at) > text_of(now - DAY))
+        .having(func.max(case((DecisionRow.state == "failed", 1), else_=0)) == 0)
     )
     for rule, decided in session.execute(recent):
         of_rule[rule].append(time_of(decided))

@@ -144,6 +144,17 @@ def test_a_replay_is_another_run(store, trigger):
         store.replay("b", None, "again", NOW)
 
 
+def test_a_replay_is_paid_beside_the_run_before_it(store, trigger):
+    store.keep([arrival("a")], trigger, NOW)
+    for replay in range(4):
+        if replay:
+            store.replay("a", None, "again", NOW)
+        store.decide(trigger, NOW)
+        for start in store.starts(NOW):
+            store.started(start, f"kfp-{replay}", NOW)
+    assert states(store) == {"a": "held"}, "the budget is three runs"
+
+
 def test_a_rule_that_is_gone(store, trigger):
     store.keep([arrival("a")], trigger, NOW)
     store.decide(trigger.model_copy(update={"rules": {}}), NOW)
