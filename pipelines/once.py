@@ -30,7 +30,7 @@ def start_once(
     experiment: str,
     namespace: str | None = None,
 ) -> str:
-    """Starts a run of a pipeline unless there is one of that name; returns its id. A token comes by KFP_TOKEN.
+    """Starts a run of a pipeline unless there is one of that name; returns its id. A token comes as to `Kfp`.
 
     Args:
         pipeline: "retrain" or "release".

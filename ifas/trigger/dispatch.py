@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -23,6 +24,8 @@ Starter = Callable[[str, str, RunConfig, dict[str, str]], str]
 LONGEST_WAIT = timedelta(minutes=5)
 #: Between two passes, so that the events that come in meanwhile are decided on together.
 PAUSE_SECONDS = 0.1
+#: Without a pass or a start that ended, it is stuck. One start asks KFP several times, each with a timeout.
+STUCK_SECONDS = 1800.0
 
 
 class Dispatcher(threading.Thread):
@@ -33,6 +36,7 @@ class Dispatcher(threading.Thread):
         self.store = store
         self.trigger = trigger
         self.starter = starter
+        self._ended = time.monotonic()
         self._wake = threading.Event()
         self._stopped = threading.Event()
 
@@ -45,6 +49,13 @@ class Dispatcher(threading.Thread):
         self._stopped.set()
         self._wake.set()
 
+    def trouble(self) -> str:
+        """Why it decides on nothing; "" while it works."""
+        if not self.is_alive():
+            return "the dispatcher has ended"
+        idle = time.monotonic() - self._ended
+        return f"the dispatcher has ended no pass for {idle:.0f} s" if idle > STUCK_SECONDS else ""
+
     def run(self) -> None:
         """Until `stop`."""
         while not self._stopped.is_set():
@@ -54,6 +65,7 @@ class Dispatcher(threading.Thread):
             except Exception:  # a database that is away, above all; nothing is lost by trying again
                 log.exception("a pass failed; trying again")
                 busy = False
+            self._ended = time.monotonic()
             if not busy:
                 self._wake.wait(1.0)
             self._stopped.wait(PAUSE_SECONDS)
@@ -65,6 +77,7 @@ class Dispatcher(threading.Thread):
             if self._stopped.is_set():
                 break
             self._start(start)
+            self._ended = time.monotonic()
         return decided > 0
 
     def _start(self, start: Start) -> None:

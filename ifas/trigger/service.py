@@ -132,8 +132,8 @@ class Service:
             await asyncio.to_thread(self._store.ping)
         except IfasError as error:
             return PlainTextResponse(error.what, 503)
-        alive = self._dispatcher.is_alive()
-        return PlainTextResponse("ok" if alive else "the dispatcher has ended", 200 if alive else 503)
+        trouble = self._dispatcher.trouble()
+        return PlainTextResponse(trouble or "ok", 503 if trouble else 200)
 
     async def _events(self, request: Any) -> Any:
         from starlette.responses import JSONResponse

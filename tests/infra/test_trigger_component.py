@@ -50,10 +50,12 @@ def test_every_document_is_valid(documents):
             kubernetes_validate.validate(doc, KUBERNETES, strict=True)
 
 
-def test_it_has_no_permission_and_no_token(documents, pod):
+def test_it_has_no_permission_and_no_token_but_for_kfp(documents, pod):
     account = pod["spec"]["serviceAccountName"]
     assert documents["ServiceAccount", account]["automountServiceAccountToken"] is False
     assert pod["spec"]["automountServiceAccountToken"] is False
+    (tokens,) = [volume["projected"]["sources"] for volume in pod["spec"]["volumes"] if "projected" in volume]
+    assert [source["serviceAccountToken"]["audience"] for source in tokens] == ["pipelines.kubeflow.org"]
     bindings = [doc for (kind, _), doc in documents.items() if kind.endswith("RoleBinding")]
     assert not [b for b in bindings if account in [subject["name"] for subject in b["subjects"]]]
 
@@ -74,7 +76,12 @@ def test_secrets_come_by_reference_only(documents, pod):
     assert not [name for kind, name in documents if kind == "Secret"]
     (container,) = pod["spec"]["containers"]
     assert container["envFrom"] == [{"secretRef": {"name": "ifas-trigger"}}]
-    assert not any(word in item["name"] for item in container["env"] for word in ("SECRET", "TOKEN", "STORE"))
+    assert not any(
+        word in item["name"]
+        for item in container["env"]
+        for word in ("SECRET", "TOKEN", "STORE")
+        if item["name"] != "KFP_TOKEN_FILE"
+    )
 
 
 def test_two_never_run_at_once(documents):
