@@ -49,14 +49,13 @@ def serve(
     from ifas.trigger.dispatch import Dispatcher
     from ifas.trigger.service import Service
     from ifas.trigger.service import serve as serve_http
-    from ifas.trigger.signature import keys_of
+    from ifas.trigger.signature import keys_of_each
     from ifas.trigger.store import Store
     from ifas.trigger.tables import TRIGGER
 
     check_http(endpoint, "--endpoint")
     trigger = rules.load(file)
-    for sender in trigger.senders.values():
-        keys_of(sender.secret)
+    keys_of_each({name: sender.secret for name, sender in trigger.senders.items()})
     if dry_run:
         for name, rule in trigger.rules.items():
             if rule.run != "retrain":

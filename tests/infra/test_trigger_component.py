@@ -116,7 +116,7 @@ def test_the_container_s_command_accepts_its_own_rules(documents, pod, tmp_path,
         monkeypatch.setenv(item["name"], item["value"])
     monkeypatch.setenv("IFAS_TRIGGER_STORE", f"sqlite:///{tmp_path / 'trigger.db'}")
     for sender in load(file).senders.values():
-        monkeypatch.setenv(sender.secret, "whsec_" + base64.b64encode(b"k" * 32).decode())
+        monkeypatch.setenv(sender.secret, "whsec_" + base64.b64encode(sender.secret.encode() * 2).decode())
     command = [str(file) if word == "/etc/ifas/trigger.yaml" else word for word in container["args"]]
     assert command[0] == "ifas"
     result = CliRunner().invoke(app, [*command[1:], "--dry-run"])
