@@ -79,7 +79,7 @@ class Store:
             session.execute(select(1))
 
     def keep(self, arrivals: Sequence[Arrival], trigger: Trigger, now: datetime) -> list[str]:
-        """Keeps what arrived; when it returns, it is on the disk.
+        """Keeps what arrived, and of refusals the first of each source and id; when it returns, it is on the disk.
 
         Returns:
             of each whether it is "new", a "duplicate" of one that is there, or "refused".
@@ -92,13 +92,25 @@ class Store:
                 (row.source, row.event_id)
                 for row in session.execute(select(EventRow.source, EventRow.event_id).where(key.in_(keys)))
             }
+            wrong = [(a.envelope.source, a.envelope.id) for a in arrivals if a.event is None]
+            told = tuple_(DecisionRow.source, DecisionRow.event_id)
+            refused = {
+                (row.source, row.event_id)
+                for row in session.execute(
+                    select(DecisionRow.source, DecisionRow.event_id).where(
+                        DecisionRow.state == REFUSED, told.in_(wrong)
+                    )
+                )
+            }
             again: dict[tuple[str, str], int] = defaultdict(int)
             rows, decisions = [], []
             for arrival in arrivals:
                 mine = (arrival.envelope.source, arrival.envelope.id)
                 if arrival.event is None:
                     answers.append("refused")
-                    decisions.append(_decision(mine, REFUSED, arrival.refused, now))
+                    if mine not in refused:
+                        refused.add(mine)
+                        decisions.append(_decision(mine, REFUSED, arrival.refused, now))
                 elif mine in there:
                     answers.append("duplicate")
                     again[mine] += 1

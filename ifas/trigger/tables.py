@@ -65,6 +65,7 @@ class DecisionRow(Base):
     """A decision to run or not, and why."""
 
     __tablename__ = "trigger_decisions"
+    __table_args__ = (Index("trigger_decisions_of", "source", "event_id"),)
 
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     at: Mapped[str] = mapped_column(String(32))

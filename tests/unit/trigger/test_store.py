@@ -61,7 +61,9 @@ def test_an_event_is_kept_once(store, trigger):
 
 def test_what_is_refused_is_in_the_log_and_may_come_again_corrected(store, trigger):
     envelope = events.Envelope(id="a", source=SOURCE, type=REVISED, time=NOW)
-    assert store.keep([Arrival("registry", envelope, None, "data: revision")], trigger, NOW) == ["refused"]
+    for reasons in (["data: revision", "data: once more"], ["data: again"]):
+        arrivals = [Arrival("registry", envelope, None, reason) for reason in reasons]
+        assert store.keep(arrivals, trigger, NOW) == ["refused"] * len(reasons)
     assert store.keep([arrival("a")], trigger, NOW) == ["new"]
     assert [one["reason"] for one in store.listed()["refused"]] == ["data: revision"]
 
