@@ -79,8 +79,8 @@ def serve(
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("ifas.trigger").setLevel(logging.INFO)
     kept = Store(store)
-    with kept.alone():
-        dispatcher = Dispatcher(kept, trigger, start)
+    with kept.alone() as check_alone:
+        dispatcher = Dispatcher(kept, trigger, start, check_alone)
         serve_http(
             Service(kept, trigger, dispatcher),
             host,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic import ValidationError
 
 from ifas.core.config import RunConfig
-from ifas.core.errors import ConfigError, IfasError
+from ifas.core.errors import ConfigError, IfasError, LaunchError
 from ifas.trigger.events import TYPES
 from ifas.trigger.rules import Trigger, settings
 from ifas.trigger.store import Start, Store
@@ -29,13 +31,20 @@ STUCK_SECONDS = 1800.0
 
 
 class Dispatcher(threading.Thread):
-    """Ends when `stop` is called; what is not started then is started by the next one."""
+    """Ends when `stop` is called; what is not started then is started by the next one.
 
-    def __init__(self, store: Store, trigger: Trigger, starter: Starter) -> None:
+    Args:
+        check: raises LaunchError when another process may start runs; then this one ends.
+    """
+
+    def __init__(
+        self, store: Store, trigger: Trigger, starter: Starter, check: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(name="dispatcher", daemon=True)
         self.store = store
         self.trigger = trigger
         self.starter = starter
+        self.check = check
         self._ended = time.monotonic()
         self._wake = threading.Event()
         self._stopped = threading.Event()
@@ -60,6 +69,12 @@ class Dispatcher(threading.Thread):
         """Until `stop`."""
         while not self._stopped.is_set():
             self._wake.clear()
+            try:
+                self.check()
+            except LaunchError as error:
+                log.critical("%s", error.what)
+                os.kill(os.getpid(), signal.SIGTERM)  # ends the service, as anybody would
+                return
             try:
                 busy = self.pass_once()
             except Exception:  # a database that is away, above all; nothing is lost by trying again

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -68,10 +68,10 @@ class Store:
         self._database.close()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[Callable[[], None]]:
         """Holds the right to start runs from this database; see `Database.alone`."""
-        with self._database.alone():
-            yield
+        with self._database.alone() as check:
+            yield check
 
     def ping(self) -> None:
         """Raises ConfigError where the database does not answer."""
