@@ -15,8 +15,8 @@ from kfp_server_api import ApiException
 from ifas.core.config import RunConfig
 from ifas.core.errors import ConfigError, LaunchError
 
-#: Answers that another try may change: no right (yet), too late, too many.
-LATER = (401, 403, 408, 409, 429)
+#: Answers to a new run that no other try changes. A gateway says 404 and the like while KFP starts again.
+FOR_GOOD = (400, 422)
 ENDED = ("CANCELED", "CANCELING", "SUCCEEDED", "FAILED", "SKIPPED")
 
 
@@ -30,29 +30,32 @@ def start_once(
     experiment: str,
     namespace: str | None = None,
 ) -> str:
-    """Starts a run of a pipeline unless there is one of that name; returns its id. A token comes by KFP_TOKEN.
+    """Starts a run of a pipeline unless there is one of that name; returns its id. A token comes as to `Kfp`.
 
     Args:
         pipeline: "retrain" or "release".
         arguments: of the pipeline, beside the configuration.
 
     Raises:
-        LaunchError: KFP can't be reached or has an error of its own: try again.
+        LaunchError: KFP can't be reached or gives any other error: try again.
         ConfigError: KFP refuses the run for good.
     """
     where = config.cluster.namespace
     try:
         runs = Runs(endpoint, namespace)
         if not runs.named(name, namespace=where):
-            runs.submit(config, experiment=experiment, name=name, pipeline=pipeline, arguments=arguments)
+            try:
+                runs.submit(config, experiment=experiment, name=name, pipeline=pipeline, arguments=arguments)
+            except ConnectionError as error:
+                cause = error.__cause__
+                if isinstance(cause, ApiException) and cause.status in FOR_GOOD:
+                    raise ConfigError(f"run {name}: {error}", "correct what KFP says") from error
+                raise
         found = runs.named(name, namespace=where)
         for run in found[1:]:
             if run["state"] not in ENDED:
                 runs.cancel(run["id"])
     except ConnectionError as error:
-        cause = error.__cause__
-        if isinstance(cause, ApiException) and 400 <= cause.status < 500 and cause.status not in LATER:
-            raise ConfigError(f"run {name}: {error}", "correct what KFP says") from error
         raise LaunchError(f"run {name}: {error}", "check that the KFP API is reachable from here") from error
     if not found:
         raise LaunchError(f"KFP at {endpoint} took run {name}, but does not list it", "check --namespace")

@@ -25,6 +25,8 @@ from ifas.core.outputs import producing
 PIPELINES = {"retrain": retrain, "release": release}
 #: KFP's number of "equals" in a filter.
 EQUALS = 1
+#: Seconds for a connection and for each read. Neither kfp nor its API's client has a limit of its own.
+TIMEOUT = (10, 60)
 
 
 def compile_to(out: Path, config: RunConfig | None = None, pipeline: str = "retrain") -> None:
@@ -44,8 +46,42 @@ def compile_to(out: Path, config: RunConfig | None = None, pipeline: str = "retr
         compiler.Compiler().compile(PIPELINES[pipeline](cluster), str(beside))
 
 
+class _Client(Client):
+    """Has timeouts. It does not ask for KFP's health while it is made, without one: it is told.
+
+    Args:
+        health: what KFP said.
+    """
+
+    def __init__(self, health: Any, **named: Any) -> None:
+        self._health = health
+        super().__init__(**named)
+        _patient(self.runs.run_service_get_run.__self__.api_client)
+
+    def get_kfp_healthz(self, *_seconds: int) -> Any:
+        """What KFP said."""
+        return self._health
+
+
+def _patient(api: ApiClient) -> ApiClient:
+    """The client, with a timeout for every request."""
+    ask = api.rest_client.request
+
+    def request(*args: Any, _request_timeout: Any = None, **named: Any) -> Any:
+        return ask(*args, _request_timeout=_request_timeout or TIMEOUT, **named)
+
+    api.rest_client.request = request
+    return api
+
+
+def token() -> str | None:
+    """KFP's token: KFP_TOKEN, or what the file KFP_TOKEN_FILE holds now."""
+    file = os.environ.get("KFP_TOKEN_FILE")
+    return os.environ.get("KFP_TOKEN") or (Path(file).read_text(encoding="utf-8").strip() if file else None)
+
+
 class Kfp:
-    """A KFP endpoint. A token comes by KFP_TOKEN.
+    """A KFP endpoint. A token comes by KFP_TOKEN, or by a file that KFP_TOKEN_FILE names.
 
     Args:
         namespace: of a KFP that serves several users; by default that of the configuration. Any other KFP has none.
@@ -57,14 +93,15 @@ class Kfp:
     def __init__(self, endpoint: str, namespace: str | None = None) -> None:
         self.endpoint = endpoint
         self._namespace = namespace
-        token = os.environ.get("KFP_TOKEN")
         with self._asking():
+            bearer = token()
             # Asked here first: kfp's client asks five times, and then does not say what was wrong.
             settings = Configuration(host=endpoint)
-            if token:
-                settings.api_key["authorization"], settings.api_key_prefix["authorization"] = token, "Bearer"
-            self._several_users = bool(HealthzServiceApi(ApiClient(settings)).healthz_service_get_healthz().multi_user)
-            self._client = Client(host=endpoint, existing_token=token)
+            if bearer:
+                settings.api_key["authorization"], settings.api_key_prefix["authorization"] = bearer, "Bearer"
+            health = HealthzServiceApi(_patient(ApiClient(settings))).healthz_service_get_healthz()
+            self._several_users = bool(health.multi_user)
+            self._client = _Client(health, host=endpoint, existing_token=bearer)
 
     def _of(self, namespace: str) -> str | None:
         return (self._namespace or namespace) if self._several_users else None

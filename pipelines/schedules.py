@@ -1,20 +1,24 @@
 """Schedules as code: YAML files are applied to KFP's recurring runs.
 
-KFP can't change a recurring run. A changed one is made anew, disabled; then the old one is deleted and the new one
+KFP can't change a recurring run. A changed one is made anew, disabled; then the old one is disabled and the new one
 enabled, so that there are never two that start runs, and a call that was killed in between is finished by the next.
+
+A recurring run owns the workflows of its runs: Kubernetes ends those that are not finished when it is deleted. So it is
+only disabled while it has such runs, and deleted by a later call.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from ifas_pipelines.remote import Kfp, compile_to
+from ifas_pipelines.remote import EQUALS, Kfp, compile_to
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ifas.core.config import ClusterConfig, RunConfig, configured, first_problem
@@ -23,6 +27,8 @@ from ifas.core.files import sha256_json
 
 #: Begins the description of a recurring run that is ours; what it was made from follows.
 MARK = "made by `ifas schedule`, sha256="
+#: States of runs that have no workflow at work.
+FINISHED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 #: Field of KFP's cron -> its smallest and largest number.
 FIELDS = {
@@ -79,10 +85,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Change:
-    """What was done, or would be, to the recurring run of this name."""
+    """What was done, or would be, to the recurring run of this name.
+
+    Args:
+        waits_for: runs of the old one that are not finished: it is disabled, and deleted by a later call.
+    """
 
     name: str
     action: Literal["create", "replace", "repair", "unchanged", "delete", "not in the files"]
+    waits_for: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -164,21 +175,21 @@ class Schedules(Kfp):
         names = {request.name for request in requests}
         for run in there:
             if _is_ours(run) and run.display_name not in names:
-                changes.append(Change(run.display_name, "delete" if prune else "not in the files"))
                 if prune and not dry_run:
-                    self._delete(run)
+                    self._switch([run], on=False)
+                waits_for = self._deleted([run], dry_run) if prune else []
+                changes.append(Change(run.display_name, "delete" if prune else "not in the files", waits_for))
         return changes
 
     def delete(self, name: str, *, dry_run: bool = False) -> Change:
-        """Deletes the schedule of this name. Runs that it started go on."""
+        """Deletes the schedule of this name; while a run of it is not finished, it is only disabled."""
         there = [run for run in self._all() if run.display_name == name]
         if not there:
             raise LaunchError(f"there is no schedule {name} at {self.endpoint}", "`ifas schedule list` lists them")
         self._check_ours(name, there)
         if not dry_run:
-            for run in there:
-                self._delete(run)
-        return Change(name, "delete")
+            self._switch(there, on=False)
+        return Change(name, "delete", self._deleted(there, dry_run))
 
     def _applied(self, request: Request, there: list[Any], package: Path, dry_run: bool) -> Change:
         found = [run for run in there if run.display_name == request.name]
@@ -187,15 +198,13 @@ class Schedules(Kfp):
         enabled = request.schedule.enabled
         if kept is not None and len(found) == 1 and _enabled(kept) == enabled:
             return Change(request.name, "unchanged")
+        new = kept if kept or dry_run else self._made(request, package, sha256)
+        old = [run for run in found if run is not new]
         if not dry_run:
-            new = kept or self._made(request, package, sha256)
-            for run in found:
-                if run is not new:
-                    self._delete(run)
-            with self._asking():
-                switch = self._client.enable_recurring_run if enabled else self._client.disable_recurring_run
-                switch(new.recurring_run_id)
-        return Change(request.name, "repair" if kept else "replace" if found else "create")
+            self._switch(old, on=False)
+            self._switch([new], on=enabled)
+        action: Literal["create", "replace", "repair"] = "repair" if kept else "replace" if found else "create"
+        return Change(request.name, action, self._deleted(old, dry_run))
 
     def _made(self, request: Request, package: Path, sha256: str) -> Any:
         schedule, cluster = request.schedule, request.config.cluster
@@ -229,9 +238,35 @@ class Schedules(Kfp):
                     break
         return found
 
-    def _delete(self, run: Any) -> None:
+    def _switch(self, runs: list[Any], *, on: bool) -> None:
         with self._asking():
-            self._client.delete_recurring_run(run.recurring_run_id)
+            for run in runs:
+                (self._client.enable_recurring_run if on else self._client.disable_recurring_run)(run.recurring_run_id)
+
+    def _deleted(self, old: list[Any], dry_run: bool) -> list[str]:
+        """Deletes the recurring runs, which are disabled, whose runs are all finished; returns the other runs."""
+        waits_for = []
+        for one in old:
+            unfinished = self._unfinished(one)
+            waits_for += unfinished
+            if not dry_run and not unfinished:
+                with self._asking():
+                    self._client.delete_recurring_run(one.recurring_run_id)
+        return waits_for
+
+    def _unfinished(self, one: Any) -> list[str]:
+        wanted = {"predicates": [{"operation": EQUALS, "key": "recurring_run_id", "stringValue": one.recurring_run_id}]}
+        found: list[str] = []
+        token = ""
+        while True:
+            with self._asking():
+                page = self._client.list_runs(
+                    filter=json.dumps(wanted), page_token=token, page_size=100, namespace=self._of(one.namespace)
+                )
+            found += [str(run.run_id) for run in page.runs or [] if run.state not in FINISHED]
+            token = page.next_page_token
+            if not token:
+                return found
 
     def _check_ours(self, name: str, there: list[Any]) -> None:
         if any(run.display_name == name and not _is_ours(run) for run in there):

@@ -120,9 +120,25 @@ class Kfp(ThreadingHTTPServer):
         self.recurring_run(run_id).status = f"{verb.upper()}D"
         return {}
 
+    def start_recurring(self, recurring: kfp.V2beta1RecurringRun) -> kfp.V2beta1Run:
+        """A run, as the clock starts it."""
+        run = kfp.V2beta1Run(
+            run_id=str(uuid.uuid4()),
+            recurring_run_id=recurring.recurring_run_id,
+            display_name=recurring.display_name,
+            state="RUNNING",
+            created_at=datetime.now(UTC),
+        )
+        self.runs[run.run_id] = run
+        return run
+
     def forget(self, run_id: str) -> dict[str, Any]:
         self.recurring_run(run_id)
         del self.recurring[run_id]
+        # It owns the workflows of its runs: Kubernetes deletes them, too.
+        for run in self.runs.values():
+            if run.recurring_run_id == run_id and run.state in ("PENDING", "RUNNING", "CANCELING"):
+                run.state = "FAILED"
         return {}
 
     def run(self, run_id: str) -> kfp.V2beta1Run:
@@ -198,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
                 found = list(kfp_.runs.values())
                 if "filter" in query:
                     (predicate,) = json.loads(query["filter"][0])["predicates"]
-                    found = [run for run in found if run.display_name == predicate.get("stringValue")]
+                    found = [run for run in found if getattr(run, predicate["key"]) == predicate.get("stringValue")]
                 newest = sorted(found, key=lambda run: run.created_at, reverse=True)
                 if query.get("sort_by") != ["created_at desc"]:
                     newest.reverse()

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ifas.cli.launch import EndpointOption, JsonOption, KfpNamespaceOption
-from ifas.core.errors import LaunchError
+from ifas.core.errors import ConfigError, LaunchError
 
 if TYPE_CHECKING:
-    from ifas_pipelines.schedules import Schedules
+    from ifas_pipelines.schedules import Change, Schedules
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -27,7 +27,7 @@ def apply(
     files: Annotated[Path, typer.Argument(help="A schedule file, or a folder of them.")],
     endpoint: EndpointOption,
     namespace: KfpNamespaceOption = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Delete schedules of ifas that are in no file.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Delete schedules of ifas in no file of the folder.")] = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,6 +37,8 @@ def apply(
     from ifas.core.urls import check_http
 
     check_http(endpoint, "--endpoint")
+    if prune and not files.is_dir():
+        raise ConfigError("--prune would delete the schedules of all other files", "name their folder")
     requests = read(files)
     with _schedules(endpoint, namespace) as there:
         changes = there.apply(requests, prune=prune, dry_run=dry_run)
@@ -44,7 +46,7 @@ def apply(
         typer.echo(json.dumps([asdict(change) for change in changes], indent=2))
         return
     for change in changes:
-        typer.echo(f"{change.name}  {change.action}{' (dry run)' if dry_run else ''}")
+        typer.echo(f"{_said(change)}{' (dry run)' if dry_run else ''}")
 
 
 @app.command("list")
@@ -67,10 +69,15 @@ def delete(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a schedule. Runs that it started go on."""
+    """Delete a schedule. While a run of it is not finished, it is only disabled: delete it again afterwards."""
     with _schedules(endpoint, namespace) as there:
         change = there.delete(name, dry_run=dry_run)
-    typer.echo(json.dumps(asdict(change)) if as_json else f"{change.name}  {change.action}")
+    typer.echo(json.dumps(asdict(change)) if as_json else _said(change))
+
+
+def _said(change: Change) -> str:
+    waits = f", the old one waits for run {' and '.join(change.waits_for)}" if change.waits_for else ""
+    return f"{change.name}  {change.action}{waits}"
 
 
 @contextmanager

@@ -49,14 +49,13 @@ def serve(
     from ifas.trigger.dispatch import Dispatcher
     from ifas.trigger.service import Service
     from ifas.trigger.service import serve as serve_http
-    from ifas.trigger.signature import keys_of
+    from ifas.trigger.signature import keys_of_each
     from ifas.trigger.store import Store
     from ifas.trigger.tables import TRIGGER
 
     check_http(endpoint, "--endpoint")
     trigger = rules.load(file)
-    for sender in trigger.senders.values():
-        keys_of(sender.secret)
+    keys_of_each({name: sender.secret for name, sender in trigger.senders.items()})
     if dry_run:
         for name, rule in trigger.rules.items():
             if rule.run != "retrain":
@@ -80,8 +79,8 @@ def serve(
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("ifas.trigger").setLevel(logging.INFO)
     kept = Store(store)
-    with kept.alone():
-        dispatcher = Dispatcher(kept, trigger, start)
+    with kept.alone() as check_alone:
+        dispatcher = Dispatcher(kept, trigger, start, check_alone)
         serve_http(
             Service(kept, trigger, dispatcher),
             host,

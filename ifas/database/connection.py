@@ -22,6 +22,8 @@ from ifas.core.files import check_writable, locked
 
 #: Seconds to wait for a connection or for another writer.
 PATIENCE = 30
+#: TCP keepalives of PostgreSQL's connections: a node that is lost is known after a minute, not after two hours.
+KEEPALIVES = {"idle": 30, "interval": 10, "count": 3}
 _WRITING = "ifas_writing"
 #: First bytes of every SQLite database.
 _SQLITE = b"SQLite format 3\0"
@@ -87,7 +89,12 @@ def _sqlite(url: URL, use: Use) -> Engine:
 
 def _postgresql(url: URL, use: Use) -> Engine:
     url = url.set(drivername="postgresql+psycopg")
-    arguments = {"connect_timeout": 10, "application_name": "ifas"}
+    arguments = {
+        "connect_timeout": 10,
+        "application_name": "ifas",
+        "tcp_user_timeout": 60_000,
+        **{f"keepalives_{k}": v for k, v in KEEPALIVES.items()},
+    }
     engine = create_engine(url, connect_args=arguments, hide_parameters=True, pool_pre_ping=True)
 
     @event.listens_for(engine, "begin")
@@ -180,8 +187,11 @@ class Database:
             yield session
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[Callable[[], None]]:
         """Holds the right to be the one process that acts on this database, until the block or the process ends.
+
+        Yields:
+            what raises LaunchError when the right is lost, with the connection that held it.
 
         Raises:
             LaunchError: another process holds it.
@@ -196,14 +206,26 @@ class Database:
                 raise taken
 
             with locked(file.with_name(f"{file.name}.lock"), refuse):
-                yield
+                yield lambda: None
             return
         # Of the connection, not of a transaction: it is free again when the connection ends, however it ends.
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.detach()  # closed at the end, not pooled with the lock
             if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._use.lock + 1}):
                 raise taken
-            yield
+            # The server's end: it frees the lock of a node that is gone.
+            for name, value in KEEPALIVES.items():
+                connection.execute(text(f"SET tcp_keepalives_{name} = {value}"))
+
+            def check() -> None:
+                try:
+                    connection.execute(text("SELECT 1"))
+                except SQLAlchemyError:
+                    raise LaunchError(
+                        f"the right to act on {self._use.name} {self.shown} is lost", "start it again"
+                    ) from None
+
+            yield check
 
     def close(self) -> None:
         """Closes all connections."""

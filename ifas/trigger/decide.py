@@ -1,9 +1,12 @@
-"""Whether an event starts a run. Of several open events on one thing, only the newest may."""
+"""Whether an event starts a run. Of several open events on one thing, only the newest may.
+
+What a person asks for is decided by itself: it supersedes no event that is newer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 DAY = timedelta(days=1)
@@ -54,13 +57,22 @@ def decide(
     events: Sequence[Open], past: Past, *, cooldown: timedelta, runs_per_day: int, now: datetime
 ) -> list[Decision]:
     """A decision on each of the open events on one thing, at least one."""
-    newest = max(events, key=lambda event: (event.replayed, event.time, event.seq))
+    asked = max((event for event in events if event.replayed), key=_age, default=None)
+    newest = max(events, key=_age)
     decisions = [
         Decision(event.seq, "skipped", f"event {newest.event_id} on the same is newer")
         for event in events
-        if event is not newest
+        if event is not newest and event is not asked
     ]
+    if asked is not None and asked is not newest:
+        decisions.append(_of_newest(asked, past, cooldown, runs_per_day, now))
+        if decisions[-1].state == "starting":
+            past = replace(past, last=now, of_rule=[*past.of_rule, now])
     return [*decisions, _of_newest(newest, past, cooldown, runs_per_day, now)]
+
+
+def _age(event: Open) -> tuple[datetime, int]:
+    return event.time, event.seq
 
 
 def _of_newest(event: Open, past: Past, cooldown: timedelta, runs_per_day: int, now: datetime) -> Decision:

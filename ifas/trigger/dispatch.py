@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
 
 from ifas.core.config import RunConfig
-from ifas.core.errors import ConfigError, IfasError
+from ifas.core.errors import ConfigError, IfasError, LaunchError
 from ifas.trigger.events import TYPES
 from ifas.trigger.rules import Trigger, settings
 from ifas.trigger.store import Start, Store
@@ -23,16 +26,26 @@ Starter = Callable[[str, str, RunConfig, dict[str, str]], str]
 LONGEST_WAIT = timedelta(minutes=5)
 #: Between two passes, so that the events that come in meanwhile are decided on together.
 PAUSE_SECONDS = 0.1
+#: Without a pass or a start that ended, it is stuck. One start asks KFP several times, each with a timeout.
+STUCK_SECONDS = 1800.0
 
 
 class Dispatcher(threading.Thread):
-    """Ends when `stop` is called; what is not started then is started by the next one."""
+    """Ends when `stop` is called; what is not started then is started by the next one.
 
-    def __init__(self, store: Store, trigger: Trigger, starter: Starter) -> None:
+    Args:
+        check: raises LaunchError when another process may start runs; then this one ends.
+    """
+
+    def __init__(
+        self, store: Store, trigger: Trigger, starter: Starter, check: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(name="dispatcher", daemon=True)
         self.store = store
         self.trigger = trigger
         self.starter = starter
+        self.check = check
+        self._ended = time.monotonic()
         self._wake = threading.Event()
         self._stopped = threading.Event()
 
@@ -45,15 +58,29 @@ class Dispatcher(threading.Thread):
         self._stopped.set()
         self._wake.set()
 
+    def trouble(self) -> str:
+        """Why it decides on nothing; "" while it works."""
+        if not self.is_alive():
+            return "the dispatcher has ended"
+        idle = time.monotonic() - self._ended
+        return f"the dispatcher has ended no pass for {idle:.0f} s" if idle > STUCK_SECONDS else ""
+
     def run(self) -> None:
         """Until `stop`."""
         while not self._stopped.is_set():
             self._wake.clear()
             try:
+                self.check()
+            except LaunchError as error:
+                log.critical("%s", error.what)
+                os.kill(os.getpid(), signal.SIGTERM)  # ends the service, as anybody would
+                return
+            try:
                 busy = self.pass_once()
             except Exception:  # a database that is away, above all; nothing is lost by trying again
                 log.exception("a pass failed; trying again")
                 busy = False
+            self._ended = time.monotonic()
             if not busy:
                 self._wake.wait(1.0)
             self._stopped.wait(PAUSE_SECONDS)
@@ -65,6 +92,7 @@ class Dispatcher(threading.Thread):
             if self._stopped.is_set():
                 break
             self._start(start)
+            self._ended = time.monotonic()
         return decided > 0
 
     def _start(self, start: Start) -> None:

@@ -17,6 +17,8 @@ from ifas.core.config import first_problem
 
 #: How far a sender's clock may be ahead. A later time is refused: it would make the events that follow look old.
 SKEW = timedelta(minutes=5)
+#: An earlier time is a mistake; in the first and last years there are times that can't be told in UTC.
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 STRUCTURED = "application/cloudevents+json"
 #: An attribute, and a header that carries one: printable ASCII.
 _ATTRIBUTE = r"^[\x21-\x7e]+$"
@@ -118,7 +120,7 @@ class Unreadable(ValueError):
 
 
 class Invalid(ValueError):
-    """A CloudEvent that is not acted on: unknown type, wrong data, a time in the future."""
+    """A CloudEvent that is not acted on: unknown type, wrong data, a time in the future or before 2000."""
 
 
 def is_binary(headers: Mapping[str, str]) -> bool:
@@ -172,6 +174,8 @@ def checked(envelope: Envelope, data: Any, now: datetime) -> Event:
         raise Invalid(f"type {envelope.type} is not known; known are {', '.join(TYPES)}")
     if envelope.time > now + SKEW:
         raise Invalid(f"time {envelope.time.isoformat()} is in the future; it is {now.astimezone(UTC).isoformat()}")
+    if envelope.time < EARLIEST:
+        raise Invalid(f"time {envelope.time.isoformat()} is before {EARLIEST.year}")
     try:
         return Event(envelope, kind.model_validate(data))
     except ValidationError as error:

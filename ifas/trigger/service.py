@@ -17,7 +17,7 @@ from ifas.core.errors import IfasError, LaunchError
 from ifas.trigger import events
 from ifas.trigger.dispatch import Dispatcher
 from ifas.trigger.rules import Trigger
-from ifas.trigger.signature import Unsigned, keys_of, verify
+from ifas.trigger.signature import Unsigned, keys_of_each, verify
 from ifas.trigger.store import AT_ONCE, Arrival, Store
 
 log = logging.getLogger("ifas.trigger")
@@ -85,14 +85,14 @@ class Service:
     """The ASGI application.
 
     Raises:
-        ConfigError: a sender's secret is missing.
+        ConfigError: a sender's secret is missing, or another's, too.
     """
 
     def __init__(self, store: Store, trigger: Trigger, dispatcher: Dispatcher) -> None:
         self._store = store
         self._trigger = trigger
         self._dispatcher = dispatcher
-        self._keys = {name: keys_of(sender.secret) for name, sender in trigger.senders.items()}
+        self._keys = keys_of_each({name: sender.secret for name, sender in trigger.senders.items()})
         self._intake = Intake(store, trigger, dispatcher.wake)
 
     def app(self) -> Any:
@@ -132,8 +132,8 @@ class Service:
             await asyncio.to_thread(self._store.ping)
         except IfasError as error:
             return PlainTextResponse(error.what, 503)
-        alive = self._dispatcher.is_alive()
-        return PlainTextResponse("ok" if alive else "the dispatcher has ended", 200 if alive else 503)
+        trouble = self._dispatcher.trouble()
+        return PlainTextResponse(trouble or "ok", 503 if trouble else 200)
 
     async def _events(self, request: Any) -> Any:
         from starlette.responses import JSONResponse

@@ -46,6 +46,21 @@ def keys_of(variable: str) -> list[bytes]:
     return found
 
 
+def keys_of_each(variables: Mapping[str, str]) -> dict[str, list[bytes]]:
+    """Sender -> its secrets, from its environment variable.
+
+    Raises:
+        ConfigError: as `keys_of`, or two senders have the same secret, which would not say who sent.
+    """
+    found = {sender: keys_of(variable) for sender, variable in variables.items()}
+    owners: dict[bytes, str] = {}
+    for sender, keys in found.items():
+        for key in keys:
+            if owners.setdefault(key, sender) != sender:
+                raise ConfigError(f"{owners[key]} and {sender} have the same secret", "give each sender its own")
+    return found
+
+
 def content(headers: Mapping[str, str], body: bytes) -> bytes:
     """What is signed of a request, header names in lower case."""
     attributes = sorted((n, v) for n, v in headers.items() if n.startswith("ce-"))

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, insert, select, tuple_, update
+from sqlalchemy import case, func, insert, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from ifas.core.errors import DataError
@@ -68,10 +68,10 @@ class Store:
         self._database.close()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[Callable[[], None]]:
         """Holds the right to start runs from this database; see `Database.alone`."""
-        with self._database.alone():
-            yield
+        with self._database.alone() as check:
+            yield check
 
     def ping(self) -> None:
         """Raises ConfigError where the database does not answer."""
@@ -79,7 +79,7 @@ class Store:
             session.execute(select(1))
 
     def keep(self, arrivals: Sequence[Arrival], trigger: Trigger, now: datetime) -> list[str]:
-        """Keeps what arrived; when it returns, it is on the disk.
+        """Keeps what arrived, and of refusals the first of each source and id; when it returns, it is on the disk.
 
         Returns:
             of each whether it is "new", a "duplicate" of one that is there, or "refused".
@@ -92,13 +92,25 @@ class Store:
                 (row.source, row.event_id)
                 for row in session.execute(select(EventRow.source, EventRow.event_id).where(key.in_(keys)))
             }
+            wrong = [(a.envelope.source, a.envelope.id) for a in arrivals if a.event is None]
+            told = tuple_(DecisionRow.source, DecisionRow.event_id)
+            refused = {
+                (row.source, row.event_id)
+                for row in session.execute(
+                    select(DecisionRow.source, DecisionRow.event_id).where(
+                        DecisionRow.state == REFUSED, told.in_(wrong)
+                    )
+                )
+            }
             again: dict[tuple[str, str], int] = defaultdict(int)
             rows, decisions = [], []
             for arrival in arrivals:
                 mine = (arrival.envelope.source, arrival.envelope.id)
                 if arrival.event is None:
                     answers.append("refused")
-                    decisions.append(_decision(mine, REFUSED, arrival.refused, now))
+                    if mine not in refused:
+                        refused.add(mine)
+                        decisions.append(_decision(mine, REFUSED, arrival.refused, now))
                 elif mine in there:
                     answers.append("duplicate")
                     again[mine] += 1
@@ -130,7 +142,12 @@ class Store:
             thing = tuple_(EventRow.rule, EventRow.about)
             groups: dict[tuple[str, str], list[EventRow]] = defaultdict(list)
             for row in session.scalars(select(EventRow).where(EventRow.state.in_(OPEN), thing.in_(things))):
-                groups[row.rule, row.about].append(row)
+                try:
+                    time_of(row.time)
+                except ValueError as error:  # it must not hold up the others
+                    _change(session, row, "failed", f"its time can't be read: {error}", now)
+                else:
+                    groups[row.rule, row.about].append(row)
             past = _past(session, things, now)
             for (name, about), rows in sorted(groups.items(), key=lambda group: min(row.seq for row in group[1])):
                 rule = trigger.rules.get(name)
@@ -246,8 +263,15 @@ def _due(now: datetime) -> Any:
 
 def _past(session: Session, things: set[tuple[str, str]], now: datetime) -> Mapping[tuple[str, str], Past]:
     of_rule: dict[str, list[datetime]] = defaultdict(list)
-    recent = select(EventRow.rule, EventRow.decided).where(
-        EventRow.state.in_(RAN), EventRow.decided > text_of(now - DAY), EventRow.rule.in_({rule for rule, _ in things})
+    # Of the log, not of the event's state: a replay changes that, and the run that was started before counts still.
+    event = (EventRow.source == DecisionRow.source) & (EventRow.event_id == DecisionRow.event_id)
+    recent = (
+        select(EventRow.rule, func.min(DecisionRow.at))
+        .join(DecisionRow, event)
+        .where(DecisionRow.state.in_((*RAN, "failed")), EventRow.rule.in_({rule for rule, _ in things}))
+        .group_by(EventRow.rule, DecisionRow.run)
+        .having(func.min(DecisionRow.at) > text_of(now - DAY))
+        .having(func.max(case((DecisionRow.state == "failed", 1), else_=0)) == 0)
     )
     for rule, decided in session.execute(recent):
         of_rule[rule].append(time_of(decided))

@@ -17,7 +17,7 @@ STATES = {
     "starting": "is to start a run; tried until KFP takes it",
     "started": "started a run",
     "skipped": "starts no run",
-    "failed": "KFP refused the run for good",
+    "failed": "KFP refused the run for good, or the row can't be read",
 }
 #: Of an event that is not kept, since it is not valid; only in the log.
 REFUSED = "refused"
@@ -65,6 +65,7 @@ class DecisionRow(Base):
     """A decision to run or not, and why."""
 
     __tablename__ = "trigger_decisions"
+    __table_args__ = (Index("trigger_decisions_of", "source", "event_id"),)
 
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     at: Mapped[str] = mapped_column(String(32))
@@ -80,7 +81,8 @@ TRIGGER = Use("trigger", "IFAS_TRIGGER_STORE", Base.metadata, lock=0x1FA5_7419, 
 
 def text_of(at: datetime) -> str:
     """A time as the tables hold it."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Not strftime: its %Y is not padded.
+    return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def time_of(text: str) -> datetime:

@@ -50,10 +50,12 @@ def test_every_document_is_valid(documents):
             kubernetes_validate.validate(doc, KUBERNETES, strict=True)
 
 
-def test_it_has_no_permission_and_no_token(documents, pod):
+def test_it_has_no_permission_and_no_token_but_for_kfp(documents, pod):
     account = pod["spec"]["serviceAccountName"]
     assert documents["ServiceAccount", account]["automountServiceAccountToken"] is False
     assert pod["spec"]["automountServiceAccountToken"] is False
+    (tokens,) = [volume["projected"]["sources"] for volume in pod["spec"]["volumes"] if "projected" in volume]
+    assert [source["serviceAccountToken"]["audience"] for source in tokens] == ["pipelines.kubeflow.org"]
     bindings = [doc for (kind, _), doc in documents.items() if kind.endswith("RoleBinding")]
     assert not [b for b in bindings if account in [subject["name"] for subject in b["subjects"]]]
 
@@ -74,7 +76,12 @@ def test_secrets_come_by_reference_only(documents, pod):
     assert not [name for kind, name in documents if kind == "Secret"]
     (container,) = pod["spec"]["containers"]
     assert container["envFrom"] == [{"secretRef": {"name": "ifas-trigger"}}]
-    assert not any(word in item["name"] for item in container["env"] for word in ("SECRET", "TOKEN", "STORE"))
+    assert not any(
+        word in item["name"]
+        for item in container["env"]
+        for word in ("SECRET", "TOKEN", "STORE")
+        if item["name"] != "KFP_TOKEN_FILE"
+    )
 
 
 def test_two_never_run_at_once(documents):
@@ -109,7 +116,7 @@ def test_the_container_s_command_accepts_its_own_rules(documents, pod, tmp_path,
         monkeypatch.setenv(item["name"], item["value"])
     monkeypatch.setenv("IFAS_TRIGGER_STORE", f"sqlite:///{tmp_path / 'trigger.db'}")
     for sender in load(file).senders.values():
-        monkeypatch.setenv(sender.secret, "whsec_" + base64.b64encode(b"k" * 32).decode())
+        monkeypatch.setenv(sender.secret, "whsec_" + base64.b64encode(sender.secret.encode() * 2).decode())
     command = [str(file) if word == "/etc/ifas/trigger.yaml" else word for word in container["args"]]
     assert command[0] == "ifas"
     result = CliRunner().invoke(app, [*command[1:], "--dry-run"])

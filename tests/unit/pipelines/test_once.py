@@ -1,9 +1,14 @@
 """A run is started at most once in effect, whatever happens to the answer."""
 
 import json
+import socket
+import time
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from ifas_pipelines import remote
 from ifas_pipelines.once import start_once
 from ifas_pipelines.remote import Runs, compile_to
 
@@ -19,6 +24,13 @@ ARTIFACTS = {name: f"s3://ifas/{name}" for name in ("candidate", "model", "evalu
 def api():
     with kfp_server() as server:
         yield server
+
+
+@contextmanager
+def silent_server():
+    """Takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 def start(api, name="retrain-0123", pipeline="retrain", arguments=None):
@@ -56,7 +68,7 @@ def test_of_two_that_were_made_all_the_same_the_older_goes_on(api, monkeypatch):
     assert start(api) == first
 
 
-@pytest.mark.parametrize("status", [500, 503, 401, 429])
+@pytest.mark.parametrize("status", [500, 503, 401, 404, 429])
 def test_what_may_pass_is_said_to_be_tried_again(api, status):
     start(api, "other")
     api.down = status
@@ -64,6 +76,28 @@ def test_what_may_pass_is_said_to_be_tried_again(api, status):
         start(api)
     api.down = 0
     assert start(api)
+
+
+def test_a_kfp_that_says_nothing_is_not_waited_for(api, monkeypatch):
+    monkeypatch.setattr(remote, "TIMEOUT", (1, 1))
+    runs = Runs(api.url)
+    with silent_server() as url, pytest.raises(LaunchError, match="retrain-0123"):
+        start(SimpleNamespace(url=url))
+    with monkeypatch.context() as patched:
+        patched.setattr(type(api), "finish_request", lambda *_: time.sleep(3))
+        with pytest.raises(ConnectionError, match="TimeoutError"):
+            runs.submit(load("tiny"), experiment="ifas", name="x")
+
+
+def test_a_token_in_a_file_is_read_at_each_call(api, monkeypatch, tmp_path):
+    file = tmp_path / "token"
+    monkeypatch.setenv("KFP_TOKEN_FILE", str(file))
+    with pytest.raises(LaunchError, match="token"):
+        start(api)
+    for word in ("one", "two"):
+        api.token = word
+        file.write_text(f"{word}\n")
+        start(api, f"retrain-{word}")
 
 
 def test_what_kfp_refuses_is_final(api):

@@ -78,6 +78,47 @@ def test_a_change_replaces_the_old_one(api, folder, change):
     assert new.status == "ENABLED"
 
 
+def test_a_change_leaves_the_run_in_progress_alone(api, folder):
+    applied(api, folder)
+    (old,) = api.recurring_named("nightly")
+    run = api.start_recurring(old)
+    write(folder / "nightly.yaml", cron="0 30 2 * * *")
+    assert f"waits for run {run.run_id}" in ifas(api, "apply", folder)
+    assert [made.status for made in api.recurring_named("nightly")] == ["DISABLED", "ENABLED"]
+    assert f"waits for run {run.run_id}" in ifas(api, "apply", folder)
+    assert run.state == "RUNNING"
+    run.state = "SUCCEEDED"
+    assert applied(api, folder) == {"nightly": "repair"}
+    assert [made.status for made in api.recurring_named("nightly")] == ["ENABLED"]
+    assert applied(api, folder) == {"nightly": "unchanged"}
+
+
+@pytest.mark.parametrize("by", ["delete", "prune"])
+def test_a_deleted_schedule_stays_until_its_run_has_ended(api, folder, by):
+    write(folder / "weekly.yaml")
+    applied(api, folder)
+    (made,) = api.recurring_named("weekly")
+    run = api.start_recurring(made)
+    (folder / "weekly.yaml").unlink()
+    command = ("delete", "weekly") if by == "delete" else ("apply", folder, "--prune")
+    ifas(api, *command, "--dry-run")
+    assert made.status == "ENABLED"
+    assert f"waits for run {run.run_id}" in ifas(api, *command)
+    assert (made.status, run.state) == ("DISABLED", "RUNNING")
+    assert api.recurring_named("weekly")
+    run.state = "FAILED"
+    ifas(api, *command)
+    assert not api.recurring_named("weekly")
+
+
+def test_prune_needs_the_folder(api, folder):
+    write(folder / "weekly.yaml")
+    applied(api, folder)
+    with pytest.raises(ConfigError, match="other files"):
+        ifas(api, "apply", folder / "nightly.yaml", "--prune")
+    assert len(api.recurring) == 2
+
+
 def test_what_somebody_switched_off_by_hand_is_on_again(api, folder):
     applied(api, folder)
     (made,) = api.recurring_named("nightly")

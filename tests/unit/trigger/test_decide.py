@@ -49,6 +49,9 @@ def test_what_a_person_asks_for_is_neither_too_old_nor_too_early_but_must_be_pai
     past = Past(newest=NOW, last=NOW)
     events = [Open(1, "a", NOW - DAY, replayed=True), Open(2, "b", NOW)]
     assert decided(events, past)[1].state == "starting"
+    # The newer one is not lost: it waits for the cool-down of that run.
+    assert (decided(events)[2].state, decided(events)[2].due) == ("held", NOW + HOUR)
+    assert decided([*events, Open(3, "c", NOW - 2 * DAY)])[3].state == "skipped"
     assert decided(events, Past(newest=NOW, last=NOW, of_rule=[NOW] * 3))[1].state == "held"
 
 

@@ -1,8 +1,11 @@
 """What happens to a start that does not succeed."""
 
+import threading
+
 import pytest
 
 from ifas.core.errors import ConfigError, LaunchError, MachineError
+from ifas.trigger import dispatch
 from ifas.trigger.dispatch import Dispatcher
 from ifas.trigger.rules import load
 from ifas.trigger.store import Store
@@ -54,3 +57,24 @@ def test_a_configuration_that_can_no_longer_be_made(store, trigger):
     (found,) = store.listed()["events"]
     assert found["state"] == "failed"
     assert "gone.yaml" in found["decisions"][-1]["reason"]
+
+
+def test_a_start_that_never_ends_is_told(store, trigger, monkeypatch):
+    begun, free = threading.Event(), threading.Event()
+
+    def starter(*_):
+        begun.set()
+        free.wait(30)
+        return "kfp-1"
+
+    store.keep([arrival("a")], trigger, NOW)
+    dispatcher = Dispatcher(store, trigger, starter)
+    assert "ended" in dispatcher.trouble()
+    dispatcher.start()
+    assert begun.wait(30)
+    assert not dispatcher.trouble()
+    monkeypatch.setattr(dispatch, "STUCK_SECONDS", 0.0)
+    assert "no pass" in dispatcher.trouble()
+    dispatcher.stop()
+    free.set()
+    dispatcher.join(30)

@@ -136,6 +136,13 @@ def test_data_of_another_shape_is_refused(data):
         checked(**data)
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "1999-12-31T23:59:59Z"])
+def test_a_time_that_is_a_mistake(time):
+    envelope = structured(event("1", time=time))[0]
+    with pytest.raises(events.Invalid, match="before 2000"):
+        events.checked(envelope, event("1")["data"], NOW)
+
+
 def test_an_event_of_the_future_would_make_later_ones_look_old():
     for minutes, fine in ((4, True), (6, False)):
         envelope = events.Envelope(id="1", source=SOURCE, type=REVISED, time=NOW + timedelta(minutes=minutes))

@@ -7,13 +7,16 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import pytest
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from ifas.cli.main import app
 from ifas.trigger.service import BODY_SECONDS, MAX_BODY_BYTES
 from ifas.trigger.signature import sign
 from ifas.trigger.store import Store
+from ifas.trigger.tables import TRIGGER
 from tests.servers_kfp import kfp_server
+from tests.servers_pg import postgres_server
 from tests.servers_trigger import (
     APPROVED,
     DRIFT,
@@ -288,6 +291,24 @@ def test_a_kill_between_the_start_and_its_record_starts_no_second_run(kfp, place
         found = in_state(kept, "killed", "started")
     assert [run.run_id for run in kfp.runs_named(found["run"])] == [found["run_id"]]
     kept.close()
+
+
+def test_it_ends_when_it_loses_the_right_to_start_runs(kfp, tmp_path):
+    with postgres_server() as postgres:
+        url = postgres.fresh("trigger")
+        with trigger_server(write_file(tmp_path / "t.yaml"), url, kfp.url, tmp_path / "log") as running:
+            store = Store(url)
+            with store._database.writing() as session:
+                ended = session.execute(
+                    text(
+                        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = :lock"
+                    ),
+                    {"lock": TRIGGER.lock + 1},
+                ).all()
+            store.close()
+            assert len(ended) == 1
+            running.process.wait(60)
+        assert "right to act" in (tmp_path / "log").read_text()
 
 
 def test_it_ends_when_it_is_told_to(kfp, place):

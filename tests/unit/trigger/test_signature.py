@@ -1,11 +1,12 @@
 """Signatures as Standard Webhooks has them, over the attributes too where these are headers."""
 
+import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from ifas.core.errors import ConfigError
-from ifas.trigger.signature import Unsigned, keys_of, sign, verify
+from ifas.trigger.signature import Unsigned, keys_of, keys_of_each, sign, verify
 from tests.servers_trigger import KEY, OTHER_KEY, SECRETS
 
 STRUCTURED = {"content-type": "application/cloudevents+json"}
@@ -72,3 +73,12 @@ def test_a_wrong_secret_is_named_but_not_shown(monkeypatch, value, said):
     with pytest.raises(ConfigError, match=said) as raised:
         keys_of("S")
     assert not value or value not in str(raised.value)
+
+
+def test_two_senders_never_share_a_secret(monkeypatch):
+    for name, secret in (("A", "a"), ("B", "b"), ("C", "a")):
+        monkeypatch.setenv(name, "whsec_" + base64.b64encode(secret.encode() * 32).decode())
+    assert len(keys_of_each({"one": "A", "two": "B"})) == 2
+    for shared in ("A", "C"):
+        with pytest.raises(ConfigError, match="one and two have the same secret"):
+            keys_of_each({"one": "A", "two": shared})

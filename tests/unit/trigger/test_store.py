@@ -10,6 +10,7 @@ from ifas.core.errors import DataError, LaunchError
 from ifas.trigger import events
 from ifas.trigger.rules import load
 from ifas.trigger.store import Arrival, Store
+from ifas.trigger.tables import text_of, time_of
 from tests.servers_pg import postgres_server
 from tests.servers_trigger import DRIFT, REVISED, SOURCE, write_file
 
@@ -60,7 +61,9 @@ def test_an_event_is_kept_once(store, trigger):
 
 def test_what_is_refused_is_in_the_log_and_may_come_again_corrected(store, trigger):
     envelope = events.Envelope(id="a", source=SOURCE, type=REVISED, time=NOW)
-    assert store.keep([Arrival("registry", envelope, None, "data: revision")], trigger, NOW) == ["refused"]
+    for reasons in (["data: revision", "data: once more"], ["data: again"]):
+        arrivals = [Arrival("registry", envelope, None, reason) for reason in reasons]
+        assert store.keep(arrivals, trigger, NOW) == ["refused"] * len(reasons)
     assert store.keep([arrival("a")], trigger, NOW) == ["new"]
     assert [one["reason"] for one in store.listed()["refused"]] == ["data: revision"]
 
@@ -143,10 +146,35 @@ def test_a_replay_is_another_run(store, trigger):
         store.replay("b", None, "again", NOW)
 
 
+def test_a_replay_is_paid_beside_the_run_before_it(store, trigger):
+    store.keep([arrival("a")], trigger, NOW)
+    for replay in range(4):
+        if replay:
+            store.replay("a", None, "again", NOW)
+        store.decide(trigger, NOW)
+        for start in store.starts(NOW):
+            store.started(start, f"kfp-{replay}", NOW)
+    assert states(store) == {"a": "held"}, "the budget is three runs"
+
+
 def test_a_rule_that_is_gone(store, trigger):
     store.keep([arrival("a")], trigger, NOW)
     store.decide(trigger.model_copy(update={"rules": {}}), NOW)
     assert states(store) == {"a": "skipped"}
+
+
+def test_a_row_that_can_t_be_read_holds_up_no_other(store, trigger):
+    store.keep([arrival("a"), arrival("b")], trigger, NOW)
+    with store._database.writing() as session:
+        session.execute(text("UPDATE trigger_events SET time = '1-01-01T00:00:00.000000Z' WHERE event_id = 'a'"))
+    store.decide(trigger, NOW)
+    assert states(store) == {"a": "failed", "b": "starting"}
+
+
+def test_times_sort_as_text():
+    times = [datetime(year, 1, 1, tzinfo=UTC) for year in (1, 999, 2026)]
+    assert sorted(map(text_of, times)) == list(map(text_of, times))
+    assert [time_of(text_of(time)) for time in times] == times
 
 
 def test_only_one_process_may_start_runs(store, url):
