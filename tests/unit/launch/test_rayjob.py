@@ -274,6 +274,7 @@ def test_checkpoints_outlive_the_pod_on_a_shared_volume():
             "cluster.train.max_workers=8, or train.workers=2",
         ),
         ("train", ["train.batch=4096"], "worker_memory_gib", "train.batch="),
+        ("train", ["cluster.train.head_memory_gib=1"], "head_memory_gib=1 ", "cluster.train.head_memory_gib=2"),
         ("caption", ["caption.actors=2"], "places for 1", "cluster.caption.max_workers"),
     ],
 )
@@ -282,6 +283,12 @@ def test_what_the_cluster_can_not_hold_is_refused(step, overrides, said, fix):
         check_fits(load("tiny", overrides), step)
     assert said in caught.value.what
     assert fix in caught.value.fix
+
+
+@pytest.mark.slow
+def test_the_head_must_hold_the_model_that_it_measures_at_the_end():
+    with pytest.raises(ConfigError, match=r"29\.9 GiB of weights in float32"):
+        check_fits(load("large", ["cluster.train.head_memory_gib=40"]), "train")
 
 
 @pytest.mark.slow

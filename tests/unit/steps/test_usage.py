@@ -44,7 +44,7 @@ def test_in_a_pod_what_it_reserves_is_paid(monkeypatch):
     assert reserved_by("evaluate", cluster) == (8, 96, 1)
     # A RayJob's driver is on the head, and the workers are paid for as well.
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert reserved_by("train", cluster) == (4 + 8 * 12, 16 + 8 * 96, 8)
+    assert reserved_by("train", cluster) == (8 + 8 * 12, 48 + 8 * 96, 8)
 
 
 def test_the_price_of_an_hour(monkeypatch):
@@ -58,7 +58,7 @@ def test_the_price_of_an_hour(monkeypatch):
 
 @pytest.mark.parametrize(("budget", "enough"), [(0, True), (70, True), (60, False)])
 def test_a_budget_that_training_may_exceed_stops_the_run(budget, enough):
-    """One hour of 100 CPUs, 784 GiB and 8 GPUs at most costs 28.84; 40 were spent before."""
+    """One hour of 104 CPUs, 816 GiB and 8 GPUs at most costs 29.36; 40 were spent before."""
     config = load("large", [*PRICES, "cluster.train.active_deadline_s=3600", f"cluster.budget={budget}"])
     lineage = Lineage(run_id="r").append(entry("caption", usage(40.0)))
     if enough:
@@ -66,7 +66,7 @@ def test_a_budget_that_training_may_exceed_stops_the_run(budget, enough):
         return
     with pytest.raises(ConfigError) as caught:
         check_budget(config, lineage)
-    for said in ("28.84 EUR", "100 CPUs", "8 GPUs", "40.00 are spent", "budget is 60.00"):
+    for said in ("29.36 EUR", "104 CPUs", "8 GPUs", "40.00 are spent", "budget is 60.00"):
         assert said in caught.value.what
     assert "cluster.budget" in caught.value.fix
 
