@@ -69,8 +69,8 @@ class CaptionConfig(Section):
     conditional: bool = Field(default=True, description="a specialist's clause must fit the label")
     actors: Processes = Field(
         default=1,
-        description="that caption, on the Ray cluster of RAY_ADDRESS or on one started here; 1: this process, unless "
-        "it is a job of a cluster",
+        description="that caption, on the Ray cluster of RAY_ADDRESS or on one started here; 1: this process, or in "
+        "a RayJob one for each worker, as far as they fit",
     )
     gpus_per_actor: Gpus = Field(default=0, description="for actors")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

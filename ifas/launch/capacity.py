@@ -48,16 +48,20 @@ def _fix(config: RunConfig, places: int, needed: int) -> str:
 
 def _actors(config: RunConfig) -> None:
     caption, size = config.caption, config.cluster.caption
-    if caption.gpus_per_actor:
-        places = size.max_workers * _places(size, caption.gpus_per_actor)
-    else:
-        places = size.max_workers * size.worker_cpus - 1  # the tasks that read shards need a CPU of their own
+    places = places_of_actors(config)
     if caption.actors > places:
         raise ConfigError(
             f"caption.actors={caption.actors} with {caption.gpus_per_actor:g} GPUs each need more than cluster.caption "
             f"has: {_has(size)}, places for {places} beside the tasks that read",
             f"raise cluster.caption.max_workers, worker_cpus or gpus_per_worker, or lower caption.actors to {places}",
         )
+
+
+def places_of_actors(config: RunConfig) -> int:
+    """How many actors the cluster of captioning can hold."""
+    size, gpus = config.cluster.caption, config.caption.gpus_per_actor
+    # Without GPUs, the tasks that read shards need a CPU of their own.
+    return size.max_workers * _places(size, gpus) - (not gpus)
 
 
 def _places(size: RayConfig, gpus: float) -> int:

@@ -263,6 +263,21 @@ def test_checkpoints_outlive_the_pod_on_a_shared_volume():
 
 
 @pytest.mark.parametrize(
+    ("profile", "overrides", "actors"),
+    [
+        ("base", [], 4),
+        ("large", ["cluster.caption.gpus_per_worker=1", "caption.gpus_per_actor=1"], 8),
+        ("base", ["caption.actors=3"], 3),
+        ("tiny", [], 1),  # one of the two CPUs reads
+    ],
+)
+def test_every_worker_captions(profile, overrides, actors):
+    config = kept(load(profile, overrides))
+    assert config.caption.actors == actors
+    check_fits(config, "caption")
+
+
+@pytest.mark.parametrize(
     ("step", "overrides", "said", "fix"),
     [
         ("train", ["train.workers=9"], "2 workers with 1 CPUs and 0 GPUs", "cluster.train.max_workers=9"),
