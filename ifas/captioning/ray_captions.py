@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from ray.util.queue import Queue
 
 
-#: How often an actor that died is started again, and its shard tried again.
+#: How often an actor that died is started again; it then tries its shard again. Tries of a task itself are not
+#: limited: while an actor's machine is lost, each call to it counts as one.
 RESTARTS = 3
 
 
@@ -124,7 +125,6 @@ def _made(
                     num_gpus=config.gpus_per_actor or None,
                     num_cpus=None if config.gpus_per_actor else 1,
                     max_restarts=RESTARTS,
-                    max_task_retries=RESTARTS,
                 )
                 .iter_rows()
             )
