@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,7 +22,7 @@ from ifas.compute.connection import connected
 from ifas.core import storage
 from ifas.core.config import CaptionConfig
 from ifas.core.environment import prepare
-from ifas.core.errors import DataError, IfasError
+from ifas.core.errors import DataError, IfasError, MachineError
 from ifas.core.files import replacing
 from ifas.core.home import home
 from ifas.core.manifest import ImageSource
@@ -29,6 +30,11 @@ from ifas.faces.finder import Finder
 
 if TYPE_CHECKING:
     from ray.util.queue import Queue
+
+
+#: How often an actor that died is started again; it then tries its shard again. Tries of a task itself are not
+#: limited: while an actor's machine is lost, each call to it counts as one.
+RESTARTS = 3
 
 
 class _Captioning:
@@ -45,6 +51,7 @@ class _Captioning:
         return {"shard": batch["shard"], "part": [self._part(_rows(str(text))) for text in batch["rows"]]}
 
     def _part(self, rows: list[Wanted]) -> bytes:
+        relay.send(self.queue, rows[0].shard)
         try:
             # The driver has reached the store before: one that is away comes back.
             with storage.patient():
@@ -72,6 +79,7 @@ def ray_parts(
 
     Raises:
         IfasError: that of an actor, such as a shard that it could not read.
+        MachineError: an actor died too often.
     """
     if uri:
         for name in set(storage.listing(uri)) - {file.name for file in folder.glob("*")}:
@@ -98,13 +106,15 @@ def _made(
     """Files of parts, in the order in which actors finish them."""
     # Pinned, so that all machines have the same weights.
     config = config.model_copy(update={"model": storage.pin(config.model)})
-    failed: list[Any] = []
+    said: list[Any] = []
+    dead = ""
     with _cluster(config):
         import ray.data
+        from ray.exceptions import OutOfMemoryError, RayActorError
 
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         items = [{"shard": n, "rows": json.dumps(rows)} for n, rows in shards.items()]
-        with relay.heard() as (queue, failed):
+        with relay.heard() as (queue, said):
             done = (
                 ray.data.from_items(items, override_num_blocks=len(items))
                 .map_batches(
@@ -114,15 +124,26 @@ def _made(
                     compute=ray.data.ActorPoolStrategy(size=config.actors),
                     num_gpus=config.gpus_per_actor or None,
                     num_cpus=None if config.gpus_per_actor else 1,
+                    max_restarts=RESTARTS,
                 )
                 .iter_rows()
             )
-            for row in done:
-                if not row["part"]:
-                    break
-                yield int(row["shard"]), bytes(row["part"])
+            try:
+                for row in done:
+                    if not row["part"]:
+                        break
+                    yield int(row["shard"]), bytes(row["part"])
+            except (RayActorError, OutOfMemoryError) as error:
+                dead = str(error).partition("\n")[0]
+    failed = [one for one in said if isinstance(one, IfasError)]
     if failed:
         raise failed[0]
+    if dead:
+        shard, tries = Counter(said).most_common(1)[0] if said else ("", 0)
+        raise MachineError(
+            f"an actor that captions died too often; shard {shard} was begun {tries} times: {dead}",
+            "give the actors more memory, or look at that shard's images",
+        )
 
 
 def _rows(text: str) -> list[Wanted]:

@@ -69,8 +69,8 @@ class CaptionConfig(Section):
     conditional: bool = Field(default=True, description="a specialist's clause must fit the label")
     actors: Processes = Field(
         default=1,
-        description="that caption, on the Ray cluster of RAY_ADDRESS or on one started here; 1: this process, unless "
-        "it is a job of a cluster",
+        description="that caption, on the Ray cluster of RAY_ADDRESS or on one started here; 1: this process, or in "
+        "a RayJob one for each worker, as far as they fit",
     )
     gpus_per_actor: Gpus = Field(default=0, description="for actors")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -518,7 +518,9 @@ class RayConfig(Section):
     )
     image: str = Field(default="", description="by digest; empty: the image that launches the job")
     head_cpus: Cores = Field(default=1, description="for the driver; no rank and no actor runs on the head")
-    head_memory_gib: Gibibytes = 8
+    head_memory_gib: Gibibytes = Field(
+        default=8, description="a training's driver holds the finished model there, in float32"
+    )
     worker_cpus: Size = 8
     worker_memory_gib: Gibibytes = 32
     gpus_per_worker: int = Field(default=0, ge=0, le=64)

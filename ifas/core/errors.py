@@ -50,7 +50,7 @@ class DataError(IfasError):
 
 
 class StoreAway(DataError):
-    """An object store that does not answer, or refuses."""
+    """An object store that does not answer."""
 
     repeat = True
 

@@ -26,7 +26,7 @@ from ifas.core.progress import Progress, emit
 T = TypeVar("T")
 PIN = "#sha256="
 #: What a store that is busy or about to come back answers, as s3fs translates it.
-_BUSY = (errno.EBUSY, errno.EIO, errno.ETIMEDOUT)
+_BUSY = (errno.EBUSY, errno.EIO, errno.EREMOTEIO, errno.ETIMEDOUT)
 #: Seconds between two tries of a store that does not answer.
 _PAUSE = 2.0
 #: How long work that has begun waits for a store that went away.
@@ -220,10 +220,14 @@ def _put(file: Path, uri: str, fs: Any) -> None:
 
 
 def _tried(uri: str, action: Callable[[Any], T]) -> T:
-    """What `action` gives on the file system of `uri`; its errors are raised as DataError.
+    """What `action` gives on the file system of `uri`.
 
     Args:
         action: may be done twice: see `patient`.
+
+    Raises:
+        StoreAway: the store does not answer.
+        DataError: it refuses.
     """
     from botocore.exceptions import BotoCoreError
 
@@ -241,7 +245,7 @@ def _tried(uri: str, action: Callable[[Any], T]) -> T:
                     told = True
                 time.sleep(min(_PAUSE, _patience - waited))
                 continue
-            raise StoreAway(
+            raise (StoreAway if _away(error) else DataError)(
                 f"store behind {uri} can't be used: {type(error).__name__}: {error}",
                 "check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that the store runs"
                 if uri.startswith("s3://")
@@ -259,7 +263,11 @@ def _away(error: Exception) -> bool:
 
     if isinstance(error, NoConnection | HTTPClientError | ConnectionError | TimeoutError):
         return True
-    return isinstance(error, OSError) and error.errno in _BUSY
+    if not isinstance(error, OSError) or error.errno not in _BUSY:
+        return False
+    # s3fs has EIO for every code that it does not know, also where waiting is no use. 507: the store is full.
+    status = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+    return error.errno != errno.EIO or (status >= 500 and status != 507 and "StorageFull" not in str(error.__cause__))
 
 
 def check_scheme(uri: str) -> None:

@@ -9,6 +9,8 @@ from ifas.core.errors import ConfigError
 def check_fits(config: RunConfig, step: str) -> None:
     """Checks CPUs and GPUs of all ranks or actors and, for training, the memory that `ifas model describe` predicts.
 
+    Memory is not checked where `cluster.train.gpu_memory_gib` does not tell that of the GPUs.
+
     Raises:
         ConfigError: what is asked, what there is, and which settings would make it fit.
     """
@@ -46,16 +48,20 @@ def _fix(config: RunConfig, places: int, needed: int) -> str:
 
 def _actors(config: RunConfig) -> None:
     caption, size = config.caption, config.cluster.caption
-    if caption.gpus_per_actor:
-        places = size.max_workers * _places(size, caption.gpus_per_actor)
-    else:
-        places = size.max_workers * size.worker_cpus - 1  # the tasks that read shards need a CPU of their own
+    places = places_of_actors(config)
     if caption.actors > places:
         raise ConfigError(
             f"caption.actors={caption.actors} with {caption.gpus_per_actor:g} GPUs each need more than cluster.caption "
             f"has: {_has(size)}, places for {places} beside the tasks that read",
             f"raise cluster.caption.max_workers, worker_cpus or gpus_per_worker, or lower caption.actors to {places}",
         )
+
+
+def places_of_actors(config: RunConfig) -> int:
+    """How many actors the cluster of captioning can hold."""
+    size, gpus = config.cluster.caption, config.caption.gpus_per_actor
+    # Without GPUs, the tasks that read shards need a CPU of their own.
+    return size.max_workers * _places(size, gpus) - (not gpus)
 
 
 def _places(size: RayConfig, gpus: float) -> int:
@@ -75,8 +81,19 @@ def _memory(config: RunConfig) -> None:
     cluster, train = config.cluster.train, config.train
     if train.gpus_per_worker and not cluster.gpu_memory_gib:
         return
-    from ifas.model.sizing import RESERVED, Device, size, will_not_fit
+    from ifas.model.sizing import RESERVED, Device, gib, size, will_not_fit
 
+    sizes = size(config.model, train)
+    # When the ranks are done, the driver measures the finished model there.
+    weights = 4 * sizes["total"]["stored"]
+    # Shared memory takes a quarter of the head's at most: see `rayjob`.
+    needed = min(weights + RESERVED + cluster.shm_gib * 2**30, (weights + RESERVED) * 4 / 3)
+    if needed > cluster.head_memory_gib * 2**30:
+        raise ConfigError(
+            f"cluster.train.head_memory_gib={cluster.head_memory_gib:g} is too little for the driver: {gib(weights)} "
+            "of weights in float32, besides its own and shared memory",
+            f"set cluster.train.head_memory_gib={-(-needed // 2**30):.0f}",
+        )
     if train.gpus_per_worker:
         device = Device(int(cluster.gpu_memory_gib * 2**30) - RESERVED, "cluster.train.gpu_memory_gib")
     else:
@@ -84,6 +101,6 @@ def _memory(config: RunConfig) -> None:
         ranks = min(train.workers, _places(cluster, 0))
         room = int((cluster.worker_memory_gib - cluster.shm_gib) * 2**30) - RESERVED
         device = Device(max(0, room) // ranks, f"cluster.train.worker_memory_gib / {ranks} ranks")
-    error = will_not_fit(config.model, train, device, size(config.model, train))
+    error = will_not_fit(config.model, train, device, sizes)
     if error is not None:
         raise ConfigError(error.what, f"{error.fix}, or give cluster.train more memory")

@@ -18,6 +18,7 @@ from ifas.core.errors import ConfigError, LaunchError, unknown_key
 from ifas.core.files import sha256_json
 from ifas.core.progress import EVENTS_ENV
 from ifas.launch import pods
+from ifas.launch.capacity import places_of_actors
 
 STEPS = ("caption", "train")
 
@@ -109,7 +110,14 @@ def describe(
 
 
 def kept(config: RunConfig) -> RunConfig:
-    """`config` with checkpoints on the shared volume, where there is one: a pod's disk is lost with the pod."""
+    """`config` with checkpoints on the shared volume, where there is one: a pod's disk is lost with the pod.
+
+    And with an actor for each worker that captions, as far as they fit, unless `caption.actors` asks for more than one.
+    """
+    actors = min(config.cluster.caption.max_workers, places_of_actors(config))
+    if config.caption.actors == 1 < actors:
+        caption = config.caption.model_copy(update={"actors": actors})
+        config = config.model_copy(update={"caption": caption})
     if config.train.storage or not config.cluster.storage_claim:
         return config
     train = config.train.model_copy(update={"storage": f"{config.cluster.storage.rstrip('/')}/checkpoints"})

@@ -27,7 +27,7 @@ class Context:
     origins: Mapping[str, str] = field(
         default_factory=dict, metadata={"about": "input -> pinned URI that other machines can fetch it from"}
     )
-    uri: str = field(default="", metadata={"about": "like `work`, in an object store; empty: outputs are local"})
+    uri: str = field(default="", metadata={"about": "like `work`, where other machines find it; empty: nowhere"})
 
     def origin(self, name: str) -> str:
         """URI of an input, without its pin; empty where it is a local path."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from itertools import combinations, product
 from pathlib import Path
 
+from ifas.core import storage
 from ifas.core.config import RunConfig
 from ifas.core.errors import ConfigError, DataError, IfasError
 from ifas.core.files import read_json, sha256_tree, write_json
@@ -43,6 +44,7 @@ def execute(
     use_cache: bool = True,
     origins: Mapping[str, str] | None = None,
     uri: str = "",
+    upload: Callable[[], None] | None = None,
 ) -> StepResult:
     """Runs a step, or lays out its cached result.
 
@@ -55,7 +57,9 @@ def execute(
     Args:
         inputs: path of every input the step names, and `lineage` of the step before (none for the first).
         outputs: path for every output the step names, and `lineage`. What ifas did not make there is refused.
-        origins, uri: see `Context`.
+        origins: see `Context`.
+        uri: what a killed step leaves is kept below it, for a try on another machine; `train.storage` goes before it.
+        upload: makes the outputs safe once they are in place. Only then are the files removed that a try goes on from.
 
     Raises:
         IfasError: the step's own errors; ConfigError and DataError for inputs and outputs that are not as the step
@@ -75,14 +79,15 @@ def execute(
             with ExitStack() as places:
                 beside_lineage = places.enter_context(producing(target))
                 beside = {output: places.enter_context(producing(path)) for output, path in outputs.items()}
+                work = cache.work(key)
                 context = Context(
                     run_id=run_id,
-                    work=cache.work(key),
+                    work=work,
                     lineage=lineage,
                     lineage_out=target,
                     failed=failed,
                     origins=origins or {},
-                    uri=uri,
+                    uri=_beside(step, config, uri, work),
                 )
                 result, reused, hashes = _result(step, key, config, inputs, beside, context, use_cache)
                 seconds = time.monotonic() - begin
@@ -90,6 +95,11 @@ def execute(
                 write_json(beside_lineage, lineage.append(record).model_dump())
             with suppress(DataError):  # what somebody else put there stays
                 discard(failed)
+            if upload:
+                upload()
+            if context.uri and (upload or not reused):
+                with storage.patient():
+                    storage.delete(context.uri)
             shutil.rmtree(context.work, ignore_errors=True)
     except Exception as error:
         known = named(error) or IfasError(f"{type(error).__name__}: {error}", "see the log for the traceback")
@@ -180,6 +190,14 @@ def _checked(
     # Absolute: some tools that steps start work in folders of their own.
     ours = {n: inputs[n].absolute() for n in step.inputs}, {n: outputs[n].absolute() for n in step.outputs}
     return lineage, *ours, target.absolute()
+
+
+def _beside(step: Step, config: RunConfig, uri: str, work: Path) -> str:
+    """`Context.uri`: a folder of this key alone."""
+    place = (config.train.storage if step.name == "train" else "") or uri
+    if place and not storage.is_remote(place):
+        place = Path(place).absolute().as_uri()
+    return place and f"{place.rstrip('/')}/{work.name}"
 
 
 def _failed(output: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 from ifas.core import storage
@@ -60,23 +61,24 @@ def execute_staged(
         for uri in remote.values():
             _there(uri)
         first = wanted[step.outputs[0]]
-        work = f"{first.rstrip('/')}{WORK}" if storage.is_remote(first) else ""
-        result = execute(
-            name,
-            config,
-            run_id=run_id,
-            inputs=local_in,
-            outputs=local_out,
-            use_cache=use_cache,
-            origins=origins,
-            uri=work,
-        )
-        with storage.patient():
+
+        def upload() -> None:
             for output, uri in remote.items():
                 _store(local_out[output], uri)
-            if work:
-                storage.delete(work)
-    return result
+
+        # The store has answered by now: one that goes away comes back.
+        with storage.patient() if remote else nullcontext():
+            return execute(
+                name,
+                config,
+                run_id=run_id,
+                inputs=local_in,
+                outputs=local_out,
+                use_cache=use_cache,
+                origins=origins,
+                uri=f"{first.rstrip('/')}{WORK}" if storage.is_remote(first) else "",
+                upload=upload if remote else None,
+            )
 
 
 def _there(uri: str) -> dict[str, int]:

@@ -72,8 +72,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     aligned = config.align.enabled
     images = ShardImages(inputs["dataset"], context.origin("dataset"))
     first = context.work / "first" if aligned else outputs["model"]
-    # The names are a hash of everything that the first stage depends on.
-    kept = f"{context.uri}/{context.work.name}-first" if aligned and context.uri else ""
+    kept = f"{context.uri}/first" if aligned and context.uri else ""
     if kept and not first.exists() and storage.exists(f"{kept}.done"):
         storage.fetch(kept, first)
     if (first / TRAINING_FILE).is_file():  # found after a kill in the second stage
@@ -89,12 +88,13 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             out=first,
             run_name=context.work.name,
         )
-        if kept:
+    dev = released(manifest[(manifest["split"] == "dev") & manifest["domain"].isin(domains)])
+    with storage.patient():
+        if kept and not storage.exists(f"{kept}.done"):
             storage.store(first, kept)
             storage.store(first / TRAINING_FILE, f"{kept}.done")
-    dev = released(manifest[(manifest["split"] == "dev") & manifest["domain"].isin(domains)])
-    extra = _align(config, manifest, rows, dev, images, first, outputs["model"], context) if aligned else {}
-    prior = measure_prior(outputs["model"], dev, images)
+        extra = _align(config, manifest, rows, dev, images, first, outputs["model"], context) if aligned else {}
+        prior = measure_prior(outputs["model"], dev, images)
     counts = {str(kind): int(n) for kind, n in rows["spoof_type"].value_counts().items()}
     resumed = f", resumed at step {record.resumed_from}" if record.resumed_from is not None else ""
     return StepResult(

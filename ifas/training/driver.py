@@ -55,7 +55,7 @@ def train(
 
     Checkpoints are kept in `work` under `run_name` and a fingerprint of configuration and rows. A call with the same
     arguments after a kill, of a worker or of this process, goes on from the last one; its weights are those of an
-    uninterrupted run. They are removed once `out` is written.
+    uninterrupted run. Those on this machine are removed once `out` is written; those in a store stay.
 
     Args:
         model_config: what is trained.
@@ -66,7 +66,7 @@ def train(
             cluster, each machine has one of its own there, and checkpoints and model go by `train.storage`.
         out: model directory, written whole or not at all.
         run_name: of the run.
-        beside: URI in place of `train.storage` where that is empty. The caller removes it when `out` is safe.
+        beside: URI in place of `train.storage`. The caller removes what is there when `out` is safe.
         base: model directory to go on from; None begins with the model's sources.
 
     Raises:
@@ -149,8 +149,6 @@ def train(
         )
         write_json(made / TRAINING_FILE, record.model_dump(mode="json"))
     remove(run)
-    if config.storage:
-        storage.delete(job.uri)
     return record
 
 

@@ -72,7 +72,7 @@ class Job:
         run: folder for checkpoints, curve and the final model: one that all workers share, or with `uri` each
             machine's own.
         base: model directory to go on from, a path or a pinned URI; empty begins with the model's sources.
-        beside: place for checkpoints and model where `train.storage` names none; empty: `run`.
+        beside: place for checkpoints and model; empty: `train.storage`, and where that is empty, `run`.
         joined: the ranks are workers of a cluster, whose machines may share nothing but the store.
     """
 
@@ -98,7 +98,7 @@ class Job:
     @property
     def uri(self) -> str:
         """URI for this run's checkpoints and model, so that `run` need not be shared; empty: they are only in `run`."""
-        place = self.train.storage or self.beside
+        place = self.beside or self.train.storage
         if not place:
             return ""
         if not is_remote(place):

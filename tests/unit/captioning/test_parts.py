@@ -56,12 +56,12 @@ def captioned(packed: Path, out: Path, config: CaptionConfig = QUICK, work: Path
 
 
 ON_RAY = """
-import sys; from pathlib import Path
+import os, sys; from pathlib import Path
 from ifas.captioning.parts import shards_of
 from ifas.captioning.ray_captions import ray_parts
 from ifas.captioning.scf import run_scf
 from ifas.core.config import CaptionConfig
-from ifas.core.errors import DataError
+from ifas.core.errors import IfasError
 from ifas.core.manifest import read_manifest
 from ifas.data.shards import ShardImages
 what, data, out, work = sys.argv[1], *map(Path, sys.argv[2:])
@@ -70,9 +70,15 @@ if what == "all":
     run_scf(read_manifest(data), ShardImages(data), config, source_domains=["office", "street"], out=out, work=work)
 else:
     shards = [rows for _, _, rows in shards_of(read_manifest(data))][:4]
+    class Deadly:
+        def __init__(self, data):
+            self.images, self.deadly = ShardImages(data), shards[2][0].shard
+        def read(self, shard, row):
+            return os._exit(1) if shard == self.deadly else self.images.read(shard, row)
+
     try:
-        list(ray_parts(shards, ShardImages(data), config, work))
-    except DataError as error:
+        list(ray_parts(shards, (Deadly if what == "deadly" else ShardImages)(data), config, work))
+    except IfasError as error:
         print(error.what)
 print("done")
 """
@@ -98,6 +104,12 @@ def test_ray_says_the_same(packed: Path, tmp_path: Path) -> None:
     assert "done" in on_ray("all", packed, tmp_path / "ray", tmp_path / "work")
     assert sha256_tree(tmp_path / "ray") == here
     assert not (tmp_path / "work" / "captions").exists()
+
+
+@pytest.mark.slow
+def test_a_shard_that_kills_its_actors_is_named_after_a_few_tries(packed: Path, tmp_path: Path) -> None:
+    victim = shards_of(read_manifest(packed))[2][2][0].shard
+    assert f"shard {victim} was begun 4 times" in on_ray("deadly", packed, tmp_path / "none", tmp_path / "parts")
 
 
 @pytest.mark.slow

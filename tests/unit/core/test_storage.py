@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from ifas.core import storage
-from ifas.core.errors import DataError
+from ifas.core.errors import DataError, StoreAway
 from ifas.core.files import sha256_tree
 from tests.servers import s3_server
 
@@ -89,6 +91,73 @@ def test_what_is_not_as_pinned_is_refused(s3, tmp_path):
         with pytest.raises(DataError, match="is not what it should be"):
             storage.here(changed)
     assert storage.here(pin).read_text() == "one"
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """What a store of its own answers to the next requests: (status, code), the last one again and again."""
+    told = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # else the client waits for a 100 before it sends the body
+
+        def log_message(self, *_args):
+            pass
+
+        def do_PUT(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            status, code = told.pop(0) if len(told) > 1 else told[0]
+            body = f"<Error><Code>{code}</Code><Message>m</Message></Error>".encode() if code else b""
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "k")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(storage, "_PAUSE", 0.02)
+    yield told
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    "busy",
+    [(500, "InternalError"), (502, "BadGateway"), (503, "SlowDownWrite"), (503, "ServiceUnavailable")],
+)
+def test_a_store_that_has_trouble_is_waited_for(answers, tmp_path, busy):
+    (tmp_path / "file").write_text("x")
+    answers += [busy] * 3 + [(200, "")]
+    with storage.patient(30):
+        storage.store(tmp_path / "file", "s3://b/file")
+    answers[:] = [busy]
+    with pytest.raises(StoreAway):
+        storage.store(tmp_path / "file", "s3://b/file")
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (403, "InvalidAccessKeyId"),
+        (403, "QuotaExceeded"),
+        (404, "NoSuchBucket"),
+        (507, "InsufficientStorage"),
+        (507, "XMinioStorageFull"),
+        (503, "XMinioStorageFull"),
+    ],
+)
+def test_a_store_that_refuses_is_not_waited_for(answers, tmp_path, refusal):
+    (tmp_path / "file").write_text("x")
+    answers.append(refusal)
+    began = time.monotonic()
+    with storage.patient(30), pytest.raises(DataError, match="can't be used") as caught:
+        storage.store(tmp_path / "file", "s3://b/file")
+    assert not caught.value.repeat
+    assert time.monotonic() - began < 20
 
 
 def test_work_that_has_begun_waits_for_a_store_that_went_away(tmp_path, monkeypatch):

@@ -266,6 +266,21 @@ def test_checkpoints_outlive_the_pod_on_a_shared_volume():
 
 
 @pytest.mark.parametrize(
+    ("profile", "overrides", "actors"),
+    [
+        ("base", [], 4),
+        ("large", ["cluster.caption.gpus_per_worker=1", "caption.gpus_per_actor=1"], 8),
+        ("base", ["caption.actors=3"], 3),
+        ("tiny", [], 1),  # one of the two CPUs reads
+    ],
+)
+def test_every_worker_captions(profile, overrides, actors):
+    config = kept(load(profile, overrides))
+    assert config.caption.actors == actors
+    check_fits(config, "caption")
+
+
+@pytest.mark.parametrize(
     ("step", "overrides", "said", "fix"),
     [
         ("train", ["train.workers=9"], "2 workers with 1 CPUs and 0 GPUs", "cluster.train.max_workers=9"),
@@ -277,6 +292,7 @@ def test_checkpoints_outlive_the_pod_on_a_shared_volume():
             "cluster.train.max_workers=8, or train.workers=2",
         ),
         ("train", ["train.batch=4096"], "worker_memory_gib", "train.batch="),
+        ("train", ["cluster.train.head_memory_gib=1"], "head_memory_gib=1 ", "cluster.train.head_memory_gib=2"),
         ("caption", ["caption.actors=2"], "places for 1", "cluster.caption.max_workers"),
     ],
 )
@@ -285,6 +301,12 @@ def test_what_the_cluster_can_not_hold_is_refused(step, overrides, said, fix):
         check_fits(load("tiny", overrides), step)
     assert said in caught.value.what
     assert fix in caught.value.fix
+
+
+@pytest.mark.slow
+def test_the_head_must_hold_the_model_that_it_measures_at_the_end():
+    with pytest.raises(ConfigError, match=r"29\.9 GiB of weights in float32"):
+        check_fits(load("large", ["cluster.train.head_memory_gib=40"]), "train")
 
 
 @pytest.mark.slow

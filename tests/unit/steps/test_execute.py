@@ -1,14 +1,17 @@
 """What `execute` does around every step, tested with a step function that only copies and counts."""
 
+import dataclasses
 import errno
 import json
 import os
 import sys
 import types
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from ifas.core import storage
 from ifas.core.config import load
 from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import sha256_tree
@@ -30,6 +33,8 @@ def copy_step(monkeypatch):
         state.calls.append(context)
         outputs["copy"].mkdir()
         (outputs["copy"] / state.file).write_text(inputs["text"].read_text())
+        if context.uri:
+            storage.store(inputs["text"], f"{context.uri}/checkpoint")
         if state.fail:
             raise state.fail
         return StepResult(summary="copied", facts={"seed": config.train.seed})
@@ -145,6 +150,48 @@ def test_what_ifas_did_not_make_is_refused_by_name_before_the_step_runs(copy_ste
     assert (tmp_path / "b" / "copy" / "thesis.tex").read_text() == "years of work"
     assert (tmp_path / "c" / "lineage.json").read_text() == "my notes"
     assert not (tmp_path / "c" / "copy").exists()
+
+
+def test_what_another_try_goes_on_from_is_removed_when_the_outputs_are_stored_and_nothing_else(
+    copy_step, go, tmp_path, monkeypatch
+):
+    store = tmp_path / "store"
+    outputs = {"copy": f"file://{store}/copy", "lineage": f"file://{store}/lineage.json"}
+    (store / "copy.work").mkdir(parents=True)
+    (store / "copy.work" / "thesis.tex").write_text("years of work")
+
+    def run() -> None:
+        inputs = {"text": str(go.text)}
+        execute_staged("copy_for_test", CONFIG, run_id="r", inputs=inputs, outputs=outputs, use_cache=False)
+
+    def full(path, uri):
+        raise DataError("the store is full")
+
+    with monkeypatch.context() as patched, pytest.raises(DataError, match="full"):
+        patched.setattr("ifas.steps.staged._store", full)
+        run()
+    other = storage.sizes(copy_step.calls[0].uri)
+    assert list(other) == ["checkpoint"]
+    go.text.write_text("other")
+    run()
+    assert storage.sizes(copy_step.calls[0].uri) == other, "of a run with another key"
+    go.text.write_text("hello")
+    run()
+    assert storage.sizes(f"file://{store}/copy.work") == {"thesis.tex": 13}
+
+
+def test_checkpoints_in_train_storage_stay_until_the_model_is_in_place(copy_step, go, tmp_path, monkeypatch):
+    step = dataclasses.replace(contract.STEPS["copy_for_test"], name="train")
+    monkeypatch.setitem(contract.STEPS, "train", step)
+    monkeypatch.setitem(sys.modules, "ifas.steps.train", sys.modules["ifas.steps.copy_for_test"])
+    config = load("tiny", [f"train.storage={tmp_path / 'mounted'}"])
+    outputs = {"copy": tmp_path / "copy", "lineage": tmp_path / "lineage.json"}
+    copy_step.fail = DataError("half way")
+    for left in (["checkpoint"], []):
+        with suppress(DataError):
+            execute("train", config, run_id="r", inputs={"text": go.text}, outputs=outputs)
+        assert [path.name for path in (tmp_path / "mounted").rglob("*") if path.is_file()] == left
+        copy_step.fail = None
 
 
 def test_a_store_s_objects_that_ifas_did_not_put_there_are_refused_by_name(copy_step, go, tmp_path):

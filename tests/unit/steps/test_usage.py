@@ -47,7 +47,7 @@ def test_in_a_pod_what_it_reserves_is_paid(monkeypatch):
         assert reserved_by("train", cluster) == (0.25, 0.5, 0)  # the pod that watches the job, or needs none
     # A RayJob's driver is on the head, and the workers are paid for as well.
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert reserved_by("train", cluster) == (4 + 8 * 12, 16 + 8 * 96, 8)
+    assert reserved_by("train", cluster) == (8 + 8 * 12, 48 + 8 * 96, 8)
 
 
 def test_the_price_of_an_hour(monkeypatch):
@@ -59,9 +59,9 @@ def test_the_price_of_an_hour(monkeypatch):
     assert found.price == pytest.approx(0.5 * (8 * 0.05 + 96 * 0.01 + 1 * 2))
 
 
-@pytest.mark.parametrize(("budget", "enough"), [(0, True), (98, True), (97, False)])
+@pytest.mark.parametrize(("budget", "enough"), [(0, True), (99, True), (98, False)])
 def test_a_budget_that_training_may_exceed_stops_the_run(budget, enough):
-    """An hour of 100 CPUs, 784 GiB and 8 GPUs costs 28.84, and there are two attempts; 40 were spent before."""
+    """An hour of 104 CPUs, 816 GiB and 8 GPUs costs 29.36, and there are two attempts; 40 were spent before."""
     config = load("large", [*PRICES, "cluster.train.active_deadline_s=3600", f"cluster.budget={budget}"])
     lineage = Lineage(run_id="r").append(entry("caption", usage(40.0)))
     if enough:
@@ -72,7 +72,7 @@ def test_a_budget_that_training_may_exceed_stops_the_run(budget, enough):
         return
     with pytest.raises(ConfigError) as caught:
         check_budget(config, lineage)
-    for said in ("57.68 EUR", "2 h of 100 CPUs", "8 GPUs", "40.00 are spent", "budget is 97.00"):
+    for said in ("58.72 EUR", "2 h of 104 CPUs", "8 GPUs", "40.00 are spent", "budget is 98.00"):
         assert said in caught.value.what
     assert "cluster.budget" in caught.value.fix
 
