@@ -152,9 +152,9 @@ def test_compiled(tmp_path: Path) -> None:
 def test_nothing_to_compile_with(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor import config
 
-    monkeypatch.setattr(config.cpp, "cxx", ("/nowhere/g++",))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder.parent / "inductor"))
-    with pytest.raises(ConfigError, match=r"torch\.compile failed"):
+    # By its own means: what monkeypatch sets there it removes afterwards, for all tests of this process.
+    with config.patch({"cpp.cxx": ("/nowhere/g++",)}), pytest.raises(ConfigError, match=r"torch\.compile failed"):
         Judge.load(folder, compile=True)
 
 

@@ -69,11 +69,12 @@ def test_a_compiled_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
 def test_without_a_compiler_training_does_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor import config as inductor
 
-    monkeypatch.setattr(inductor.cpp, "cxx", ("/nowhere/g++",))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "code"))
     torch.compiler.reset()
     made = job(tmp_path / "r", "train.compile=true")
-    with pytest.raises(ConfigError, match=r"train\.compile: torch\.compile failed") as caught:
+    # By its own means: what monkeypatch sets there it removes afterwards, for all tests of this process.
+    without = inductor.patch({"cpp.cxx": ("/nowhere/g++",)})
+    with without, pytest.raises(ConfigError, match=r"train\.compile: torch\.compile failed") as caught:
         run(made)
     assert "g++" in caught.value.fix
     assert not [*made.run.iterdir()]
