@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -226,17 +227,20 @@ class Schedules(Kfp):
             )
 
     def _all(self, namespaces: Iterable[str] = (ClusterConfig().namespace,)) -> list[Any]:
-        found: list[Any] = []
-        for namespace in {self._of(name) for name in namespaces}:
-            token = ""
-            while True:
-                with self._asking():
-                    page = self._client.list_recurring_runs(page_token=token, page_size=100, namespace=namespace)
-                found += page.recurring_runs or []
-                token = page.next_page_token
-                if not token:
-                    break
-        return found
+        asks = [
+            partial(self._client.list_recurring_runs, namespace=namespace)
+            for namespace in {self._of(name) for name in namespaces}
+        ]
+        return [run for ask in asks for page in self._pages(ask) for run in page.recurring_runs or []]
+
+    def _pages(self, ask: Callable[..., Any]) -> Iterator[Any]:
+        """All pages of one of KFP's lists."""
+        token: str | None = ""
+        while token is not None:
+            with self._asking():
+                page = ask(page_token=token, page_size=100)
+            yield page
+            token = page.next_page_token or None
 
     def _switch(self, runs: list[Any], *, on: bool) -> None:
         with self._asking():
@@ -256,17 +260,8 @@ class Schedules(Kfp):
 
     def _unfinished(self, one: Any) -> list[str]:
         wanted = {"predicates": [{"operation": EQUALS, "key": "recurring_run_id", "stringValue": one.recurring_run_id}]}
-        found: list[str] = []
-        token = ""
-        while True:
-            with self._asking():
-                page = self._client.list_runs(
-                    filter=json.dumps(wanted), page_token=token, page_size=100, namespace=self._of(one.namespace)
-                )
-            found += [str(run.run_id) for run in page.runs or [] if run.state not in FINISHED]
-            token = page.next_page_token
-            if not token:
-                return found
+        ask = partial(self._client.list_runs, filter=json.dumps(wanted), namespace=self._of(one.namespace))
+        return [str(run.run_id) for page in self._pages(ask) for run in page.runs or [] if run.state not in FINISHED]
 
     def _check_ours(self, name: str, there: list[Any]) -> None:
         if any(run.display_name == name and not _is_ours(run) for run in there):

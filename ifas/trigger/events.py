@@ -6,6 +6,7 @@ an override or by a shell.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -33,15 +34,15 @@ Artifact = Annotated[
 CandidateId = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 
 
-class Data(BaseModel):
+class Data(BaseModel, ABC):
     """What an event says. `about` is what it is about: of several events on one thing, the newest counts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     @property
+    @abstractmethod
     def about(self) -> str:
         """A dataset, or a candidate."""
-        raise NotImplementedError
 
 
 class _OfDataset(Data):
