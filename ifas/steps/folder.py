@@ -13,8 +13,8 @@ from ifas.core.files import link_tree, read_json, write_json
 from ifas.core.outputs import producing
 from ifas.core.records import LINEAGE_FILE, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, ROBUSTNESS_FILE, Lineage
 from ifas.steps.contract import STEPS
+from ifas.steps.cost_table import write_report
 from ifas.steps.execute import FAILED, LINEAGE
-from ifas.steps.usage import write_report
 
 LATEST = "latest"
 

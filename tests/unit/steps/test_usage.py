@@ -7,7 +7,8 @@ import pytest
 from ifas.core.config import load
 from ifas.core.errors import ConfigError
 from ifas.core.records import Lineage, LineageEntry, Usage
-from ifas.steps.usage import KFP_RUN_ID, check_budget, metered, reserved_by, table, write_report
+from ifas.steps.cost_table import table, write_report
+from ifas.steps.usage import KFP_RUN_ID, check_budget, metered, reserved_by
 
 PRICES = ("cluster.prices={cpu: 0.05, gib: 0.01, gpu: 2}",)
 
