@@ -134,8 +134,8 @@ def test_a_batch_with_such_a_gradient_changes_nothing(tmp_path: Path, stage: int
     assert run(made) == "finished"
     curve = read(made.run / CURVE_FILE)
     assert [BAD in [int(sample, 16) for sample in line["skipped"]] for line in curve] == [True] * 3
-    before = build(made.model, seed=made.train.seed)[0]
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    before = build(made.model, seed=made.train.seed, dtype=dtype)[0]
     after = load(made.run / FINAL)[0].state_dict()
     for name, weight in before.named_parameters():
         assert torch.equal(after[name], weight.to(dtype)), name
