@@ -26,7 +26,7 @@ main()
 
 #: What runs around every step, and does not decide its result.
 AROUND = re.compile(
-    r"ifas|ifas\.configs|ifas\.cli(\..*)?|ifas\.steps\.(staged|execute|cache|code|folder|usage|attempts)"
+    r"ifas|ifas\.configs|ifas\.cli(\..*)?|ifas\.steps\.(staged|execute|cache|code|folder|usage|cost_table|attempts)"
     r"|ifas\.compute(\.connection)?"  # whether a step runs on a cluster: who pays
     r"|ifas\.core\.(environment|home|outputs|progress|storage|unforeseen|urls)"
 )
