@@ -59,7 +59,7 @@ def generate(path: Path, count: int) -> None:
             "height": np.int32(224),
             "shard": np.char.add("shard-", (np.arange(count) // 3000).astype(str)),
             "row": (np.arange(count) % 3000).astype(np.int32),
-            "phash": [f"{v:016x}" for v in rng.integers(0, 2**63, count, dtype=np.uint64)],
+            "phash": [rng.bytes(72).hex() for _ in range(count)],
             "licence": "terms",
             "source": "x",
             "synthetic": False,

@@ -123,7 +123,8 @@ class ValidateConfig(Section):
         default=2,
         ge=0,
         le=63,
-        description="two images count as the same if their perceptual hashes differ in at most this many of 64 bits",
+        description="two images count as the same if their perceptual hashes differ in at most this many of 64 bits, "
+        "and their finer bits confirm it",
     )
     min_per_class: Count = Field(default=2, description="least number of images of each class in each split")
     max_unreadable: Share = Field(

@@ -86,7 +86,7 @@ CAPTION_COLUMNS: tuple[Column, ...] = (
 )
 
 #: Columns that inspecting the images adds (`core.picture_inspection`). A dataset folder does not hold them.
-INSPECTION_COLUMNS: tuple[Column, ...] = (_c("phash", "string", "64-bit perceptual hash, 16 hex digits"),)
+INSPECTION_COLUMNS: tuple[Column, ...] = (_c("phash", "string", "perceptual hash, 144 hex digits"),)
 
 MANIFEST_FILE = "manifest.parquet"
 #: Beside a fetched dataset: the manifest of the revision before, where there is one.

@@ -30,15 +30,20 @@ def read_index(folder: Path) -> dict[str, Any]:
     """`dataset.json` of a dataset folder.
 
     Raises:
-        DataError: there is none, it is not JSON, or it is of a later format.
+        DataError: there is none, it is not JSON, it lacks a name, hash or number of rows, or it is of a later format.
     """
     file = folder / DATASET_FILE
     if not file.is_file():
         raise DataError(f"{folder} is not a dataset folder: it has no {DATASET_FILE}", "make one with `ifas data pack`")
     try:
         index = read_json(file)
-        known = index["format"] <= FORMAT and isinstance(index["shards"], dict)
-    except (ValueError, KeyError, TypeError) as error:
+        known = index["format"] <= FORMAT
+        if known:
+            shards = index["shards"].values()
+            texts = [index["name"], index["manifest_sha256"], *map(shard_hash, shards)]
+            if not (all(isinstance(t, str) and t for t in texts) and all(isinstance(s["rows"], int) for s in shards)):
+                raise ValueError("a name, a hash or a number of rows is not one")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptShardError(f"{file} can't be read: {error!r}", REFETCH) from error
     if not known:
         raise DataError(f"{file} is of format {index['format']}, this ifas reads up to {FORMAT}", "update ifas")
@@ -109,7 +114,8 @@ def class_counts(classes: Mapping[tuple[str, str, str], int]) -> dict[str, dict[
 
 def shard_hash(shard: dict[str, Any]) -> str:
     """What stands for the contents of a shard, as the index lists it."""
-    return str(shard.get("ids_sha256") or shard["sha256"])
+    found: str = shard.get("ids_sha256") or shard["sha256"]
+    return found
 
 
 def check_shard(file: Path, shard: dict[str, Any], called: str) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Below the ifas home. The number goes up when hashes are made in another way.
-KEPT = Path("phash") / "2"
+KEPT = Path("phash") / "3"
 
 
 def hashes(rows: pd.DataFrame, images: ImageSource, index: dict[str, Any], workers: int = 2) -> pd.Series:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from ifas.core.phash import COARSE_BITS, HASH_FORMAT, confirmed, words
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pandas as pd
 
-HASH_BITS = 64
 #: Number of rows that are compared with a whole bucket at once, which bounds the memory for a very large bucket.
-BLOCK = 512
+BLOCK = 128
+#: Number of candidates that are confirmed at once.
+PAIRS = 1_000_000
 #: With more chunks than this, a chunk has too few bits to separate anything.
 MOST_CHUNKS = 16
 #: Buckets of up to this number of rows are compared all at once, offset by offset.
@@ -44,23 +47,22 @@ def in_several_splits(rows: pd.DataFrame, column: str) -> pd.Series:
 def near_duplicates(rows: pd.DataFrame, max_hamming: int) -> pd.Series:
     """Problem text of each row whose image has a near-duplicate in another split, else null.
 
-    Rows whose `phash` is not 16 hex digits are left out; another rule reports them.
+    Rows whose `phash` is not one (`core.phash`) are left out; another rule reports them.
     """
     import numpy as np
     import pandas as pd
 
     texts = np.full(len(rows), None, dtype=object)
-    usable = rows["phash"].str.fullmatch("[0-9a-f]{16}").fillna(False).astype(bool) & rows["split"].notna()
+    usable = rows["phash"].str.fullmatch(HASH_FORMAT).fillna(False).astype(bool) & rows["split"].notna()
     if not usable.any():
         return pd.Series(texts, index=rows.index, dtype=object)
     positions = np.flatnonzero(usable.to_numpy())
-    digits = "".join(rows["phash"].to_numpy(dtype=object)[positions])
-    codes = np.frombuffer(bytes.fromhex(digits), dtype=">u8").astype(np.uint64)
+    codes = words(rows["phash"].to_numpy(dtype=object)[positions])
     names, ids = (rows[name].to_numpy(dtype=object)[positions] for name in ("split", "sample_id"))
     distance, partner = nearest_across(codes, pd.factorize(names)[0], max_hamming)
     for i in np.flatnonzero(partner >= 0):
         j = partner[i]
-        alike = "has the same hash as" if distance[i] == 0 else f"differs in {distance[i]} of {HASH_BITS} bits from"
+        alike = "has the same hash as" if distance[i] == 0 else f"differs in {distance[i]} of {COARSE_BITS} bits from"
         texts[positions[i]] = f"an image in {names[i]} {alike} {ids[j]} in {names[j]}"
     return pd.Series(texts, index=rows.index, dtype=object)
 
@@ -68,23 +70,25 @@ def near_duplicates(rows: pd.DataFrame, max_hamming: int) -> pd.Series:
 def nearest_across(
     codes: npt.NDArray[np.uint64], splits: npt.NDArray[np.int64], max_hamming: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """For each hash its nearest one of another split, if within `max_hamming` bits.
+    """For each hash its nearest one of another split, if within `max_hamming` of 64 bits and confirmed by the others.
 
     Two hashes that differ in at most d bits agree in one of d + 1 chunks (pigeonhole), so only hashes that share a
     chunk are compared.
 
     Args:
-        codes: (n,) 64-bit hashes.
+        codes: (n, 9) `core.phash.words`.
         splits: (n,) number of each row's split.
 
     Returns:
-        Hamming distance (n,) and row of the nearest (n,); -1 in both where there is none. The first row wins a tie.
+        Hamming distance of the 64 bits (n,) and row of the nearest (n,); -1 in both where there is none. The first row
+        wins a tie.
     """
     import numpy as np
 
     # Frames of one video repeat hashes: compare each hash once per split, in the order of first appearance.
-    sort = np.lexsort((splits, codes))
-    new = np.r_[True, (np.diff(codes[sort]) != 0) | (np.diff(splits[sort]) != 0)] if len(codes) else np.zeros(0, bool)
+    sort = np.lexsort((splits, *codes.T[::-1]))
+    changed = (codes[sort][1:] != codes[sort][:-1]).any(axis=1) | (np.diff(splits[sort]) != 0)
+    new = np.r_[np.ones(min(len(codes), 1), bool), changed]
     first = sort[new]
     order = np.argsort(first)
     rank = np.empty_like(order)
@@ -101,10 +105,11 @@ def _search(
     """`nearest_across` for hashes that occur once per split."""
     import numpy as np
 
-    n, far = len(codes), HASH_BITS + 1
+    n, far = len(codes), COARSE_BITS + 1
     best = np.full(n, far, dtype=np.int64)
     partner = np.full(n, n, dtype=np.int64)
-    for keys in _chunks(codes, limit):
+    coarse = codes[:, 0]
+    for keys in _chunks(coarse, limit):
         order = np.argsort(keys, kind="stable")
         starts = np.flatnonzero(np.r_[True, np.diff(keys[order]) != 0])
         ends = np.r_[starts[1:], n]
@@ -115,14 +120,24 @@ def _search(
             bucket = order[start:end]
             for i in range(0, len(bucket), BLOCK):
                 mine = bucket[i : i + BLOCK]
-                bits = np.bitwise_count(codes[mine, None] ^ codes[None, bucket]).astype(np.int64)
-                bits[(splits[mine, None] == splits[None, bucket]) | (bits > limit)] = far
+                bits = np.bitwise_count(coarse[mine, None] ^ coarse[None, bucket]).astype(np.int64)
+                one, other = np.nonzero((splits[mine, None] != splits[None, bucket]) & (bits <= limit))
+                near = np.concatenate(
+                    [
+                        confirmed(codes[mine[one[k : k + PAIRS]]], codes[bucket[other[k : k + PAIRS]]])
+                        for k in range(0, len(one), PAIRS)
+                    ]
+                    or [np.zeros(0, bool)]
+                )
+                found = np.full_like(bits, far)
+                one, other = one[near], other[near]
+                found[one, other] = bits[one, other]
                 # The bucket is in row order, and argmin takes the first.
-                at = bits.argmin(axis=1)
-                least, other = bits[np.arange(len(mine)), at], bucket[at]
-                tie = (least == best[mine]) & (other < partner[mine])
+                at = found.argmin(axis=1)
+                least, nearest = found[np.arange(len(mine)), at], bucket[at]
+                tie = (least == best[mine]) & (nearest < partner[mine])
                 better = (least < far) & ((least < best[mine]) | tie)
-                best[mine[better]], partner[mine[better]] = least[better], other[better]
+                best[mine[better]], partner[mine[better]] = least[better], nearest[better]
     none = partner == n
     return np.where(none, -1, best), np.where(none, -1, partner)
 
@@ -148,15 +163,16 @@ def _neighbours(
         if not same.any():
             return
         a, b = a[same], b[same]
-        bits = np.bitwise_count(codes[a] ^ codes[b]).astype(np.int64)
+        bits = np.bitwise_count(codes[a, 0] ^ codes[b, 0]).astype(np.int64)
         near = (bits <= limit) & (splits[a] != splits[b])
+        near[near] = confirmed(codes[a[near]], codes[b[near]])
         for one, other, distance in zip(a[near], b[near], bits[near], strict=True):
             for i, j in ((one, other), (other, one)):
                 if distance < best[i] or (distance == best[i] and j < partner[i]):
                     best[i], partner[i] = distance, j
 
 
-def _chunks(codes: npt.NDArray[np.uint64], limit: int) -> list[npt.NDArray[np.uint64]]:
+def _chunks(coarse: npt.NDArray[np.uint64], limit: int) -> list[npt.NDArray[np.uint64]]:
     """Keys of `limit` + 1 disjoint chunks of bits; one key for all where chunks would be too short to help."""
     import numpy as np
 
@@ -164,6 +180,6 @@ def _chunks(codes: npt.NDArray[np.uint64], limit: int) -> list[npt.NDArray[np.ui
     if count < 1:
         return []
     if count > MOST_CHUNKS:
-        return [np.zeros_like(codes)]
-    edges = [HASH_BITS * i // count for i in range(count + 1)]
-    return [(codes >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1) for low, high in pairwise(edges)]
+        return [np.zeros_like(coarse)]
+    edges = [COARSE_BITS * i // count for i in range(count + 1)]
+    return [(coarse >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1) for low, high in pairwise(edges)]

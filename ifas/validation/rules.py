@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ifas.core.config import ValidateConfig
 from ifas.core.errors import ConfigError
+from ifas.core.phash import COARSE_BITS, FINE_BITS, HASH_DIGITS, HASH_FORMAT, MOST_FINE_BITS
 from ifas.core.taxonomy import PAI_SPECIES, SPLITS, SPOOF_TYPES
 from ifas.validation import derived, leaks
 
@@ -189,9 +190,9 @@ def _values() -> tuple[Rule, ...]:
             *("dataset shard row", derived.place, "each place once"),
         ),
         rule(
-            *("phash-format", "Every perceptual hash is 16 hex digits", "near-duplicates are found by it"),
-            *("phash", "16 hex digits", REGEX),
-            regex="^[0-9a-f]{16}$",
+            *("phash-format", f"Every perceptual hash is {HASH_DIGITS} hex digits", "near-duplicates are found by it"),
+            *("phash", f"{HASH_DIGITS} hex digits", REGEX),
+            regex=f"^{HASH_FORMAT}$",
         ),
         rule("split-known", "Every split is known", kinds, "split", _one_of(SPLITS), IN_SET, value_set=list(SPLITS)),
         rule(
@@ -242,7 +243,8 @@ def _leaks(config: ValidateConfig) -> tuple[Rule, ...]:
         leak(
             *("duplicates-in-one-split", "No image has a near-duplicate in another split", "sample_id phash split"),
             lambda rows: leaks.near_duplicates(rows, config.max_hamming),
-            f"more than {config.max_hamming} of 64 bits between perceptual hashes of different splits",
+            f"more than {config.max_hamming} of {COARSE_BITS} bits, or {MOST_FINE_BITS} of {FINE_BITS} finer ones, "
+            "between perceptual hashes of different splits",
         ),
     )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_file
 from ifas.core.manifest import SAMPLES_FILE
+from ifas.core.phash import confirmed, words
 from ifas.core.taxonomy import spoof_type_of
 from ifas.data.readers.sample import IMAGE_SUFFIXES, RawSample, Refusal, split_of
 
@@ -126,22 +127,21 @@ def check_delivery(
 def same_picture_other_label(batch: pd.DataFrame, dataset: pd.DataFrame) -> list[Refusal]:
     """Rows of a packed batch that look the same as a row of the dataset with the other label.
 
-    Compares the 64-bit perceptual hashes in the column `phash`, null where a picture can't be decoded. Attacks on the
-    same portrait differ by far more than `SAME_PICTURE_BITS`.
+    Compares the perceptual hashes in the column `phash`, null where a picture can't be decoded. Attacks on the same
+    portrait differ by far more than `SAME_PICTURE_BITS` of their 64 coarse bits.
     """
     import numpy as np
-
-    def hashes(rows: pd.DataFrame) -> Any:
-        return np.array([int(h, 16) for h in rows["phash"]], dtype=np.uint64)
 
     found = []
     dataset = dataset[dataset["phash"].notna()]
     others = {
         label: dataset[dataset["label"] != label][["phash", "source", "label"]] for label in sorted(set(batch["label"]))
     }
-    tables = {label: hashes(rows) for label, rows in others.items()}
-    for row, value in zip(batch.itertuples(index=False), hashes(batch), strict=True):
-        near = np.flatnonzero(np.bitwise_count(tables[row.label] ^ value) <= SAME_PICTURE_BITS)
+    tables = {label: words(rows["phash"]) for label, rows in others.items()}
+    for row, value in zip(batch.itertuples(index=False), words(batch["phash"]), strict=True):
+        table = tables[row.label]
+        near = np.flatnonzero(np.bitwise_count(table[:, 0] ^ value[0]) <= SAME_PICTURE_BITS)
+        near = near[confirmed(table[near], value)]
         if near.size:
             other = others[row.label].iloc[int(near[0])]
             found.append(

@@ -1,4 +1,5 @@
 import io
+import re
 
 import numpy as np
 from hypothesis import given, settings
@@ -6,12 +7,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ifas.core.imaging import decode, glance
-from ifas.core.phash import phash
+from ifas.core.phash import HASH_FORMAT, confirmed, phash, words
 from tests.unit.data.pictures import picture
 
 
 def distance(a: str, b: str) -> int:
-    return (int(a, 16) ^ int(b, 16)).bit_count()
+    """Of the 64 bits that find candidates."""
+    return (int(a[:16], 16) ^ int(b[:16], 16)).bit_count()
+
+
+def same(a: str, b: str) -> bool:
+    return bool(confirmed(words([a]), words([b]))[0])
 
 
 def seen(data: bytes) -> str:
@@ -28,9 +34,13 @@ def cosine_transform(block: np.ndarray) -> np.ndarray:
 
 def test_bits_are_those_of_the_definition() -> None:
     grey = np.random.default_rng(0).integers(0, 255, (32, 32), dtype=np.uint8)
-    low = cosine_transform(grey.astype(float))[1:9, 1:9].ravel()
-    bits = "".join("1" if v > np.median(low) else "0" for v in low)
-    assert phash(grey) == f"{int(bits, 2):016x}"
+    frequencies = cosine_transform(grey.astype(float))
+    low, all_of = frequencies[1:9, 1:9].ravel(), frequencies[1:17, 1:17].ravel()
+    clear = 0.2 * sum(abs(low)) / 64
+    bits = [v > np.median(low) for v in low] + [v > clear for v in all_of] + [v < -clear for v in all_of]
+    digits = f"{int(''.join(str(int(bit)) for bit in bits), 2):0144x}"
+    assert phash(grey) == digits
+    assert [int(word) for word in words([digits])[0]] == [int(digits[k : k + 16], 16) for k in range(0, 144, 16)]
 
 
 @settings(max_examples=25)
@@ -40,13 +50,14 @@ def test_compression_and_scale_move_few_bits(seed: int, quality: int, scale: flo
     out = io.BytesIO()
     Image.fromarray(decode(original)).resize((int(160 * scale), int(120 * scale))).save(out, "JPEG", quality=quality)
     assert distance(seen(original), seen(out.getvalue())) <= 10
+    assert same(seen(original), seen(out.getvalue()))
 
 
 def test_other_pictures_are_far() -> None:
     hashes = [seen(picture(seed)) for seed in range(40)]
     far = [distance(a, b) for i, a in enumerate(hashes) for b in hashes[:i]]
     assert min(far) > 10
-    assert all(len(h) == 16 for h in hashes)
+    assert all(re.fullmatch(HASH_FORMAT, h) for h in hashes)
 
 
 @settings(max_examples=15)

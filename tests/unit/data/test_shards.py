@@ -91,6 +91,18 @@ def test_a_corrupt_shard_is_named_with_its_first_damaged_row(dataset: Path) -> N
     refused(dataset, "row 5, sample [0-9a-f]{64}, holds other bytes")
 
 
+@pytest.mark.parametrize("where", ["name", "manifest_sha256", "shards", "ids_sha256", "rows"])
+@pytest.mark.parametrize("value", [None, 7.5, ["x"]])
+def test_an_index_without_a_name_a_hash_or_a_number_of_rows_is_corrupt(
+    dataset: Path, where: str, value: object
+) -> None:
+    index = read_index(dataset)
+    (index["shards"][SHARD] if where in ("ids_sha256", "rows") else index)[where] = value
+    (dataset / "dataset.json").write_text(json.dumps(index))
+    with pytest.raises(CorruptShardError, match=r"dataset\.json can't be read"):
+        ShardImages(dataset).read(SHARD, 0)
+
+
 def test_a_shard_of_whole_images_that_are_not_those_listed_is_corrupt(dataset: Path) -> None:
     file = dataset / "shards" / SHARD
     table = pq.read_table(file)
@@ -207,7 +219,9 @@ def test_every_row_of_every_shard_comes_back(
             if writer.full:
                 writer.cut()
     shards = {s.name: {"ids_sha256": s.ids_sha256, "rows": s.rows, "bytes": s.bytes} for s in writer.files}
-    (folder / "dataset.json").write_text(json.dumps({"format": 2, "shards": shards}))
+    (folder / "dataset.json").write_text(
+        json.dumps({"format": 2, "name": "t", "manifest_sha256": "0" * 64, "shards": shards})
+    )
     assert sum(s.rows for s in writer.files) == len(images)
     reader = ShardImages(folder)
     order = np.random.default_rng(seed).permutation(len(images))

@@ -47,7 +47,7 @@ def manifest(seed: int = 0) -> pd.DataFrame:
                             "height": 80,
                             "shard": "shard-00000.parquet",
                             "row": n,
-                            "phash": f"{rng.integers(2**64, dtype=np.uint64):016x}",
+                            "phash": rng.bytes(72).hex(),
                             "licence": "CC0-1.0",
                             "source": f"{n}.png",
                             "synthetic": False,

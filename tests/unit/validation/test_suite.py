@@ -31,10 +31,11 @@ def put(column: str, value: object, *rows: int) -> Mutation:
 
 
 def flipped(phash: str, *bits: int) -> str:
+    """Bit 0 is the last of the finer ones, 512 the last of the 64 that find candidates."""
     code = int(phash, 16)
     for bit in bits:
         code ^= 1 << bit
-    return f"{code:016x}"
+    return f"{code:0144x}"
 
 
 def duplicate(row: int, of: int, *bits: int) -> Mutation:
@@ -85,7 +86,7 @@ MUTATIONS: list[tuple[str, str, Mutation]] = [
     ("media-in-one-split", "train video in dev", put("media_id", "train0-office-live", 18)),
     ("duplicates-in-one-split", "same hash", duplicate(40, 1)),
     ("duplicates-in-one-split", "1 bit", duplicate(40, 1, 0)),
-    ("duplicates-in-one-split", "2 bits", duplicate(20, 35, 17, 63)),
+    ("duplicates-in-one-split", "2 bits", duplicate(20, 35, 512 + 17, 512 + 63)),
     ("splits-present", "no dev", lambda f: f[f["split"] != "dev"].copy()),
     (
         "classes-populated",
@@ -155,7 +156,8 @@ def test_a_mutation_fails_its_rule(rule: str, case: str, change: Mutation) -> No
     "change",
     [
         pytest.param(duplicate(1, 4, 3), id="near-duplicate within train"),
-        pytest.param(duplicate(40, 1, 3, 5, 9), id="3 bits across splits"),
+        pytest.param(duplicate(40, 1, 512 + 3, 512 + 5, 512 + 9), id="3 bits across splits"),
+        pytest.param(duplicate(40, 1, 512 + 3, *range(61)), id="1 bit across splits, 61 finer bits"),
         pytest.param(put("subject_id", "train0", 6), id="person twice in train"),
         pytest.param(both(put("subject_id", "train0", 30), put("dataset", "other", 30)), id="same name elsewhere"),
         pytest.param(put("caption", "A newspaper reader, unmasked."), id="words that only hold a keyword"),
@@ -266,7 +268,7 @@ def test_missing_column_is_reported_with_what_depends_on_it(tmp_path: Path) -> N
     }
     entries = {r["id"]: r for r in json.loads((tmp_path / "results.json").read_text())["rules"]}
     assert [e["id"] for e in entries["columns-present"]["examples"]] == ["caption", "phash"]
-    assert "column phash is missing (64-bit perceptual hash, 16 hex digits)" in report.blocking_failures[0]
+    assert "column phash is missing (perceptual hash, 144 hex digits)" in report.blocking_failures[0]
     assert entries["phash-format"]["observed"] == "not checked: no column phash"
 
 
