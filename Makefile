@@ -65,7 +65,7 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 test: lint  ## lint, then the tests not marked slow: at most ten minutes on two cores
 	$(PYTEST) -m "not slow"
 
-test-all: lint $(MLFLOW)  ## lint, then every test: kills, real servers, whole chains, a browser; at most thirty minutes
+test-all: lint $(MLFLOW)  ## lint, then every test: kills, real servers, whole chains, a browser; about 35 minutes
 	$(PYTEST)
 
 cluster-test: $(STAMP)  ## prove ifas on a cluster with KubeRay: make cluster-test KUBECONFIG=... IMAGE=... [MORE="--keep"]
