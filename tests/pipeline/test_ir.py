@@ -1,4 +1,4 @@
-"""The compiled pipeline, as a golden file: a change of the DAG or of what it asks of the cluster shows in review.
+"""The compiled pipelines, as golden files: a change of the DAG or of what it asks of the cluster shows in review.
 
 Regenerate with: IFAS_REGENERATE=1 python -m pytest tests/pipeline
 """
@@ -16,7 +16,7 @@ from ifas.core.errors import DataError
 from ifas.steps.contract import STEPS
 
 COMPONENTS = Path(__file__).parents[2] / "components"
-GOLDEN = Path(__file__).parent / "golden" / "retrain.yaml"
+GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +31,20 @@ def documents(compiled):
     return list(yaml.safe_load_all(compiled.read_text()))
 
 
-def test_golden(compiled):
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    out = tmp_path_factory.mktemp("ir") / "release.yaml"
+    compile_to(out, load("large"), "release")
+    return out
+
+
+@pytest.mark.parametrize("pipeline", ["compiled", "released"])
+def test_golden(pipeline, request):
+    made = request.getfixturevalue(pipeline)
+    golden = GOLDEN / made.name
     if os.environ.get("IFAS_REGENERATE"):
-        GOLDEN.write_text(compiled.read_text())
-    assert compiled.read_text() == GOLDEN.read_text(), "IFAS_REGENERATE=1 makes it anew; read the difference"
+        golden.write_text(made.read_text())
+    assert made.read_text() == golden.read_text(), "IFAS_REGENERATE=1 makes it anew; read the difference"
 
 
 def test_a_file_of_the_user_s_is_not_overwritten(tmp_path):
@@ -170,6 +180,21 @@ def test_package_runs_only_when_approved(documents):
     condition = next(t for t in inside.values() if "triggerPolicy" in t)
     assert "'approved'" in condition["triggerPolicy"]["condition"]
     assert "package" not in inside
+
+
+def test_a_release_takes_what_a_run_made_and_packages_only_what_was_approved(released):
+    documents = list(yaml.safe_load_all(released.read_text()))
+    inputs = documents[0]["root"]["inputDefinitions"]["parameters"]
+    assert {name for name, one in inputs.items() if not one.get("isOptional")} == {
+        *("candidate", "model", "evaluation", "lineage", "config")
+    }
+    assert set(containers_of_steps(documents)) == {"approve", "package", "notify"}
+    test_package_runs_only_when_approved(documents)
+
+
+def containers_of_steps(documents):
+    found = documents[0]["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-") for name, spec in found.items() if "container" in spec}
 
 
 def test_secrets_are_references_only(documents):
