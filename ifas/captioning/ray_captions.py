@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ifas.captioning.captioners import general_captioner
 from ifas.captioning.parts import Part, Wanted, caption_shard, load, packed, part_file
@@ -26,6 +26,7 @@ from ifas.core.errors import DataError, IfasError, MachineError
 from ifas.core.files import replacing
 from ifas.core.home import home
 from ifas.core.manifest import ImageSource
+from ifas.core.progress import emit
 from ifas.faces.finder import Finder
 
 if TYPE_CHECKING:
@@ -37,12 +38,24 @@ if TYPE_CHECKING:
 RESTARTS = 3
 
 
+class _Begun(NamedTuple):
+    """What an actor tells when it begins with a shard."""
+
+    shard: str
+    actor: str
+    node: str
+
+
 class _Captioning:
     """What each actor of the pool runs."""
 
     def __init__(self, images: ImageSource, config: CaptionConfig, finder: Finder | None, queue: Queue) -> None:
+        import ray
+
         prepare()
         relay.join(queue)
+        here = ray.get_runtime_context()
+        self.actor, self.node = str(here.get_actor_id()), here.get_node_id()
         self.images, self.config, self.finder, self.queue = images, config, finder, queue
         self.general: Captioner | None = None
 
@@ -51,7 +64,7 @@ class _Captioning:
         return {"shard": batch["shard"], "part": [self._part(_rows(str(text))) for text in batch["rows"]]}
 
     def _part(self, rows: list[Wanted]) -> bytes:
-        relay.send(self.queue, rows[0].shard)
+        relay.send(self.queue, _Begun(rows[0].shard, self.actor, self.node))
         try:
             # The driver has reached the store before: one that is away comes back.
             with storage.patient():
@@ -109,14 +122,16 @@ def _made(
     said: list[Any] = []
     dead = ""
     with _cluster(config):
+        import pyarrow as pa
         import ray.data
         from ray.exceptions import OutOfMemoryError, RayActorError
 
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        items = [{"shard": n, "rows": json.dumps(rows)} for n, rows in shards.items()]
+        # Tables, since other sources have tasks that read, and these need a CPU that no actor then gets.
+        tables = [pa.table({"shard": [n], "rows": [json.dumps(rows)]}) for n, rows in shards.items()]
         with relay.heard() as (queue, said):
             done = (
-                ray.data.from_items(items, override_num_blocks=len(items))
+                ray.data.from_arrow(tables)
                 .map_batches(
                     _Captioning,
                     fn_constructor_kwargs={"images": images, "config": config, "finder": finder, "queue": queue},
@@ -138,12 +153,15 @@ def _made(
     failed = [one for one in said if isinstance(one, IfasError)]
     if failed:
         raise failed[0]
+    begun = [one for one in said if isinstance(one, _Begun)]
     if dead:
-        shard, tries = Counter(said).most_common(1)[0] if said else ("", 0)
+        shard, tries = Counter(one.shard for one in begun).most_common(1)[0] if begun else ("", 0)
         raise MachineError(
             f"an actor that captions died too often; shard {shard} was begun {tries} times: {dead}",
             "give the actors more memory, or look at that shard's images",
         )
+    actors, nodes = ({getattr(one, of) for one in begun} for of in ("actor", "node"))
+    emit("note", "caption", text=f"{len(shards)} shards: actors that captioned {len(actors)}, on nodes {len(nodes)}")
 
 
 def _rows(text: str) -> list[Wanted]:
@@ -154,8 +172,7 @@ def _rows(text: str) -> list[Wanted]:
 def _cluster(config: CaptionConfig) -> AbstractContextManager[None]:
     """The Ray cluster that this process is a job of, or one of this machine alone."""
     return connected(
-        # The reading tasks of Ray Data need a CPU beside those of the actors.
-        cpus=config.actors + 1,
+        cpus=config.actors,
         object_store=200 * 2**20,
         settings={"RAY_DATA_DISABLE_PROGRESS_BARS": "1"},
         worker_env={"IFAS_HOME": str(home().absolute())},

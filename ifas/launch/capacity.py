@@ -52,7 +52,7 @@ def _actors(config: RunConfig) -> None:
     if caption.actors > places:
         raise ConfigError(
             f"caption.actors={caption.actors} with {caption.gpus_per_actor:g} GPUs each need more than cluster.caption "
-            f"has: {_has(size)}, places for {places} beside the tasks that read",
+            f"has: {_has(size)}, places for {places}",
             f"raise cluster.caption.max_workers, worker_cpus or gpus_per_worker, or lower caption.actors to {places}",
         )
 
@@ -60,8 +60,7 @@ def _actors(config: RunConfig) -> None:
 def places_of_actors(config: RunConfig) -> int:
     """How many actors the cluster of captioning can hold."""
     size, gpus = config.cluster.caption, config.caption.gpus_per_actor
-    # Without GPUs, the tasks that read shards need a CPU of their own.
-    return size.max_workers * _places(size, gpus) - (not gpus)
+    return size.max_workers * _places(size, gpus)
 
 
 def _places(size: RayConfig, gpus: float) -> int:
