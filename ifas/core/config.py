@@ -326,7 +326,8 @@ class TrainConfig(Section):
     )
     handled: Share = Field(
         default=0.6,
-        description="with augment: share of the draws whose image is compressed, scaled, framed or blurred first",
+        description="with augment: share of the draws whose image is cropped to another shape, and of those where it is "
+        "compressed, scaled, framed or blurred",
     )
     loaders: Processes = Field(default=1, description="threads per worker that read, decode and resize")
     checkpoint_every: Count = 50
@@ -396,6 +397,7 @@ HandlingName = Literal[
     "jpeg50",
     "webp80",
     "halved",
+    "upright",
     "letterboxed",
     "pillarboxed",
     "bordered",
@@ -409,7 +411,7 @@ class RobustnessConfig(Section):
     """Test images that are judged again after they were handled as networks and apps do."""
 
     handlings: tuple[HandlingName, ...] = Field(
-        default=("jpeg75", "jpeg50", "webp80", "halved", "letterboxed", "bordered"),
+        default=("jpeg75", "jpeg50", "webp80", "halved", "upright", "letterboxed", "bordered"),
         description="what is tried, each on all of these images",
     )
     images: CountOrNone = Field(

@@ -1,7 +1,8 @@
-"""Handlings: what happens to an image between the camera and the judge, none of which changes what it shows.
+"""Handlings: what happens to an image between the camera and the judge, none of which changes what its face is.
 
-It is compressed, scaled, put between bars or into a border, blurred a little, or shown in another tint. Training draws
-handlings of the kinds `DRAWN` with random strengths; evaluation tries those of `FIXED`. Encoders are Pillow's own.
+It is compressed, scaled, cropped to another shape, put between bars or into a border, blurred a little, or shown in
+another tint. Training crops, and draws handlings of the kinds `DRAWN` with random strengths; evaluation tries those of
+`FIXED`. Encoders are Pillow's own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 #: A handled image may be too small for the judge, but never has too many bytes or pixels: those are of this module.
 STORED = ImageLimits(max_bytes=2**30, max_pixels=2**31 - 1)
 _ANY_SIZE = STORED.model_copy(update={"min_side": 1})
+#: Width over height of the widest crop that training draws; the narrowest is the reciprocal.
+WIDEST = 16 / 9
 #: The longest side of a WebP, by its format.
 _WEBP_SIDE = 16_383
 
@@ -93,6 +96,32 @@ class Scaled:
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> Scaled:
         return cls(rng.uniform(0.4, 0.9))
+
+
+@dataclass(frozen=True)
+class Cropped:
+    """Cropped to another shape, as wide as `ratio` heights, but for the box of the face, which stays inside.
+
+    Attributes:
+        place: of the part that is left: 0 as far to the left, or up, as the face allows, 1 the other way.
+    """
+
+    ratio: float
+    place: float = 0.5
+
+    def __call__(self, face: Face) -> Face:
+        import numpy as np
+
+        height, width = face.picture.shape[:2]
+        x, y, w, h = face.box
+        left, right = _kept(x, x + w, self.ratio * height, width, self.place)
+        top, bottom = _kept(y, y + h, width / self.ratio, height, self.place)
+        return Face(np.ascontiguousarray(face.picture[top:bottom, left:right]), (x - left, y - top, w, h))
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator) -> Cropped:
+        # From 9:16 to 16:9, upright as often as across.
+        return cls(WIDEST ** rng.uniform(-1, 1), rng.uniform())
 
 
 @dataclass(frozen=True)
@@ -172,6 +201,7 @@ FIXED: dict[str, Handling] = {
     "jpeg50": Jpeg(50),
     "webp80": WebP(80),
     "halved": Scaled(0.5),
+    "upright": Cropped(3 / 4),
     "letterboxed": Bars(0.2),
     "pillarboxed": Bars(0.2, beside=True),
     "bordered": Border(0.1, level=255),
@@ -208,6 +238,15 @@ def _saved(picture: Pixels, format: str, **options: Any) -> Pixels:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, format, **options)
     return decode(file.getvalue(), _ANY_SIZE)
+
+
+def _kept(first: float, last: float, length: float, limit: int, place: float) -> tuple[int, int]:
+    """Where a part of a side begins and ends that has a length and holds what is between `first` and `last`."""
+    first, last = max(0.0, min(first, limit - 1.0)), min(float(limit), max(last, 1.0))
+    long = min(float(limit), max(length, last - first))
+    least, most = max(0.0, last - long), min(first, limit - long)
+    start = round(least + place * (most - least))
+    return start, min(limit, max(start + 1, round(start + long)))
 
 
 def _framed(face: Face, *, across: int, down: int, level: int) -> Face:

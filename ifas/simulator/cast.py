@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
 
 from ifas.core.errors import DataError, ImageRefused
 from ifas.core.imaging import ImageLimits, decode
-from ifas.simulator.arrays import F32, U8, srgb_decode
+from ifas.simulator.arrays import F32, U8, srgb_decode, srgb_encode
 from ifas.simulator.backdrops import home, office, street
 from ifas.simulator.camera import SENSOR, digital_photo
 from ifas.simulator.domains import PHOTO_LIGHT
@@ -20,15 +20,20 @@ from ifas.simulator.framing import ABOVE_MIDDLE, Framing, draw_framing, view_of_
 from ifas.simulator.heads import Head, build_head
 from ifas.simulator.light import Light, draw_light
 from ifas.simulator.masks import draw_shell, rim_share, wear
+from ifas.simulator.matte import cut_out
 from ifas.simulator.plan import KINDS, MIN_SUBJECTS
 from ifas.simulator.sheet import Photo
 from ifas.simulator.visible import Scene
 
+Pixels = TypeVar("Pixels", U8, F32)
 SUFFIXES = (".jpg", ".jpeg", ".png")
 #: Where a face is in a portrait, as shares of it: head and shoulders, looking at the camera.
 PORTRAIT_FACE: Box = (0.24, 0.16, 0.52, 0.56)
 PHOTO_SIDE = 384  # of a rendered person's photo; one and a half times what the camera resolves of it
 PORTRAIT_SIDE = 1024  # larger portraits are scaled down to this
+#: Share of the pictures, bona fide or to be printed or shown, in which a portrait keeps its own background. A studio
+#: behind every bona fide face, and a room around every attack, would tell the classes apart.
+OWN_BACKDROP = 0.4
 
 
 class Cast(Protocol):
@@ -39,7 +44,9 @@ class Cast(Protocol):
     licence: str
     rendered: bool
 
-    def live(self, subject: int, framing: Framing, light: Light, backdrop: F32) -> tuple[F32, Box]:
+    def live(
+        self, subject: int, framing: Framing, light: Light, backdrop: F32, rng: np.random.Generator
+    ) -> tuple[F32, Box]:
         """Bona fide: radiance (SENSOR, SENSOR, 3) and the box of the face."""
         ...
 
@@ -70,7 +77,14 @@ class RenderedCast:
         """The subject's head."""
         return self._head(subject)
 
-    def live(self, subject: int, framing: Framing, light: Light, backdrop: F32) -> tuple[F32, Box]:
+    def live(
+        self,
+        subject: int,
+        framing: Framing,
+        light: Light,
+        backdrop: F32,
+        rng: np.random.Generator,  # noqa: ARG002  (framing and light say all)
+    ) -> tuple[F32, Box]:
         """See `Cast`. The picture is as large as `backdrop`."""
         head, view = self.head(subject), view_of_head(framing, len(backdrop))
         return draw(Figure(head, head.mesh), view, light, backdrop), face_box(head, view)
@@ -84,7 +98,7 @@ class RenderedCast:
         # A portrait is lit for the face; with brighter backgrounds prints would be paler than any bona fide picture.
         backdrop *= np.float32(rng.uniform(0.4, 1.0))
         framing = draw_framing(rng, share=(0.34, 0.60), yaw=0.25, pitch=(-0.08, 0.10))
-        radiance, (x, y, w, h) = self.live(subject, framing, light, backdrop)
+        radiance, (x, y, w, h) = self.live(subject, framing, light, backdrop, rng)
         pixels = digital_photo(radiance, float(rng.uniform(-0.9, 0.1)), float(rng.uniform(0.2, 0.9)))
         keep = float(rng.uniform(0.8, 1.0))
         left = float(np.clip(x + w / 2 - keep / 2, 0, 1 - keep))
@@ -104,13 +118,13 @@ class RenderedCast:
         return Scene(drawn.radiance, box, drawn.shell, drawn.specular, rim=rim, truth=shell.truth())
 
 
-def _window(image: U8, left: float, top: float, side: float) -> U8:
+def _window(image: Pixels, left: float, top: float, side: float) -> Pixels:
     """A square window of `image` at the sensor's resolution; beyond the sides the picture is mirrored."""
     pad = int(side)
     wide = cv2.copyMakeBorder(image, 0, 0, pad, pad, cv2.BORDER_REFLECT_101)
     a, b, n = round(top), round(left) + pad, int(side)
     method = cv2.INTER_AREA if n > SENSOR else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(wide[a : a + n, b : b + n], (SENSOR, SENSOR), interpolation=method))
+    return np.asarray(cv2.resize(wide[a : a + n, b : b + n], (SENSOR, SENSOR), interpolation=method), image.dtype)
 
 
 class PortraitCast:
@@ -123,6 +137,7 @@ class PortraitCast:
 
     def __init__(self, portraits: list[U8]) -> None:
         self._portraits = portraits
+        self._person = lru_cache(maxsize=8)(lambda subject: cut_out(portraits[subject], PORTRAIT_FACE))
 
     def __len__(self) -> int:
         return len(self._portraits)
@@ -132,7 +147,8 @@ class PortraitCast:
         subject: int,
         framing: Framing,
         light: Light,
-        backdrop: F32,  # noqa: ARG002  (a portrait brings its own)
+        backdrop: F32,
+        rng: np.random.Generator,
     ) -> tuple[F32, Box]:
         """See `Cast`. The portrait is cropped to the framing where it is large enough, and lit by the place."""
         image = self._portraits[subject]
@@ -155,11 +171,23 @@ class PortraitCast:
             float(h * rows / side),
         )
         radiance = srgb_decode(pixels.astype(np.float32) / 255) * shading
+        if rng.random() >= OWN_BACKDROP:
+            person = np.clip(_window(self._person(subject), left, top, side), 0, 1)[..., None]
+            soft = cv2.GaussianBlur(backdrop, (0, 0), float(rng.uniform(0.3, 2)))
+            radiance = person * radiance + (1 - person) * soft
         return np.asarray(radiance, dtype=np.float32), box
 
-    def photo(self, subject: int, rng: np.random.Generator) -> Photo:  # noqa: ARG002  (the portrait is the photo)
+    def photo(self, subject: int, rng: np.random.Generator) -> Photo:
         """See `Cast`."""
-        return Photo(self._portraits[subject], PORTRAIT_FACE)
+        portrait = self._portraits[subject]
+        if rng.random() >= OWN_BACKDROP:
+            rows, columns = portrait.shape[:2]
+            backdrop = (office, street, home)[int(rng.integers(3))](rng, max(rows, columns))[:rows, :columns]
+            soft = cv2.GaussianBlur(backdrop, (0, 0), float(rng.uniform(0.5, 5))) * np.float32(rng.uniform(0.4, 1.0))
+            person = self._person(subject)[..., None]
+            linear = person * srgb_decode(portrait.astype(np.float32) / 255) + (1 - person) * soft
+            portrait = np.asarray(srgb_encode(linear) * 255 + 0.5, dtype=np.uint8)
+        return Photo(portrait, PORTRAIT_FACE)
 
     def masked(self, *_: object) -> Scene:
         """Not possible: see the class."""

@@ -43,7 +43,7 @@ def stage(cast: Cast, job: Job, seed: int) -> tuple[bytes, dict[str, Any]]:
     framing = draw_framing(rng)
     backdrop = domain.backdrop(rng, SENSOR)
     if job.kind == "live":
-        scene = Scene(*cast.live(job.subject, framing, light, backdrop))
+        scene = Scene(*cast.live(job.subject, framing, light, backdrop, rng))
     elif job.kind == "mask":
         scene = cast.masked(job.subject, job.impersonates, framing, light, backdrop, rng)
     else:

@@ -1,7 +1,9 @@
 """Augmentation, a function of (seed, position) alone: the same under any number of ranks and after a resume.
 
-It handles the image as networks and apps do (`ifas.faces.handling`), moves the box of the face a little, as another
-finder would, mirrors, crops slightly, and changes exposure, contrast and white balance.
+It crops the image to another shape and handles it as networks and apps do (`ifas.faces.handling`), moves the box of the
+face a little, as another finder would, mirrors, crops each view slightly, and changes exposure, contrast and white
+balance. Shapes vary because a dataset's may all be one: what is beyond an upright image then looks like the rim of a
+sheet to a model that never saw an image without the other class's scene beside it.
 
 Compression, blur and borders are also cues of an attack. Draws do not look at the class, so here they come with bona
 fide as often as with attacks, and tell nothing about the class.
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ifas.faces.face import Face
-from ifas.faces.handling import DRAWN, Handling
+from ifas.faces.handling import DRAWN, Cropped, Handling
 from ifas.faces.views import Square
 from ifas.model.processor import Pixels
 
@@ -79,7 +81,7 @@ def augmentation(seed: int, position: int, handled: float = 0.0) -> Augmentation
     """The augmentation of the draw at a position of the global order.
 
     Args:
-        handled: share of the draws whose image is handled.
+        handled: share of the draws whose image is cropped to another shape, and of those whose image is handled.
     """
     rng = np.random.default_rng([seed, position, 1])
     side = rng.uniform(MIN_SIDE, 1.0)
@@ -98,7 +100,8 @@ def augmentation(seed: int, position: int, handled: float = 0.0) -> Augmentation
 
 
 def _handlings(rng: np.random.Generator, handled: float) -> tuple[Handling, ...]:
+    cropped = (Cropped.drawn(rng),) if rng.random() < handled else ()
     if rng.random() >= handled:
-        return ()
+        return cropped
     chosen = rng.choice(len(DRAWN), size=2 if rng.random() < TWICE else 1, replace=False)
-    return tuple(DRAWN[kind].drawn(rng) for kind in chosen)
+    return (*cropped, *(DRAWN[kind].drawn(rng) for kind in chosen))

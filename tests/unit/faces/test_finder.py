@@ -161,7 +161,7 @@ def test_a_head_that_is_turned_far_away_is_refused() -> None:
             rng = np.random.default_rng(subject)
             light, backdrop = draw_light(rng, PHOTO_LIGHT), office(rng, 256) * np.float32(0.8)
             framing = replace(draw_framing(rng, share=(0.45, 0.6), pitch=(-0.05, 0.05)), yaw=float(np.radians(degrees)))
-            radiance, _ = cast.live(subject, framing, light, backdrop)
+            radiance, _ = cast.live(subject, framing, light, backdrop, rng)
             answers.setdefault(degrees, []).append(reason_or_none(digital_photo(radiance, -0.2, 0.5)))
     assert answers[0] == answers[25] == [None] * 4
     assert answers[75].count("turned_away") >= 3

@@ -13,9 +13,9 @@ from ifas.core.config import HandlingName
 from ifas.core.errors import ConfigError
 from ifas.faces.boxes import Box, iou
 from ifas.faces.face import Face
-from ifas.faces.handling import DRAWN, FIXED, Bars, Border, Handling, Jpeg, Scaled, Toned, WebP, handling
+from ifas.faces.handling import DRAWN, FIXED, Bars, Border, Cropped, Handling, Jpeg, Scaled, Toned, WebP, handling
 
-ALL = [*FIXED.values(), *(kind.drawn(np.random.default_rng(n)) for n in range(3) for kind in DRAWN)]
+ALL = [*FIXED.values(), *(kind.drawn(np.random.default_rng(n)) for n in range(3) for kind in (*DRAWN, Cropped))]
 
 
 def marked(height: int, width: int, box: tuple[int, int, int, int]) -> Face:
@@ -80,6 +80,28 @@ def test_bars_and_border_add_their_share_and_keep_every_pixel() -> None:
         frame = np.ones(seen.picture.shape[:2], bool)
         frame[down : 120 + down, across : 80 + across] = False
         assert (seen.picture[frame] == level).all()
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("ratio", [9 / 16, 3 / 4, 1.0, 16 / 9])
+def test_a_crop_has_the_shape_asked_for_and_holds_the_face(ratio: float, place: float) -> None:
+    face = marked(120, 160, (70, 30, 20, 30))
+    seen = Cropped(ratio, place)(face)
+    height, width = seen.picture.shape[:2]
+    assert width / height == pytest.approx(ratio, rel=0.03)
+    assert width == 160 or height == 120
+    assert marker(seen.picture) == seen.box
+    assert seen.box[2:] == (20, 30)
+    # As far to one side as the face allows.
+    x, y = seen.box[:2]
+    if place == 0:
+        assert (x, y) == (70 if width == 160 else min(70, width - 20), 30 if height == 120 else min(30, height - 30))
+
+
+def test_a_crop_is_no_narrower_than_the_face() -> None:
+    seen = Cropped(9 / 16)(marked(120, 160, (20, 30, 100, 60)))
+    assert seen.picture.shape == (120, 100, 3)
+    assert seen.box == (0, 30, 100, 60)
 
 
 def test_halving_has_no_aliases() -> None:

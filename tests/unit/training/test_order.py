@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ifas.faces.boxes import iou
 from ifas.faces.face import Face
-from ifas.faces.handling import DRAWN, Bars, Border, Jpeg
+from ifas.faces.handling import DRAWN, Bars, Border, Cropped, Jpeg
 from ifas.faces.views import Square
 from ifas.training.augment import BRIGHTNESS, MIN_SIDE, augmentation
 from ifas.training.sampling import Draws, Sampler
@@ -101,8 +101,9 @@ def test_every_class_is_handled_in_the_same_ways_as_often() -> None:
     for position in range(3 * each):
         handlings = augmentation(7, position, 0.6).handlings
         drawn[CLASSES[sampler.draw(position)]].update([type(one).__name__ for one in handlings] or ["none"])
-    # A draw has one handling in 2 of 3 cases, else two different ones. 4.5 deviations of a count either way.
-    shares = {kind.__name__: 0.6 * (4 / 3) / len(DRAWN) for kind in DRAWN} | {"none": 0.4}
+    # A draw has one handling in 2 of 3 cases, else two different ones, and is cropped or not whatever it has. 4.5
+    # deviations of a count either way.
+    shares = {kind.__name__: 0.6 * (4 / 3) / len(DRAWN) for kind in DRAWN} | {"Cropped": 0.6, "none": 0.4 * 0.4}
     for counts in drawn.values():
         assert set(counts) == set(shares)
         for name, share in shares.items():
@@ -119,6 +120,10 @@ def test_strengths_are_spread_and_the_share_of_handled_images_is_kept() -> None:
     assert levels[255] > 50
     assert len(levels) > 40
     assert {one.beside for one in drawn if isinstance(one, Bars)} == {True, False}
+    ratios = [one.ratio for one in drawn if isinstance(one, Cropped)]
+    assert min(ratios) < 0.65
+    assert max(ratios) > 1.55
+    assert abs(sum(ratio < 1 for ratio in ratios) / len(ratios) - 0.5) < 0.06
     assert all(not augmentation(1, position).handlings for position in range(100))
     # Whether an image is handled changes nothing else of its draw.
     plain, handled = augmentation(1, 3), augmentation(1, 3, 1.0)
