@@ -326,7 +326,7 @@ class TrainConfig(Section):
     )
     handled: Share = Field(
         default=0.6,
-        description="with augment: share of the draws whose image is cropped to another shape, and of those where it is "
+        description="with augment: share of the draws whose image is cropped to another shape, and of those whose is "
         "compressed, scaled, framed or blurred",
     )
     loaders: Processes = Field(default=1, description="threads per worker that read, decode and resize")
