@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ifas.core.errors import CorruptShardError, DataError, RegistryError
+from ifas.core.errors import CorruptShardError, IfasError, MachineError, RegistryError
 from ifas.core.urls import clean
 
 CONFIG = ".dvc/config"
@@ -53,7 +53,6 @@ _FIXES: tuple[tuple[str, str], ...] = (
         "the remote does not hold the data: restore it, or publish the dataset again from a machine that has it",
     ),
     (r"Unable to acquire lock|is busy", "another DVC process is at work there: wait for it, then run again"),
-    (r"No space left", "free disk space, then run again"),
 )
 
 
@@ -105,10 +104,13 @@ def dvc(repo: Path, *commands: Sequence[str]) -> None:
         raise DvcFailed(clean(text))
 
 
-def explain(failure: DvcFailed, doing: str, url: str) -> DataError:
+def explain(failure: DvcFailed, doing: str, url: str) -> IfasError:
     """The error a user sees when DVC failed: what it was doing, with which remote, and what to do."""
     text = str(failure)
     what = f"{doing} failed, remote {clean(url)}: {text}"
+    # Before the others, which may match a path in the message.
+    if re.search(r"No space left|Disk quota exceeded", text):
+        return MachineError(what, "free disk space, then run the same command again")
     if "corrupt" in text:
         return CorruptShardError(what, "restore that object in the remote from a backup")
     fix = next((fix for pattern, fix in _FIXES if re.search(pattern, text, re.IGNORECASE)), "")
