@@ -36,6 +36,8 @@ for command in json.loads(sys.argv[1]):
         sys.exit(code)
 """
 
+_AWAY = "check that the remote runs and can be reached from here, then run the same command again"
+
 #: What DVC says -> what the user can do about it.
 _FIXES: tuple[tuple[str, str], ...] = (
     (r"Unable to locate credentials|NoCredentials", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
@@ -46,7 +48,7 @@ _FIXES: tuple[tuple[str, str], ...] = (
     (r"NoSuchBucket|bucket does not exist", "create the bucket, or correct the remote's URL"),
     (
         r"connect|timed? ?out|resolve|Name or service not known|unreachable|ServiceUnavailable|\b50[0-9]\b",
-        "check that the remote runs and can be reached from here, then run the same command again",
+        _AWAY,
     ),
     (
         r"No storage files available|No such file|missing|not found|does not exist",
@@ -114,7 +116,9 @@ def explain(failure: DvcFailed, doing: str, url: str) -> IfasError:
     if "corrupt" in text:
         return CorruptShardError(what, "restore that object in the remote from a backup")
     fix = next((fix for pattern, fix in _FIXES if re.search(pattern, text, re.IGNORECASE)), "")
-    return RegistryError(what, fix or "read the message of DVC above; `dvc -v` in the registry says more")
+    found = RegistryError(what, fix or "read the message of DVC above; `dvc -v` in the registry says more")
+    found.repeat = fix == _AWAY
+    return found
 
 
 def environment() -> dict[str, str]:

@@ -175,6 +175,21 @@ def test_a_full_disk_is_told_as_one() -> None:
     assert error.fix.startswith("free disk space")
 
 
+@pytest.mark.parametrize(
+    ("said", "repeat"),
+    [
+        ('Could not connect to the endpoint URL: "http://127.0.0.1:1/ifas/files/md5/7f/f5.dir"', True),
+        ("An error occurred (503) when calling the GetObject operation: ServiceUnavailable", True),
+        ("An error occurred (InvalidAccessKeyId) when calling the GetObject operation", False),
+        ("something that nobody has seen", False),
+    ],
+)
+def test_only_a_remote_that_is_away_is_tried_again(said: str, repeat: bool) -> None:
+    error = explain(DvcFailed(said), "fetching toy", "s3://ifas/registry")
+    assert isinstance(error, RegistryError)
+    assert error.repeat is repeat
+
+
 @pytest.mark.slow
 def test_a_push_that_fails_leaves_no_revision(
     copy: Registry, two: tuple[Path, list[Path], list[str]], tmp_path: Path
