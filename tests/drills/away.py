@@ -6,10 +6,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from ifas.core import storage
+from ifas.core.errors import DataError
+from ifas.data.registry import Registry
 from tests.drills.chain import Failed, Place
 from tests.drills.effects import Journal
 from tests.drills.table import World, drill
-from tests.drills.uris import Staged, environment
+from tests.drills.uris import Staged, credentials, environment
+from tests.servers import Endpoint
 
 
 def require(text: str, *parts: str) -> None:
@@ -58,9 +62,34 @@ def away_at_the_start(world: World) -> str:
     finally:
         staged.store.start()
     require(first.text, "can't be used", "fix: check AWS_ENDPOINT_URL")
-    wait_for(staged)
+    wait_for(staged.store)
     finish(staged, place, words, outputs)
     return "ended with 3 and named the address; the rerun finished"
+
+
+@drill("store away: ingest", "the registry's remote, in S3, is stopped before the step begins")
+def remote_away(world: World) -> str:
+    chain, store = world.chain, world.store
+    chain.undisturbed("ingest")
+    folder = world.folder("registry")
+    with credentials(store):
+        registry = Registry.init(folder / "registry", f"s3://{store.bucket}/{folder.name}", endpoint=store.url)
+        registry.publish(chain.root / "packed")
+    place = chain.place(f"ingest.registry={registry.path}", environment=environment(store))
+    place.environment["IFAS_EVENTS"] = str(place.root / "events")
+    words = place.step("ingest", {})
+    store.stop()
+    try:
+        first = place.run(words).require(3)
+    finally:
+        store.start()
+    require(first.text, "fix: check that the remote runs")
+    require(Path(place.environment["IFAS_EVENTS"]).read_text(), '"repeat": true')
+    wait_for(store)
+    place.run(words).require(0)
+    if found := chain.faults("ingest", place):
+        raise Failed(f"the rerun left something else: {'; '.join(found)}")
+    return "ended with 3 and named the remote, as what a cluster tries again; the rerun finished"
 
 
 @drill("expired key: S3", "the store's key is changed while a step uploads its output")
@@ -74,7 +103,7 @@ def key_of_the_store(world: World) -> str:
     staged.store.renew(new.access_key, new.secret_key)
     try:
         staged.store = new
-        wait_for(staged)
+        wait_for(staged.store)
         journal.go()
         first = running.ended().require(3)
         require(first.text, "can't be used", "fix: check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID")
@@ -85,21 +114,17 @@ def key_of_the_store(world: World) -> str:
     finally:
         old.renew(old.access_key, old.secret_key)
         staged.store = old
-        wait_for(staged)
+        wait_for(staged.store)
     return "ended with 3 and named the key, the rerun with the old key, too; with the new key it finished"
 
 
-def wait_for(staged: Staged, seconds: float = 60) -> None:
+def wait_for(store: Endpoint, seconds: float = 60) -> None:
     """Until the store answers this drill's key."""
-    from ifas.core import storage
-    from ifas.core.errors import DataError
-    from tests.drills.uris import credentials
-
     until = time.monotonic() + seconds
     while True:
         try:
-            with credentials(staged.store):
-                storage.exists(f"{staged.prefix}/in")
+            with credentials(store):
+                storage.exists(f"s3://{store.bucket}/staged")
             return
         except DataError:
             if time.monotonic() > until:

@@ -54,7 +54,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.drills.run", description=__doc__.splitlines()[0])
     parser.add_argument("--list", action="store_true", help="name the drills, play none")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this drill, or all that begin so")
-    parser.add_argument("--kills", type=int, default=6, help="most kills of one step; of a long one two thirds")
+    parser.add_argument("--kills", type=int, default=4, help="most kills of one step; of a long one two thirds")
     parser.add_argument("--away", type=float, default=60, help="seconds for which the store is away")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the outcome there, too")
     parser.add_argument("--page", type=Path, default=PAGE, help="where all drills together are told")

@@ -59,7 +59,7 @@ class World:
     """
 
     root: Path
-    kills: int = 6
+    kills: int = 4
     away: float = 60.0
     _stack: ExitStack = field(default_factory=ExitStack)
     _chain: Chain | None = None
