@@ -92,7 +92,7 @@ def once(chain: Chain, step: str, place: Place, small: Disk) -> str:
     words = place.step(step, chain.inputs(step))
     first = place.run(words).require(0, *CODES)
     if first.code:
-        if not re.search(r"(no space|full|free)", first.text) or "fix: free" not in first.text:
+        if not re.search(r"no space|is full|MiB free", first.text, re.IGNORECASE) or "fix: free" not in first.text:
             raise Failed(f"{first.text[-3000:]}\nthe error does not say that the disk is full, and to free some space")
         out = place.look(place.out)
         if there := sorted(path.name for path in out.iterdir()):

@@ -83,8 +83,8 @@ def _spread(effects: Sequence[Effect], wanted: int) -> list[Effect]:
     """So many of them, or all, at even distances; of each kind one at least where there is room."""
     if len(effects) <= wanted:
         return list(effects)
-    last = {one.kind: one for one in effects}
-    chosen = list(last.values())[:wanted]
+    kinds = {kind: [one for one in effects if one.kind == kind] for kind in dict.fromkeys(one.kind for one in effects)}
+    chosen = [same[len(same) // 2] for same in kinds.values()][:wanted]
     left = [one for one in effects if one not in chosen]
     wanted -= len(chosen)
     return [*chosen, *(left[(2 * place + 1) * len(left) // (2 * wanted)] for place in range(wanted))]

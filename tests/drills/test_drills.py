@@ -143,6 +143,11 @@ def test_the_command_ends_with_1_where_a_drill_fails(monkeypatch: pytest.MonkeyP
     assert run.main(["--page", str(page_file), "--json", str(told)]) == 1
     assert [one["state"] for one in read_json(told)] == ["FAILED", "ok"]
     assert "**FAILED**" in page_file.read_text()
+    # What ended well is not played again: the second would be.
+    monkeypatch.setattr(run, "known", lambda: [Drill("one", "a", lambda _world: "mended"), Drill("two", "b", fails)])
+    assert run.main(["--page", str(page_file), "--after", str(told)]) == 0
+    assert "mended" in page_file.read_text()
+    monkeypatch.setattr(run, "known", lambda: [Drill("one", "a", fails), Drill("two", "b", lambda _world: "")])
     assert run.main(["--only", "two", "--page", str(tmp_path / "none.md")]) == 0
     assert not (tmp_path / "none.md").exists()
     assert run.main(["--only", "nobody"]) == 2
