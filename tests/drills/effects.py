@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,11 +81,12 @@ def sample(effects: Sequence[Effect], kills: int) -> list[Effect]:
 
 
 def _spread(effects: Sequence[Effect], wanted: int) -> list[Effect]:
-    """So many of them, or all, at even distances; of each kind one at least where there is room."""
+    """So many of them, or all, at even distances; of each rare kind one at least where there is room."""
     if len(effects) <= wanted:
         return list(effects)
-    kinds = {kind: [one for one in effects if one.kind == kind] for kind in dict.fromkeys(one.kind for one in effects)}
-    chosen = [same[len(same) // 2] for same in kinds.values()][:wanted]
+    kinds = Counter(one.kind for one in effects)
+    rare = [[one for one in effects if one.kind == kind] for kind, _ in kinds.most_common()[1:]]
+    chosen = [same[len(same) // 2] for same in rare][:wanted]
     left = [one for one in effects if one not in chosen]
     wanted -= len(chosen)
     return [*chosen, *(left[(2 * place + 1) * len(left) // (2 * wanted)] for place in range(wanted))]

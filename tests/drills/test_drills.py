@@ -117,6 +117,8 @@ def test_the_kills_are_spread_over_all_kinds() -> None:
     assert len(set(some)) == 6
     assert {1, 10, 20, 21, 40} < set(some)
     assert sample(effects, 100) == effects
+    same = [Effect(number, "put", "x") for number in range(1, 23)]
+    assert [one.number for one in sample(same, 4)] == [1, 7, 17, 22]
 
 
 def test_a_drill_that_fails_is_shown_and_keeps_no_other_from_being_played(tmp_path: Path) -> None:
