@@ -85,7 +85,8 @@ def main(words: list[str] | None = None) -> int:
         given.json.write_text(json.dumps(told, indent=2) + "\n")
     if not given.only:
         command = f"make drills MORE='--kills {given.kills} --away {given.away:g}'"
-        given.page.write_text(table.page(played, command, date.today()))
+        earlier = sum(one.state == "ok" for one in drills)
+        given.page.write_text(table.page(played, command, date.today(), earlier))
     return int(any(one.state == "FAILED" for one in played))
 
 

@@ -168,8 +168,12 @@ killed process had in the system's temporary folder stays there until the system
 """
 
 
-def page(drills: list[Drill], command: str, day: date) -> str:
-    """The table for a reader of the repository."""
+def page(drills: list[Drill], command: str, day: date, earlier: int = 0) -> str:
+    """The table for a reader of the repository.
+
+    Args:
+        earlier: how many of them were played by an earlier call, whose outcome was handed on.
+    """
     rows = [
         f"| {one.name} | {one.about} | {'' if one.state == 'ok' else f'**{one.state}**: '}{_cell(one.detail)} "
         f"| {one.seconds:.0f} |"
@@ -177,6 +181,7 @@ def page(drills: list[Drill], command: str, day: date) -> str:
     ]
     bad = [f"{sum(one.state == state for one in drills)} {state}" for state in ("FAILED", "skipped")]
     held = f"{sum(one.state == 'ok' for one in drills)} of {len(drills)} drills ended as they must"
+    held += f" ({earlier} of them were played by an earlier call)" if earlier else ""
     result = ", ".join([held, *(text for text in bad if not text.startswith("0 "))])
     minutes = sum(one.seconds for one in drills) / 60
     return PAGE.format(day=day.isoformat(), command=command, minutes=minutes, result=result, rows="\n".join(rows))

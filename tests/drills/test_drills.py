@@ -149,6 +149,7 @@ def test_the_command_ends_with_1_where_a_drill_fails(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(run, "known", lambda: [Drill("one", "a", lambda _world: "mended"), Drill("two", "b", fails)])
     assert run.main(["--page", str(page_file), "--after", str(told)]) == 0
     assert "mended" in page_file.read_text()
+    assert "1 of them were played by an earlier call" in page_file.read_text()
     monkeypatch.setattr(run, "known", lambda: [Drill("one", "a", fails), Drill("two", "b", lambda _world: "")])
     assert run.main(["--only", "two", "--page", str(tmp_path / "none.md")]) == 0
     assert not (tmp_path / "none.md").exists()
