@@ -26,7 +26,7 @@ export UV_HTTP_TIMEOUT ?= 300
 TEST_PROCESSES ?= 2
 PYTEST = $(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo data test test-all cluster-test lint lock clean
+.PHONY: help setup demo data test test-all drills cluster-test lint lock clean
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -67,6 +67,9 @@ test: lint  ## lint, then the tests not marked slow: at most ten minutes on two 
 
 test-all: lint $(MLFLOW)  ## lint, then every test: kills, real servers, whole chains, a browser; about 35 minutes
 	$(PYTEST)
+
+drills: $(STAMP)  ## kill steps, fill disks, stop the store: about twenty minutes; writes docs/drills.md [MORE="--kills 12"]
+	@$(PY) -m tests.drills.run $(MORE)
 
 cluster-test: $(STAMP)  ## prove ifas on a cluster with KubeRay: make cluster-test KUBECONFIG=... IMAGE=... [MORE="--keep"]
 	@test -n "$(KUBECONFIG)" -a -n "$(IMAGE)" || { echo "set KUBECONFIG (of an administrator) and IMAGE, which the nodes have or can pull"; exit 2; }

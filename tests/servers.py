@@ -30,6 +30,8 @@ class Endpoint:
     #: Ends the server's processes; starts them again, on the same data. For tests that have a server of their own.
     stop: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
     start: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+    #: Gives the server another key in place of the one that it has, and starts it again.
+    renew: Callable[[str, str], None] = field(default=lambda _key, _secret: None, repr=False, compare=False)
 
     @property
     def env(self) -> dict[str, str]:
@@ -103,13 +105,17 @@ def _one_server(folder: Path) -> Iterator[Endpoint]:
     folder.mkdir(parents=True)
     (folder / "data").mkdir()
     key, secret = "ifas", "ifas-secret"
-    identity = {
-        "name": "ifas",
-        "credentials": [{"accessKey": key, "secretKey": secret}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
+
+    def identify(key: str, secret: str) -> None:
+        identity = {
+            "name": "ifas",
+            "credentials": [{"accessKey": key, "secretKey": secret}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+
     # Without identities any key is accepted, and pyarrow's multipart upload fails.
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    identify(key, secret)
     taken: set[int] = set()
     s3, master, volume, filer = (_free_pair(taken) for _ in range(4))
     command = [
@@ -140,7 +146,12 @@ def _one_server(folder: Path) -> Iterator[Endpoint]:
         os.killpg(server.pid, signal.SIGKILL) if server.poll() is None else None
         server.wait()
 
-    endpoint = Endpoint(f"http://127.0.0.1:{s3}", key, secret, stop=stop, start=start)
+    def renew(key: str, secret: str) -> None:
+        stop()
+        identify(key, secret)
+        start()
+
+    endpoint = Endpoint(f"http://127.0.0.1:{s3}", key, secret, stop=stop, start=start, renew=renew)
     start()
     try:
         _make_bucket(endpoint, running[0])

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ifas.core.errors import CorruptShardError, DataError, RegistryError
+from ifas.core.errors import CorruptShardError, IfasError, MachineError, RegistryError
 from ifas.core.urls import clean
 
 CONFIG = ".dvc/config"
@@ -36,6 +36,8 @@ for command in json.loads(sys.argv[1]):
         sys.exit(code)
 """
 
+_AWAY = "check that the remote runs and can be reached from here, then run the same command again"
+
 #: What DVC says -> what the user can do about it.
 _FIXES: tuple[tuple[str, str], ...] = (
     (r"Unable to locate credentials|NoCredentials", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
@@ -46,14 +48,13 @@ _FIXES: tuple[tuple[str, str], ...] = (
     (r"NoSuchBucket|bucket does not exist", "create the bucket, or correct the remote's URL"),
     (
         r"connect|timed? ?out|resolve|Name or service not known|unreachable|ServiceUnavailable|\b50[0-9]\b",
-        "check that the remote runs and can be reached from here, then run the same command again",
+        _AWAY,
     ),
     (
         r"No storage files available|No such file|missing|not found|does not exist",
         "the remote does not hold the data: restore it, or publish the dataset again from a machine that has it",
     ),
     (r"Unable to acquire lock|is busy", "another DVC process is at work there: wait for it, then run again"),
-    (r"No space left", "free disk space, then run again"),
 )
 
 
@@ -105,14 +106,19 @@ def dvc(repo: Path, *commands: Sequence[str]) -> None:
         raise DvcFailed(clean(text))
 
 
-def explain(failure: DvcFailed, doing: str, url: str) -> DataError:
+def explain(failure: DvcFailed, doing: str, url: str) -> IfasError:
     """The error a user sees when DVC failed: what it was doing, with which remote, and what to do."""
     text = str(failure)
     what = f"{doing} failed, remote {clean(url)}: {text}"
+    # Before the others, which may match a path in the message.
+    if re.search(r"No space left|Disk quota exceeded", text):
+        return MachineError(what, "free disk space, then run the same command again")
     if "corrupt" in text:
         return CorruptShardError(what, "restore that object in the remote from a backup")
     fix = next((fix for pattern, fix in _FIXES if re.search(pattern, text, re.IGNORECASE)), "")
-    return RegistryError(what, fix or "read the message of DVC above; `dvc -v` in the registry says more")
+    found = RegistryError(what, fix or "read the message of DVC above; `dvc -v` in the registry says more")
+    found.repeat = fix == _AWAY
+    return found
 
 
 def environment() -> dict[str, str]:

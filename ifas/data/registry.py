@@ -107,6 +107,7 @@ class Registry:
             DataError: the registry's checkout of the dataset holds anything that is not part of a dataset.
             RegistryError: no registry there, the folder lies in that checkout, the remote can't be used, or the newest
                 revision is another one than `onto`; the registry is as it was before.
+            MachineError: no disk space, here or in a remote that is a folder; the registry is as it was before.
         """
         repo = self.local()
         name = str(verify(dataset_dir)["name"])
@@ -162,6 +163,7 @@ class Registry:
             DataError: `out` holds anything that is not part of a dataset.
             RegistryError: no such registry, dataset or revision, or the remote can't be used.
             CorruptShardError: what the remote gave is not what was published.
+            MachineError: no disk space.
         """
         check_replaceable(out)
         with self._at(name, revision, remote) as there, replacing(out) as beside:

@@ -6,6 +6,7 @@ last state. Readers do not wait for writers.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, 
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from ifas.core.errors import ConfigError, LaunchError
+from ifas.core.errors import ConfigError, LaunchError, MachineError
 from ifas.core.files import check_writable, locked
 
 #: Seconds to wait for a connection or for another writer.
@@ -159,6 +160,7 @@ class Database:
 
     Raises:
         ConfigError: not a URL, a database that is not supported, or one that can't be reached.
+        MachineError: its disk is full, here and wherever it is written to.
     """
 
     def __init__(self, url: str, use: Use, *, make: bool = True) -> None:
@@ -238,6 +240,11 @@ class Database:
                 yield session
         except SQLAlchemyError as error:
             cause = self._masked(str(getattr(error, "orig", None) or error)).strip()
+            if _disk_is_full(error):
+                raise MachineError(
+                    f"{self._use.name} {self.shown} can't be written: {cause}",
+                    "free space on its disk, then run the same command again",
+                ) from None
             raise ConfigError(
                 f"{self._use.name} {self.shown} can't be used: {cause}",
                 f"start the database, or set {self._use.setting} to one that is there",
@@ -247,6 +254,12 @@ class Database:
         for secret in self._secrets:
             message = message.replace(secret, "***")
         return message
+
+
+def _disk_is_full(error: SQLAlchemyError) -> bool:
+    """Whether the disk of the database has no space: what SQLite and PostgreSQL say of it."""
+    cause = getattr(error, "orig", None)
+    return getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(cause, "sqlstate", "") == "53100"
 
 
 def _secrets(url: URL) -> list[str]:

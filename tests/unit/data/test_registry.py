@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ifas.core.errors import CorruptShardError, DataError, RegistryError
+from ifas.core.errors import CorruptShardError, DataError, MachineError, RegistryError
 from ifas.core.files import read_json, sha256_tree
+from ifas.data.dvc_repo import DvcFailed, explain
 from ifas.data.pack import pack
 from ifas.data.registry import Registry
 from tests.unit.data.pictures import folder_dataset
@@ -165,6 +166,28 @@ def test_a_remote_that_is_gone(copy: Registry, two: tuple[Path, list[Path], list
     # It is back: the same command completes.
     (tmp_path / "away").rename(remote)
     assert copy.publish(fresh).tag == "tiny/v3"
+
+
+def test_a_full_disk_is_told_as_one() -> None:
+    said = "[Errno 28] No space left on device: '/remote/files/md5/e4/930' -> '/not found/connect/shard.parquet'"
+    error = explain(DvcFailed(said), "fetching toy", "/remote")
+    assert isinstance(error, MachineError)
+    assert error.fix.startswith("free disk space")
+
+
+@pytest.mark.parametrize(
+    ("said", "repeat"),
+    [
+        ('Could not connect to the endpoint URL: "http://127.0.0.1:1/ifas/files/md5/7f/f5.dir"', True),
+        ("An error occurred (503) when calling the GetObject operation: ServiceUnavailable", True),
+        ("An error occurred (InvalidAccessKeyId) when calling the GetObject operation", False),
+        ("something that nobody has seen", False),
+    ],
+)
+def test_only_a_remote_that_is_away_is_tried_again(said: str, repeat: bool) -> None:
+    error = explain(DvcFailed(said), "fetching toy", "s3://ifas/registry")
+    assert isinstance(error, RegistryError)
+    assert error.repeat is repeat
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from ifas.core.errors import ConfigError, DataError, GateError, NotApproved
+from ifas.core.errors import ConfigError, DataError, GateError, MachineError, NotApproved
 from ifas.promotion import chain
 from ifas.promotion.candidate import Candidate
 from ifas.promotion.gate import Decision, decide
@@ -364,6 +364,19 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     assert path.read_text().startswith("these are my notes")
     with pytest.raises(ConfigError, match="folder of ledger"):
         Ledger(f"sqlite:///{path}/sub/ledger.db")
+
+
+def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    submit(ledger)
+    with ledger._database.reading() as session:
+        session.execute(text("PRAGMA max_page_count = 1"))  # no page more than there are
+    with pytest.raises(MachineError, match="disk is full") as caught:
+        for number in range(100):
+            submit(ledger, str(number), facts={"long": "x" * 2000})
+    assert caught.value.fix.startswith("free space")
+    assert caught.value.repeat
+    ledger.close()
 
 
 def test_readers_do_not_wait_for_a_writer(tmp_path: Path) -> None:
