@@ -6,6 +6,7 @@ last state. Readers do not wait for writers.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -159,7 +160,8 @@ class Database:
         make: whether tables that are not there are made.
 
     Raises:
-        ConfigError: not a URL, a database that is not supported, or one that can't be reached.
+        ConfigError: not a URL, a database that is not supported, or one that can't be reached; `repeat` is true
+            where its server may come back.
         MachineError: its disk is full, here and wherever it is written to.
     """
 
@@ -245,15 +247,25 @@ class Database:
                     f"{self._use.name} {self.shown} can't be written: {cause}",
                     "free space on its disk, then run the same command again",
                 ) from None
-            raise ConfigError(
+            unusable = ConfigError(
                 f"{self._use.name} {self.shown} can't be used: {cause}",
                 f"start the database, or set {self._use.setting} to one that is there",
-            ) from None
+            )
+            unusable.repeat = bool(_AWAY.search(cause))
+            raise unusable from None
 
     def _masked(self, message: str) -> str:
         for secret in self._secrets:
             message = message.replace(secret, "***")
         return message
+
+
+#: What PostgreSQL and its client say of a server that may come back.
+_AWAY = re.compile(
+    "refused|time(d )?out|resolve|translate host|unreachable|closed the connection|reset by peer|starting up|"
+    "shutting down|administrator command|too many (clients|connections)",
+    re.IGNORECASE,
+)
 
 
 def _disk_is_full(error: SQLAlchemyError) -> bool:

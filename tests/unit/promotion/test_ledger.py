@@ -337,6 +337,8 @@ def test_a_database_that_is_down(postgres: Postgres, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="can't be used") as caught:
             Ledger(url)
         assert "IFAS_LEDGER" in caught.value.fix
+        # A server that is away comes back, and a cluster tries again; a database that nobody made does not.
+        assert caught.value.repeat is ("127.0.0.1:1" in url)
         for shown in (str(caught.value), repr(caught.value)):
             assert "hunter2" not in shown
 
