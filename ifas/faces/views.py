@@ -1,7 +1,8 @@
 """Views: the square parts of an image that a model sees of a face.
 
-A view is never squeezed: what lies outside of the image is black. Bars and borders of one colour that somebody put
-around the image are no part of it: with them, the same image would look smaller to the model.
+A view is never squeezed: what lies outside of the image is the image mirrored at its edge. In black it would look like
+the rim of a display or the edge of a sheet, which is what attacks are told by. Bars and borders of one colour that
+somebody put around the image are no part of it: with them, the same image would look smaller to the model.
 """
 
 from __future__ import annotations
@@ -105,7 +106,10 @@ def _plain(line: Pixels, colour: Pixels) -> bool:
 
 
 def cut(picture: Pixels, part: Square, side: int) -> Pixels:
-    """A square of an image (H, W, 3), resized to (side, side, 3). Bilinear with antialiasing."""
+    """A square of an image (H, W, 3), resized to (side, side, 3). Bilinear with antialiasing, mirrored outside.
+
+    A square that does not meet the image is black.
+    """
     import numpy as np
     import torch
     from torch.nn import functional as F
@@ -115,16 +119,14 @@ def cut(picture: Pixels, part: Square, side: int) -> Pixels:
     # Where the image's own part of the square begins and ends: in the image, and in the view.
     x0, x1 = _inside(part.left, part.side, width)
     y0, y1 = _inside(part.top, part.side, height)
-    view = np.zeros((side, side, 3), np.uint8)
     if x1 <= x0 or y1 <= y0:
-        return view
+        return np.zeros((side, side, 3), np.uint8)
     u0, u1 = _placed(x0 - part.left, x1 - part.left, scale, side)
     v0, v1 = _placed(y0 - part.top, y1 - part.top, scale, side)
     inner = np.require(picture[y0:y1, x0:x1], requirements=["C", "W"])  # what torch takes without a copy
     inner_1CHW = torch.from_numpy(inner).permute(2, 0, 1)[None]
     resized = F.interpolate(inner_1CHW, (v1 - v0, u1 - u0), mode="bilinear", antialias=True)[0]
-    view[v0:v1, u0:u1] = resized.permute(1, 2, 0).numpy()
-    return view
+    return np.pad(resized.permute(1, 2, 0).numpy(), ((v0, side - v1), (u0, side - u1), (0, 0)), mode="symmetric")
 
 
 def _inside(start: float, length: float, limit: int) -> tuple[int, int]:

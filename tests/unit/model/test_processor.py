@@ -198,12 +198,15 @@ def test_other_questions_have_their_own_prompt_and_parts(make: Callable[[], Any]
 
 def test_views_of_a_face_become_one_tensor() -> None:
     made = processor(small_tokenizer())
-    face = Face(np.full((60, 40, 3), 200, np.uint8), (10.0, 10.0, 20.0, 30.0))
-    views = made.views(face)
+    picture = np.full((60, 40, 3), 200, np.uint8)
+    picture[:, 38:] = 50
+    views = made.views(Face(picture, (10.0, 10.0, 20.0, 30.0)))
     assert views.shape == (2, 32, 32, 3)
     assert (views[0] == 200).all(), "the square around the face lies inside the image"
-    assert (views[1][:, :5] == 0).all(), "the whole image is padded, not squeezed"
-    assert (views[1][:, 6:26] == 200).all()
+    row = views[1][5, :, 0].astype(int)
+    assert row[26] == row[27] < 100, "the whole image is padded with itself, mirrored, and not squeezed"
+    assert (row[:24] == 200).all()
+    assert (row[29:] == 200).all()
     pixels = made.pixel_values([views, views, views])
     assert pixels.shape == (3, 2, 3, 32, 32)
     assert str(pixels.dtype) == "torch.uint8"
