@@ -249,6 +249,8 @@ class ApiServer:
             doc.setdefault("data", {})[name] = base64.b64encode(text.encode()).decode()
         meta.setdefault("uid", old["metadata"]["uid"] if old else str(uuid.uuid4()))
         meta.setdefault("creationTimestamp", old["metadata"]["creationTimestamp"] if old else _now())
+        if doc.get("kind") == "Pod" and not old:
+            doc.setdefault("status", {"phase": "Pending"})
         before = old["metadata"].get("generation", 1) if old else 0
         meta["generation"] = before + (old is None or old.get("spec") != doc.get("spec"))
         if meta.get("deletionTimestamp") and not meta.get("finalizers"):

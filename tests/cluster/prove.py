@@ -78,11 +78,18 @@ else:
     raise SystemExit("the bucket could not be made")
 """
 
+#: Several shards, since a shard is captioned by one worker.
+PACK = """
+from pathlib import Path
+from ifas.data.pack import pack
+pack("folder", Path("raw"), Path("packed"), name="toy", workers=1, shard_bytes=20_000)
+"""
+
 #: What the pods of steps run, in /scratch. `$STORE` is a prefix of the bucket, `$CONFIG` the options of every step.
 DATA = """
 python -c "$BUCKET_SCRIPT"
 python -c "$DRAW"
-python -c "from ifas.data.pack import pack; pack('folder', 'raw', 'packed', name='toy', workers=1, shard_bytes=20_000)"
+python -c "$PACK"
 ifas data init --registry registry
 ifas data publish packed --registry registry
 python -c "import glob, s3fs; s3fs.S3FileSystem().put(sorted(glob.glob('raw/*/*/*/*.png'))[0], '$STORE/face.png')"
@@ -647,7 +654,7 @@ def _told(proof: Proof, run: str, pattern: str, *more: str, image: str = "") -> 
 def data(proof: Proof) -> str:
     """A pod makes a dataset and keeps it in the store."""
     draw = (ROOT / "tests" / "toy_dataset.py").read_text() + "\nfrom pathlib import Path\nmake(Path('raw'))\n"
-    proof.run_step("data", DATA, {"DRAW": draw})
+    proof.run_step("data", DATA, {"DRAW": draw, "PACK": PACK})
     return f"{PLACE}/dataset"
 
 
@@ -661,11 +668,12 @@ def captions(proof: Proof) -> str:
     if not proof.rayjob("caption", "captions"):
         raise Failed("the RayJob went with its client")
     second = proof.caption("captions")
-    workers = 0
+    workers, log = 0, ""
     begin = time.monotonic()
     while not second.over and time.monotonic() - begin < proof.patience:
         there = [p for p in proof.ray_pods("caption", "captions", "worker") if p["status"].get("phase") == "Running"]
         workers = max(workers, len(there))
+        log = proof.log(job_name("caption", "captions")) or log  # it goes with the job
         time.sleep(2)
     second.ended(5, 0)
     if "is already there: watching it" not in second.text():
@@ -673,9 +681,9 @@ def captions(proof: Proof) -> str:
     if workers < 2:
         raise Failed(f"{workers} workers ran, not 2")
     # A worker has a CPU for one actor, and the head has none.
-    told = re.search(r"actors that captioned (\d+), on nodes (\d+)", second.text())
+    told = re.search(r"actors that captioned (\d+), on nodes (\d+)", log)
     if not told or int(told[1]) < 2:
-        raise Failed(f"not both workers captioned:\n{second.text()}")
+        raise Failed(f"not both workers captioned:\n{log}")
     return f"{told[0]}; {second.last()}"
 
 
