@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import create_engine, text
+
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -54,26 +57,37 @@ class Postgres:
 def postgres_server() -> Iterator[Postgres]:
     """A PostgreSQL server with data of its own, killed and removed at the end.
 
+    A small process of its own keeps it. The package forks to become the server's user, and a kernel without memory to
+    spare does not let a process of some gigabytes fork, which test processes are after some thousand tests.
+
     Its folder has a short path below the system's temporary folder: a Unix socket's path has at most 107 bytes.
     """
     folder = Path(tempfile.mkdtemp(prefix="ifas-pg-"))
+    command = [sys.executable, "-m", "tests.servers_pg", str(folder)]
     try:
-        server = _start(folder)
-        found = re.search(r"host=([^&]+)", server.get_uri())
-        if not found:
-            raise RuntimeError(f"PostgreSQL does not listen on a socket: {server.get_uri()}")
-        running = Postgres(Path(found.group(1)))
-        try:
+        with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as keeper:
+            assert keeper.stdout
+            said = keeper.stdout.readline()
+            found = re.search(r"host=([^&\s]+)", said)
+            if not found:
+                raise RuntimeError(f"PostgreSQL does not listen on a socket: {said}")
+            running = Postgres(Path(found.group(1)))
             running.forget_durability()
             yield running
-        finally:
-            # At once and without a checkpoint, which takes a minute on a busy disk; the data is thrown away anyway.
-            pid = server.get_pid()
-            os.kill(pid, signal.SIGQUIT)
-            _wait_for_end(pid)
-            server.cleanup()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep(folder: Path) -> None:
+    """Starts a server, prints its address, and ends it when the standard input ends, as it does with its parent."""
+    server = _start(folder)
+    print(server.get_uri(), flush=True)
+    sys.stdin.read()
+    # At once and without a checkpoint, which takes a minute on a busy disk; the data is thrown away anyway.
+    pid = server.get_pid()
+    os.kill(pid, signal.SIGQUIT)
+    _wait_for_end(pid)
+    server.cleanup()
 
 
 def _start(folder: Path, attempts: int = 3) -> Any:
@@ -98,3 +112,7 @@ def _wait_for_end(pid: int, seconds: float = 20) -> None:
         except FileNotFoundError:
             return
         time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[1]))
