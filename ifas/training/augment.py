@@ -1,8 +1,8 @@
 """Augmentation, a function of (seed, position) alone: the same under any number of ranks and after a resume.
 
 It crops the image to another shape, surrounds it as if it were seen from further away, and handles it as networks and
-apps do (`ifas.faces.handling`). It moves the box of the face a little, as another finder would, mirrors, crops each view
-slightly, and changes exposure, contrast and white balance.
+apps do (`ifas.faces.handling`). It moves the box of the face a little, as another finder would, mirrors, crops each
+view slightly, and changes exposure, contrast and white balance.
 
 Shapes and distances vary because a dataset's may all be one. What is beside an upright image, or around a face that is
 further away, is then something that the model has only seen around attacks.
