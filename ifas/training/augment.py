@@ -1,9 +1,11 @@
 """Augmentation, a function of (seed, position) alone: the same under any number of ranks and after a resume.
 
-It crops the image to another shape and handles it as networks and apps do (`ifas.faces.handling`), moves the box of the
-face a little, as another finder would, mirrors, crops each view slightly, and changes exposure, contrast and white
-balance. Shapes vary because a dataset's may all be one: what is beyond an upright image then looks like the rim of a
-sheet to a model that never saw an image without the other class's scene beside it.
+It crops the image to another shape, surrounds it as if it were seen from further away, and handles it as networks and
+apps do (`ifas.faces.handling`). It moves the box of the face a little, as another finder would, mirrors, crops each
+view slightly, and changes exposure, contrast and white balance.
+
+Shapes and distances vary because a dataset's may all be one. What is beside an upright image, or around a face that is
+further away, is then something that the model has only seen around attacks.
 
 Compression, blur and borders are also cues of an attack. Draws do not look at the class, so here they come with bona
 fide as often as with attacks, and tell nothing about the class.
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ifas.faces.face import Face
-from ifas.faces.handling import DRAWN, Cropped, Handling
+from ifas.faces.handling import DRAWN, Cropped, Distant, Handling
 from ifas.faces.views import Square
 from ifas.model.processor import Pixels
 
@@ -81,7 +83,7 @@ def augmentation(seed: int, position: int, handled: float = 0.0) -> Augmentation
     """The augmentation of the draw at a position of the global order.
 
     Args:
-        handled: share of the draws whose image is cropped to another shape, and of those whose image is handled.
+        handled: share of the draws whose image is cropped to another shape, is seen from further away, and is handled.
     """
     rng = np.random.default_rng([seed, position, 1])
     side = rng.uniform(MIN_SIDE, 1.0)
@@ -100,8 +102,8 @@ def augmentation(seed: int, position: int, handled: float = 0.0) -> Augmentation
 
 
 def _handlings(rng: np.random.Generator, handled: float) -> tuple[Handling, ...]:
-    cropped = (Cropped.drawn(rng),) if rng.random() < handled else ()
+    framed = tuple(kind.drawn(rng) for kind in (Cropped, Distant) if rng.random() < handled)
     if rng.random() >= handled:
-        return cropped
+        return framed
     chosen = rng.choice(len(DRAWN), size=2 if rng.random() < TWICE else 1, replace=False)
-    return (*cropped, *(DRAWN[kind].drawn(rng) for kind in chosen))
+    return (*framed, *(DRAWN[kind].drawn(rng) for kind in chosen))

@@ -13,7 +13,20 @@ from ifas.core.config import HandlingName
 from ifas.core.errors import ConfigError
 from ifas.faces.boxes import Box, iou
 from ifas.faces.face import Face
-from ifas.faces.handling import DRAWN, FIXED, Bars, Border, Cropped, Handling, Jpeg, Scaled, Toned, WebP, handling
+from ifas.faces.handling import (
+    DRAWN,
+    FIXED,
+    Bars,
+    Border,
+    Cropped,
+    Distant,
+    Handling,
+    Jpeg,
+    Scaled,
+    Toned,
+    WebP,
+    handling,
+)
 
 ALL = [*FIXED.values(), *(kind.drawn(np.random.default_rng(n)) for n in range(3) for kind in (*DRAWN, Cropped))]
 
@@ -131,3 +144,13 @@ def test_names_are_those_of_the_configuration() -> None:
     assert handling("webp80") == WebP(80)
     with pytest.raises(ConfigError, match="webp8'"):
         handling("webp8")
+
+
+def test_from_further_away_the_image_is_mirrored_around_itself() -> None:
+    face = Face(photo(120, 80), (20.0, 30.0, 40.0, 50.0))
+    seen = Distant(0.25)(face)
+    assert seen.picture.shape == (180, 120, 3)
+    assert seen.box == (40, 60, 40, 50)
+    assert (seen.picture[30:150, 20:100] == face.picture).all()
+    assert (seen.picture[30:150, :20] == face.picture[:, 19::-1]).all()
+    assert (seen.picture[150:, 20:100] == face.picture[:89:-1]).all()
