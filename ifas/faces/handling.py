@@ -1,8 +1,8 @@
 """Handlings: what happens to an image between the camera and the judge, none of which changes what its face is.
 
-It is compressed, scaled, cropped to another shape, seen from further away, put between bars or into a border, blurred a
-little, or shown in another tint. Training crops, steps back, and draws handlings of the kinds `DRAWN` with random
-strengths; evaluation tries those of `FIXED`. Encoders are Pillow's own.
+It is compressed, scaled, cropped to another shape, put between bars or into a border, blurred a little, or shown in
+another tint. Training crops, and draws handlings of the kinds `DRAWN` with random strengths; evaluation tries those of
+`FIXED`. Encoders are Pillow's own.
 """
 
 from __future__ import annotations
@@ -122,26 +122,6 @@ class Cropped:
     def drawn(cls, rng: np.random.Generator) -> Cropped:
         # From 9:16 to 16:9, upright as often as across.
         return cls(WIDEST ** rng.uniform(-1, 1), rng.uniform())
-
-
-@dataclass(frozen=True)
-class Distant:
-    """As from further away: around the image, a share of its sides wide, is the image mirrored."""
-
-    share: float
-
-    def __call__(self, face: Face) -> Face:
-        import numpy as np
-
-        height, width = face.picture.shape[:2]
-        down, across = round(self.share * height), round(self.share * width)
-        x, y, w, h = face.box
-        wide = np.pad(face.picture, ((down, down), (across, across), (0, 0)), mode="symmetric")
-        return Face(wide, (x + across, y + down, w, h))
-
-    @classmethod
-    def drawn(cls, rng: np.random.Generator) -> Distant:
-        return cls(rng.uniform(0, 0.35))
 
 
 @dataclass(frozen=True)

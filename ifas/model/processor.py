@@ -153,16 +153,18 @@ class IfasProcessor:
         """
         return self.finder.find(picture)
 
-    def views(self, face: Face, change: Callable[[Square], Square] | None = None) -> Pixels:
+    def views(self, face: Face, change: Callable[[str, Square], Square] | None = None) -> Pixels:
         """The views of a face, uint8 (V, S, S, 3).
 
         Args:
             face: in its image.
-            change: of the square of each view, in training.
+            change: kind and square of each view -> what is cut in its place, in training.
         """
         face = unframed(face)
         parts = [square(face, kind, self.face_margin) for kind in self.kinds]
-        return np.stack([cut(face.picture, change(part) if change else part, self.image_size) for part in parts])
+        if change:
+            parts = [change(kind, part) for kind, part in zip(self.kinds, parts, strict=True)]
+        return np.stack([cut(face.picture, part, self.image_size) for part in parts])
 
     def pixel_values(self, seen: Sequence[Pixels]) -> Tensor:
         """The views of B faces, each (V, S, S, 3) -> uint8 tensor (B, V, 3, S, S). They become floats on the device."""

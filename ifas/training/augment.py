@@ -1,8 +1,8 @@
 """Augmentation, a function of (seed, position) alone: the same under any number of ranks and after a resume.
 
-It crops the image to another shape, surrounds it as if it were seen from further away, and handles it as networks and
-apps do (`ifas.faces.handling`). It moves the box of the face a little, as another finder would, mirrors, crops each
-view slightly, and changes exposure, contrast and white balance.
+It crops the image to another shape and handles it as networks and apps do (`ifas.faces.handling`). It shows the whole
+image as from further away, moves the box of the face a little, as another finder would, mirrors, crops each view
+slightly, and changes exposure, contrast and white balance.
 
 Shapes and distances vary because a dataset's may all be one. What is beside an upright image, or around a face that is
 further away, is then something that the model has only seen around attacks.
@@ -13,16 +13,18 @@ fide as often as with attacks, and tell nothing about the class.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ifas.faces.face import Face
-from ifas.faces.handling import DRAWN, Cropped, Distant, Handling
+from ifas.faces.handling import DRAWN, Cropped, Handling
 from ifas.faces.views import Square
 from ifas.model.processor import Pixels
 
 MIN_SIDE = 0.9
+#: The whole image is shown as from up to this many times as far away, its mirror around it.
+FARTHEST = 1.7
 BRIGHTNESS = 0.4
 CONTRAST = 0.4
 TINT = 0.15
@@ -40,6 +42,7 @@ class Augmentation:
     Attributes:
         left, top, side: of the part of each view that is seen, as fractions of the view's side.
         tint: factors of R, G, B.
+        distance: how many times as far away the whole image is seen from.
         handlings: of the image, in their order.
         moved, widened: of the box of the face: by shares of its width and height, by a factor.
     """
@@ -51,6 +54,7 @@ class Augmentation:
     brightness: float
     contrast: float
     tint: tuple[float, float, float]
+    distance: float = 1.0
     handlings: tuple[Handling, ...] = ()
     moved: tuple[float, float] = (0.0, 0.0)
     widened: float = 1.0
@@ -64,9 +68,11 @@ class Augmentation:
         w, h = w * self.widened, h * self.widened
         return Face(face.picture, (across - w / 2, down - h / 2, w, h))
 
-    def shifted(self, view: Square) -> Square:
-        """The part of a view that is seen."""
-        return Square(view.left + self.left * view.side, view.top + self.top * view.side, self.side * view.side)
+    def shifted(self, kind: str, view: Square) -> Square:
+        """What is seen in place of a view of a kind."""
+        side = view.side * (self.distance if kind == "frame" else 1.0)
+        left, top = view.left - (side - view.side) / 2, view.top - (side - view.side) / 2
+        return Square(left + self.left * side, top + self.top * side, self.side * side)
 
     def recolour(self, views: Pixels) -> Pixels:
         """Mirrors views (V, S, S, 3) and changes their colours."""
@@ -87,7 +93,7 @@ def augmentation(seed: int, position: int, handled: float = 0.0) -> Augmentation
     """
     rng = np.random.default_rng([seed, position, 1])
     side = rng.uniform(MIN_SIDE, 1.0)
-    return Augmentation(
+    plain = Augmentation(
         mirror=bool(rng.integers(2)),
         left=rng.uniform(0, 1 - side),
         top=rng.uniform(0, 1 - side),
@@ -97,13 +103,14 @@ def augmentation(seed: int, position: int, handled: float = 0.0) -> Augmentation
         tint=(rng.uniform(1 - TINT, 1 + TINT), 1.0, rng.uniform(1 - TINT, 1 + TINT)),
         moved=(rng.uniform(-MOVED, MOVED), rng.uniform(-MOVED, MOVED)),
         widened=float(WIDENED ** rng.uniform(-1, 1)),
-        handlings=_handlings(rng, handled),
     )
+    cropped = (Cropped.drawn(rng),) if rng.random() < handled else ()
+    distance = rng.uniform(1, FARTHEST) if rng.random() < handled else 1.0
+    return replace(plain, distance=distance, handlings=(*cropped, *_handlings(rng, handled)))
 
 
 def _handlings(rng: np.random.Generator, handled: float) -> tuple[Handling, ...]:
-    framed = tuple(kind.drawn(rng) for kind in (Cropped, Distant) if rng.random() < handled)
     if rng.random() >= handled:
-        return framed
+        return ()
     chosen = rng.choice(len(DRAWN), size=2 if rng.random() < TWICE else 1, replace=False)
-    return (*framed, *(DRAWN[kind].drawn(rng) for kind in chosen))
+    return tuple(DRAWN[kind].drawn(rng) for kind in chosen)

@@ -19,7 +19,6 @@ from ifas.faces.handling import (
     Bars,
     Border,
     Cropped,
-    Distant,
     Handling,
     Jpeg,
     Scaled,
@@ -144,13 +143,3 @@ def test_names_are_those_of_the_configuration() -> None:
     assert handling("webp80") == WebP(80)
     with pytest.raises(ConfigError, match="webp8'"):
         handling("webp8")
-
-
-def test_from_further_away_the_image_is_mirrored_around_itself() -> None:
-    face = Face(photo(120, 80), (20.0, 30.0, 40.0, 50.0))
-    seen = Distant(0.25)(face)
-    assert seen.picture.shape == (180, 120, 3)
-    assert seen.box == (40, 60, 40, 50)
-    assert (seen.picture[30:150, 20:100] == face.picture).all()
-    assert (seen.picture[30:150, :20] == face.picture[:, 19::-1]).all()
-    assert (seen.picture[150:, 20:100] == face.picture[:89:-1]).all()

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from ifas.faces.boxes import iou
 from ifas.faces.face import Face
-from ifas.faces.handling import DRAWN, Bars, Border, Cropped, Distant, Jpeg
-from ifas.faces.views import Square
-from ifas.training.augment import BRIGHTNESS, MIN_SIDE, augmentation
+from ifas.faces.handling import DRAWN, Bars, Border, Cropped, Jpeg
+from ifas.faces.views import Square, cut, square
+from ifas.training.augment import BRIGHTNESS, FARTHEST, MIN_SIDE, augmentation
 from ifas.training.sampling import Draws, Sampler
 from ifas.training.schedule import lr_factor
 
@@ -72,11 +72,26 @@ def test_draws_need_no_history() -> None:
 def test_augmentation_is_light_and_repeatable(seed: int, position: int, height: int, width: int) -> None:
     change = augmentation(seed, position, 0.5)
     assert change == augmentation(seed, position, 0.5)
-    left, top, side = change.shifted(Square(10, 20, width))
-    assert 10 <= left <= left + side <= 10 + width + 1e-6
-    assert 20 <= top <= top + side <= 20 + width + 1e-6
-    assert side >= MIN_SIDE * width - 1e-6
+    for kind, far in (("face", 1.0), ("frame", change.distance)):
+        left, top, side = change.shifted(kind, Square(10, 20, width))
+        beyond = (far - 1) * width / 2 + 1e-6
+        assert 10 - beyond <= left <= left + side <= 10 + width + beyond
+        assert 20 - beyond <= top <= top + side <= 20 + width + beyond
+        assert side >= MIN_SIDE * far * width - 1e-6
+    assert 1 <= change.distance <= FARTHEST
     assert abs(change.brightness - 1) <= BRIGHTNESS
+
+
+def test_from_further_away_the_face_is_smaller_in_the_whole_image_only() -> None:
+    """The image stands in the middle of its mirror; nothing of it is lost."""
+    picture = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
+    face = Face(picture, (20.0, 20.0, 20.0, 20.0))
+    change = dataclasses.replace(augmentation(0, 0), left=0.0, top=0.0, side=1.0, distance=1.5)
+    frame = cut(picture, change.shifted("frame", square(face, "frame", 1.2)), 90)
+    assert (frame[15:75, 15:75] == picture).all()
+    assert (frame == np.pad(picture, ((15, 15), (15, 15), (0, 0)), "symmetric")).all()
+    near = square(face, "face", 1.2)
+    assert change.shifted("face", near) == near
 
 
 def test_recolour_keeps_shape_and_type_and_does_not_wrap_around() -> None:
@@ -99,13 +114,14 @@ def test_every_class_is_handled_in_the_same_ways_as_often() -> None:
     drawn: dict[str, Counter[str]] = {name: Counter() for name in set(CLASSES)}
     each = 2000
     for position in range(3 * each):
-        handlings = augmentation(7, position, 0.6).handlings
-        drawn[CLASSES[sampler.draw(position)]].update([type(one).__name__ for one in handlings] or ["none"])
+        change = augmentation(7, position, 0.6)
+        ways = [type(one).__name__ for one in change.handlings] + ["further away"] * (change.distance > 1)
+        drawn[CLASSES[sampler.draw(position)]].update(ways or ["none"])
     # A draw has one handling in 2 of 3 cases, else two different ones, and is cropped and further away or
     # not whatever it has. 4.5 deviations of a count either way.
     shares = {kind.__name__: 0.6 * (4 / 3) / len(DRAWN) for kind in DRAWN} | {
         "Cropped": 0.6,
-        "Distant": 0.6,
+        "further away": 0.6,
         "none": 0.4**3,
     }
     for counts in drawn.values():
@@ -131,7 +147,7 @@ def test_strengths_are_spread_and_the_share_of_handled_images_is_kept() -> None:
     assert all(not augmentation(1, position).handlings for position in range(100))
     # Whether an image is handled changes nothing else of its draw.
     plain, handled = augmentation(1, 3), augmentation(1, 3, 1.0)
-    assert dataclasses.replace(handled, handlings=()) == plain
+    assert dataclasses.replace(handled, handlings=(), distance=1.0) == plain
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -141,9 +157,6 @@ def test_the_box_of_a_draw_stays_on_the_face(seed: int) -> None:
     shared, boxes = [], set()
     for position in range(60):
         change = augmentation(seed, position, 0.8)
-        # Which would mirror the face.
-        near = tuple(one for one in change.handlings if not isinstance(one, Distant))
-        change = dataclasses.replace(change, handlings=near)
         seen = change.handled(Face(picture, (30, 40, 46, 50)))
         values = seen.picture.astype(int)
         rows, columns = np.nonzero(values[..., 1] - values[..., [0, 2]].max(-1) > 50)
