@@ -161,7 +161,7 @@ def _made(
             "give the actors more memory, or look at that shard's images",
         )
     actors, nodes = ({getattr(one, of) for one in begun} for of in ("actor", "node"))
-    emit("note", "caption", text=f"{len(shards)} shards: actors that captioned {len(actors)}, on nodes {len(nodes)}")
+    emit("note", "caption", text=f"shards captioned: {len(shards)} (actors: {len(actors)}, nodes: {len(nodes)})")
 
 
 def _rows(text: str) -> list[Wanted]:

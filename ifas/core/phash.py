@@ -3,7 +3,7 @@
 64 bits find the candidates among a million images, but do not settle it: among 3,326 staged portraits, images of
 different people differ in 2 of them. So a hash has 512 finer bits as well. Of images within 2 of the 64 bits, those of
 one image (JPEG 50, scaled by 0.5 to 1.6, sharp or blurred) differ in at most 40 of the 512; of the images of different
-people within 6 of the 64 bits, none differ in fewer than 87.
+people within 6 of the 64 bits, none differ in fewer than 87. tests/unit/core/test_phash.py has the like on portraits.
 """
 
 from __future__ import annotations

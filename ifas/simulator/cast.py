@@ -92,11 +92,7 @@ class RenderedCast:
     def photo(self, subject: int, rng: np.random.Generator) -> Photo:
         """See `Cast`. The photo has its own light, place and pose, and may be cropped to portrait format."""
         light = draw_light(rng, PHOTO_LIGHT)
-        backdrop = (office, street, home)[int(rng.integers(3))](rng, PHOTO_SIDE)
-        # Portraits are often taken with a wide aperture; all that a sheet shows is in the camera's focus.
-        backdrop = np.asarray(cv2.GaussianBlur(backdrop, (0, 0), float(rng.uniform(0.5, 5))), dtype=np.float32)
-        # A portrait is lit for the face; with brighter backgrounds prints would be paler than any bona fide picture.
-        backdrop *= np.float32(rng.uniform(0.4, 1.0))
+        backdrop = _behind_a_portrait(rng, PHOTO_SIDE)
         framing = draw_framing(rng, share=(0.34, 0.60), yaw=0.25, pitch=(-0.08, 0.10))
         radiance, (x, y, w, h) = self.live(subject, framing, light, backdrop, rng)
         pixels = digital_photo(radiance, float(rng.uniform(-0.9, 0.1)), float(rng.uniform(0.2, 0.9)))
@@ -116,6 +112,21 @@ class RenderedCast:
         rim = rim_share(self.head(wearer), shell, view)
         box = face_box(shell.face, view)
         return Scene(drawn.radiance, box, drawn.shell, drawn.specular, rim=rim, truth=shell.truth())
+
+
+def _behind_a_portrait(rng: np.random.Generator, side: int) -> F32:
+    """A backdrop of a photo that will be printed or shown: (side, side, 3)."""
+    backdrop = (office, street, home)[int(rng.integers(3))](rng, side)
+    # Portraits are often taken with a wide aperture; all that a sheet shows is in the camera's focus.
+    backdrop = np.asarray(cv2.GaussianBlur(backdrop, (0, 0), float(rng.uniform(0.5, 5))), dtype=np.float32)
+    # A portrait is lit for the face; with brighter backgrounds prints would be paler than any bona fide picture.
+    return backdrop * np.float32(rng.uniform(0.4, 1.0))
+
+
+def _before(person: F32, radiance: F32, backdrop: F32) -> F32:
+    """A cut-out person (H, W) of a picture (H, W, 3) before a backdrop (H, W, 3)."""
+    share = np.clip(person, 0, 1)[..., None]
+    return np.asarray(share * radiance + (1 - share) * backdrop, dtype=np.float32)
 
 
 def _window(image: Pixels, left: float, top: float, side: float) -> Pixels:
@@ -172,9 +183,8 @@ class PortraitCast:
         )
         radiance = srgb_decode(pixels.astype(np.float32) / 255) * shading
         if rng.random() >= OWN_BACKDROP:
-            person = np.clip(_window(self._person(subject), left, top, side), 0, 1)[..., None]
-            soft = cv2.GaussianBlur(backdrop, (0, 0), float(rng.uniform(0.3, 2)))
-            radiance = person * radiance + (1 - person) * soft
+            soft = np.asarray(cv2.GaussianBlur(backdrop, (0, 0), float(rng.uniform(0.3, 2))), dtype=np.float32)
+            radiance = _before(_window(self._person(subject), left, top, side), radiance, soft)
         return np.asarray(radiance, dtype=np.float32), box
 
     def photo(self, subject: int, rng: np.random.Generator) -> Photo:
@@ -182,10 +192,8 @@ class PortraitCast:
         portrait = self._portraits[subject]
         if rng.random() >= OWN_BACKDROP:
             rows, columns = portrait.shape[:2]
-            backdrop = (office, street, home)[int(rng.integers(3))](rng, max(rows, columns))[:rows, :columns]
-            soft = cv2.GaussianBlur(backdrop, (0, 0), float(rng.uniform(0.5, 5))) * np.float32(rng.uniform(0.4, 1.0))
-            person = self._person(subject)[..., None]
-            linear = person * srgb_decode(portrait.astype(np.float32) / 255) + (1 - person) * soft
+            backdrop = _behind_a_portrait(rng, max(rows, columns))[:rows, :columns]
+            linear = _before(self._person(subject), srgb_decode(portrait.astype(np.float32) / 255), backdrop)
             portrait = np.asarray(srgb_encode(linear) * 255 + 0.5, dtype=np.uint8)
         return Photo(portrait, PORTRAIT_FACE)
 

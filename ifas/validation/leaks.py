@@ -122,16 +122,9 @@ def _search(
                 mine = bucket[i : i + BLOCK]
                 bits = np.bitwise_count(coarse[mine, None] ^ coarse[None, bucket]).astype(np.int64)
                 one, other = np.nonzero((splits[mine, None] != splits[None, bucket]) & (bits <= limit))
-                near = np.concatenate(
-                    [
-                        confirmed(codes[mine[one[k : k + PAIRS]]], codes[bucket[other[k : k + PAIRS]]])
-                        for k in range(0, len(one), PAIRS)
-                    ]
-                    or [np.zeros(0, bool)]
-                )
+                near = _confirmed(codes, mine[one], bucket[other])
                 found = np.full_like(bits, far)
-                one, other = one[near], other[near]
-                found[one, other] = bits[one, other]
+                found[one[near], other[near]] = bits[one[near], other[near]]
                 # The bucket is in row order, and argmin takes the first.
                 at = found.argmin(axis=1)
                 least, nearest = found[np.arange(len(mine)), at], bucket[at]
@@ -165,11 +158,23 @@ def _neighbours(
         a, b = a[same], b[same]
         bits = np.bitwise_count(codes[a, 0] ^ codes[b, 0]).astype(np.int64)
         near = (bits <= limit) & (splits[a] != splits[b])
-        near[near] = confirmed(codes[a[near]], codes[b[near]])
+        near[near] = _confirmed(codes, a[near], b[near])
         for one, other, distance in zip(a[near], b[near], bits[near], strict=True):
             for i, j in ((one, other), (other, one)):
                 if distance < best[i] or (distance == best[i] and j < partner[i]):
                     best[i], partner[i] = distance, j
+
+
+def _confirmed(
+    codes: npt.NDArray[np.uint64], a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Whether the finer bits of rows a and b, (p,) each, are those of one image; a part of the pairs at a time."""
+    import numpy as np
+
+    found = np.zeros(len(a), bool)
+    for k in range(0, len(a), PAIRS):
+        found[k : k + PAIRS] = confirmed(codes[a[k : k + PAIRS]], codes[b[k : k + PAIRS]])
+    return found
 
 
 def _chunks(coarse: npt.NDArray[np.uint64], limit: int) -> list[npt.NDArray[np.uint64]]:

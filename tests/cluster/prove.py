@@ -681,7 +681,7 @@ def captions(proof: Proof) -> str:
     if workers < 2:
         raise Failed(f"{workers} workers ran, not 2")
     # A worker has a CPU for one actor, and the head has none.
-    told = re.search(r"actors that captioned (\d+), on nodes (\d+)", log)
+    told = re.search(r"shards captioned: \d+ \(actors: (\d+), nodes: \d+\)", log)
     if not told or int(told[1]) < 2:
         raise Failed(f"not both workers captioned:\n{log}")
     return f"{told[0]}; {second.last()}"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from ifas.trigger.store import Store
 from tests.drills.chain import Failed
@@ -20,20 +21,6 @@ from tests.servers_trigger import Server, event, trigger_server, write_file
 
 #: Events of one try: two things, and a newer event on one of them.
 SENT = ("one", "two", "one")
-
-
-@contextmanager
-def setting(values: dict[str, str]) -> Iterator[None]:
-    """Inside the block, the environment of new processes has these."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
 class Trigger:
@@ -47,7 +34,8 @@ class Trigger:
 
     @contextmanager
     def serving(self, journal: Journal | None = None) -> Iterator[Server]:
-        with setting({**(journal.environment if journal else {}), "IFAS_HOME": str(self.folder / "home")}):
+        given = {**(journal.environment if journal else {}), "IFAS_HOME": str(self.folder / "home")}
+        with patch.dict(os.environ, given):
             starting = trigger_server(self.file, self.url, self.api.url, self.folder / "log")
             server = starting.__enter__()
         try:
@@ -189,7 +177,7 @@ def token_of_kfp(world: World) -> str:
         trigger = Trigger(folder, sqlite(folder), api)
         token = folder / "token"
         token.write_text("old")
-        with setting({"KFP_TOKEN_FILE": str(token)}), trigger.serving() as server:
+        with patch.dict(os.environ, {"KFP_TOKEN_FILE": str(token)}), trigger.serving() as server:
             for number in range(len(SENT)):
                 if not trigger.send(server, number):
                     raise Failed("an event was not acknowledged")

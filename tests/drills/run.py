@@ -18,6 +18,7 @@ from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from ifas.core.environment import prepare
 from tests.drills import table
@@ -30,18 +31,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "drills.md"
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
     """A folder of this run; what killed processes leave in the temporary folder goes with it."""
-    before = {name: os.environ.get(name) for name in ("TMPDIR", "IFAS_HOME")}
     with tempfile.TemporaryDirectory(prefix="ifas-drills-", ignore_cleanup_errors=True) as made:
         root = Path(made).resolve()
         (root / "tmp").mkdir()
-        os.environ |= {"TMPDIR": str(root / "tmp"), "IFAS_HOME": str(root / "harness")}
-        try:
+        with patch.dict(os.environ, {"TMPDIR": str(root / "tmp"), "IFAS_HOME": str(root / "harness")}):
             yield root
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name)
-                if value is not None:
-                    os.environ[name] = value
 
 
 def known() -> list[table.Drill]:
@@ -73,10 +67,18 @@ def main(words: list[str] | None = None) -> int:
     if given.list:
         print("\n".join(f"{one.name:<28} {one.about}" for one in drills))
         return 0
-    if not drills or given.kills < 1:
-        print("no drill has that name: --list names them; --kills is at least 1", file=sys.stderr)
-        return 2
-    drills = after(drills, json.loads(given.after.read_text()) if given.after else [])
+    if not drills:
+        parser.error("--only: no drill has that name; --list names them")
+    if given.kills < 1 or given.away < 0:
+        parser.error("--kills is at least 1, --away at least 0")
+    # Before the first drill, not after the last.
+    for file in filter(None, (given.json, None if given.only else given.page)):
+        if not file.absolute().parent.is_dir():
+            parser.error(f"--json, --page: {file} can't be written, {file.absolute().parent} is no folder")
+    try:
+        drills = after(drills, json.loads(given.after.read_text()) if given.after else [])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        parser.error(f"--after {given.after} is not what --json wrote: {error}")
     with scratch() as root, table.world(root, kills=given.kills, away=given.away) as world:
         played = table.play(drills, world)
     print(table.table(played))

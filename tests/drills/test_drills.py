@@ -153,7 +153,35 @@ def test_the_command_ends_with_1_where_a_drill_fails(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(run, "known", lambda: [Drill("one", "a", fails), Drill("two", "b", lambda _world: "")])
     assert run.main(["--only", "two", "--page", str(tmp_path / "none.md")]) == 0
     assert not (tmp_path / "none.md").exists()
-    assert run.main(["--only", "nobody"]) == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--only", "nobody"],
+        ["--kills", "0"],
+        ["--away", "-1"],
+        ["--after", "no/such/file"],
+        ["--json", "no/such/folder/told.json"],
+        ["--page", "no/such/folder/page.md"],
+    ],
+)
+def test_what_it_is_not_able_to_do_is_said_before_the_first_drill(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "known", lambda: [Drill("one", "a", lambda _world: pytest.fail("played"))])
+    with pytest.raises(SystemExit) as ended:
+        run.main(words)
+    assert ended.value.code == 2
+    assert words[0] in capsys.readouterr().err
+
+
+def test_an_outcome_of_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "known", lambda: [Drill("one", "a", lambda _world: pytest.fail("played"))])
+    for content in ("", "[1]", '[{"state": "ok"}]'):
+        (tmp_path / "told.json").write_text(content)
+        with pytest.raises(SystemExit):
+            run.main(["--after", str(tmp_path / "told.json")])
 
 
 def test_every_step_is_killed_and_meets_a_full_disk() -> None:

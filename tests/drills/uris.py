@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from ifas.core import storage
 from ifas.steps.contract import STEPS
@@ -22,16 +23,8 @@ def credentials(store: Endpoint) -> Iterator[None]:
 
     # One that was made with an earlier key would be found again.
     s3fs.S3FileSystem.clear_instance_cache()
-    wanted = environment(store)
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
+    with patch.dict(os.environ, environment(store)):
         yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
 def environment(store: Endpoint) -> dict[str, str]:

@@ -105,7 +105,7 @@ def test_ray_says_the_same(packed: Path, tmp_path: Path) -> None:
     said = on_ray("all", packed, tmp_path / "ray", tmp_path / "work")
     assert sha256_tree(tmp_path / "ray") == here
     assert not (tmp_path / "work" / "captions").exists()
-    assert "actors that captioned 2, on nodes 1" in said
+    assert "(actors: 2, nodes: 1)" in said
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from ifas.core.errors import ConfigError, DataError, RegistryError
@@ -14,6 +16,7 @@ from ifas.core.records import Lineage, LineageEntry
 from ifas.data.dataset import verify
 from ifas.data.pack import pack
 from ifas.data.quarantine import Added, BatchRefused, add, records, release
+from ifas.data.quarantine.delivery import same_picture_other_label
 from ifas.data.registry import Fetched, Registry
 from ifas.data.revisions import read_record
 from ifas.data.shards import ShardImages
@@ -165,6 +168,19 @@ def test_what_the_dataset_says_otherwise_is_refused(registry: Registry, tmp_path
     (root / "p0" / "same.jpg").write_bytes(live + b"trailing bytes after the end of the image")
     with pytest.raises(BatchRefused, match=r"looks the same as desk/live/s0/0\.jpg"):
         added(registry, root)
+
+
+def test_two_people_who_look_alike_in_the_coarse_bits_are_not_the_same_picture() -> None:
+    """As two real people do; only the finer bits tell them apart."""
+    coarse, finer = "0" * 16, np.random.default_rng(0).bytes(64).hex()
+    batch = pd.DataFrame({"phash": [coarse + finer], "source": ["new.jpg"], "label": ["spoof"]})
+
+    def refused(finer: str) -> list[str]:
+        row = {"phash": [f"{3:016x}" + finer, None], "source": ["old.jpg", "damaged.jpg"], "label": ["live", "live"]}
+        return [one.source for one in same_picture_other_label(batch, pd.DataFrame(row))]
+
+    assert refused(finer) == ["new.jpg"]
+    assert refused(np.random.default_rng(1).bytes(64).hex()) == []
 
 
 def test_one_bad_image_does_not_stop_a_batch(registry: Registry, tmp_path: Path) -> None:
