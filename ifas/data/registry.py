@@ -97,7 +97,8 @@ class Registry:
         """Adds a dataset folder as a new revision: pushes its bytes to the remote, then commits and tags.
 
         The content of the newest revision again gives that revision. When the remote can't be reached there is no
-        commit, and when the process is killed the next call completes the work. On one machine publishers take turns.
+        commit, and when the process is killed the next call completes the work; in a remote that is a folder, what DVC
+        was copying stays as a file `.*.tmp` that no revision names. On one machine publishers take turns.
 
         Args:
             onto: the commit that published what the folder was made from; empty: it may replace any.

@@ -123,9 +123,13 @@ def test_publishing_killed_four_times(tmp_path: Path) -> None:
     put(raw / "desk/live/s3/new.jpg", picture(4711))
     pack("folder", raw, tmp_path / "two", **ALONE)  # type: ignore[arg-type]
 
+    def half_written(registry: Path) -> list[Path]:
+        return [p for p in Path(f"{registry}-remote").rglob(".*.tmp") if p.is_file()]
+
     def state(registry: Path) -> tuple[set[str], list[str]]:
         remote = Path(f"{registry}-remote")
         files = {p.relative_to(remote).as_posix() for p in remote.rglob("*") if p.is_file()}
+        files -= {p.relative_to(remote).as_posix() for p in half_written(registry)}
         return files, sorted(p.name for p in (registry / "datasets").iterdir() if p.suffix in (".json", ".dvc"))
 
     quiet = Registry.init(tmp_path / "quiet")
@@ -140,6 +144,7 @@ def test_publishing_killed_four_times(tmp_path: Path) -> None:
         assert turn < 20, f"only {kills} publications were still running when they were to be killed"
         path = tmp_path / f"registry{turn}"
         Registry.init(path)
+        before = kills
         for number, folder in enumerate(("one", "two"), start=1):
             kills += killed(started(PUBLISH, tmp_path / folder, path), dice.uniform(0, 0.9 * seconds))
             child = started(PUBLISH, tmp_path / folder, path)
@@ -148,6 +153,8 @@ def test_publishing_killed_four_times(tmp_path: Path) -> None:
             assert text.strip() == f"tiny/v{number}"
         # Neither a commit too many, nor an object that no revision names, nor one that is missing.
         assert state(path) == state(tmp_path / "quiet")
+        # DVC copies into a folder under temporary names; only a kill may leave them.
+        assert kills > before or not half_written(path)
         log = subprocess.run(["git", "-C", str(path), "log", "--format=%s"], capture_output=True, text=True, check=True)
         assert log.stdout.count("tiny: ") == 2
         status = subprocess.run(["git", "-C", str(path), "status", "--porcelain"], capture_output=True, text=True)
