@@ -1,6 +1,4 @@
 """One folder per KFP component: thin shells around `ifas.steps`."""
 
-import os
-
-#: Image that every component runs in. On a cluster name it by digest: KFP's cache key holds this string.
-IMAGE = os.environ.get("IFAS_IMAGE", "localhost/ifas:0.1.0")
+#: Takes the place of an image where there is none: under kfp.local. On a cluster it is `cluster.image`.
+IMAGE = "localhost/ifas:0.1.0"

@@ -2,12 +2,11 @@
 
 import math
 
-from ifas_components import IMAGE
 from kfp import dsl, kubernetes
 
 from ifas.core.config import ClusterConfig, PodConfig, StepName
 from ifas.data.dvc_repo import PASSWORD_ENV, USERNAME_ENV
-from ifas.launch.pods import USER
+from ifas.launch.pods import IMAGE_ENV, USER, image_of
 from ifas.steps.ending import WEBHOOK_ENV
 from ifas.steps.usage import KFP_RUN_ID, SMALL
 
@@ -63,7 +62,9 @@ def place_last(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
 
 
 def _set(task: dsl.PipelineTask, pod: PodConfig, cluster: ClusterConfig) -> None:
-    task.set_env_variable("IFAS_IMAGE", IMAGE)
+    if image := image_of(cluster):
+        task.set_container_image(image)
+        task.set_env_variable(IMAGE_ENV, image)
     kubernetes.use_config_map_as_env(task, config_map_name=CONFIG_MAP, config_map_key_to_env=CONFIG_KEYS)
     if cluster.storage_claim:
         kubernetes.mount_pvc(task, pvc_name=cluster.storage_claim, mount_path=cluster.storage)

@@ -35,6 +35,8 @@ REVISED, RELEASED, DRIFT, APPROVED = (
     "dev.ifas.candidate.approved",
 )
 SOURCE = "https://registry.example.org/faces"
+IMAGE = "registry.example.org/ifas@sha256:" + "1" * 64
+PODS = {"cluster.image": IMAGE, "cluster.storage": "s3://ifas/kept"}
 FILE: dict[str, Any] = {
     "senders": {
         "registry": {"secret": "TRIGGER_SECRET_REGISTRY", "source": SOURCE, "types": [REVISED, RELEASED, DRIFT]},
@@ -45,6 +47,7 @@ FILE: dict[str, Any] = {
             "events": [REVISED, RELEASED],
             "run": "retrain",
             "config": "tiny",
+            "set": PODS,
             "parameters": {"ingest.dataset": "dataset", "ingest.revision": "revision"},
             "cooldown_hours": 1,
             "runs_per_day": 100,
@@ -53,6 +56,7 @@ FILE: dict[str, Any] = {
             "events": [APPROVED],
             "run": "release",
             "config": "tiny",
+            "set": PODS,
             "arguments": {"candidate": "record", "model": "model", "evaluation": "evaluation", "lineage": "lineage"},
         },
     },
@@ -60,7 +64,8 @@ FILE: dict[str, Any] = {
 
 
 def write_file(path: Path, **rule: Any) -> Path:
-    """The trigger's file; `rule` changes the rule new-data."""
+    """The trigger's file; `rule` changes the rule new-data, its `set` beside what pods need."""
+    rule["set"] = {**PODS, **rule.get("set", {})}
     rules = {**FILE["rules"], "new-data": {**FILE["rules"]["new-data"], **rule}}
     path.write_text(yaml.safe_dump({**FILE, "rules": rules}))
     return path

@@ -34,8 +34,11 @@ def compile_pipeline(
     from ifas_pipelines.remote import compile_to
 
     from ifas.core.config import load
+    from ifas.steps import preflight
 
-    compile_to(out, load(config, overrides))
+    settings = load(config, overrides)
+    preflight.check_pods(settings.cluster)
+    compile_to(out, settings)
     typer.echo(str(out))
 
 

@@ -56,14 +56,14 @@ def serve(
     check_http(endpoint, "--endpoint")
     trigger = rules.load(file)
     keys_of_each({name: sender.secret for name, sender in trigger.senders.items()})
-    if dry_run:
-        for name, rule in trigger.rules.items():
-            if rule.run != "retrain":
-                continue
-            try:
+    for name, rule in trigger.rules.items():
+        try:
+            preflight.check_pods(rules.example(rule).cluster)
+            if dry_run and rule.run == "retrain":
                 preflight.check_to_send(rules.example(rule))
-            except IfasError as error:
-                raise type(error)(f"{file}: rules.{name}: {error.what}", error.fix) from error
+        except IfasError as error:
+            raise type(error)(f"{file}: rules.{name}: {error.what}", error.fix) from error
+    if dry_run:
         check(store, TRIGGER)
         typer.echo(f"{file}: {len(trigger.senders)} senders, {len(trigger.rules)} rules")
         return

@@ -587,6 +587,7 @@ class ClusterConfig(Section):
     """Where and with what steps run on Kubernetes. It changes no result, so no step's cache key holds it."""
 
     namespace: str = Field(default="ifas", pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+    image: str = Field(default="", description="of every pod, by digest; empty: env IFAS_IMAGE of who sends the run")
     service_account: str = Field(default="ifas-pipeline-runner", min_length=1, description="of the pipeline's pods")
     git_secret: str = Field(
         default="", description="Secret with `username` and `password` for the registry's git server; empty: none"

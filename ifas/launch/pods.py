@@ -5,8 +5,11 @@ KubeRay adds no security context of its own, so every container gets one here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from ifas.core.config import ClusterConfig
 
 #: Numeric, as `runAsNonRoot` can't be checked against a user name. The image's USER is the same.
 USER = 10001
@@ -36,6 +39,14 @@ FIXED_ENV: dict[str, str] = {
     "GX_ANALYTICS_ENABLED": "false",
     "BENTOML_DO_NOT_TRACK": "True",
 }
+
+#: In every pod: its own image.
+IMAGE_ENV = "IFAS_IMAGE"
+
+
+def image_of(cluster: ClusterConfig) -> str:
+    """The image of every pod: `cluster.image`, else env IFAS_IMAGE of this process; empty where there is neither."""
+    return cluster.image or os.environ.get(IMAGE_ENV, "")
 
 
 def env(fixed: Mapping[str, str], secret: str, secret_keys: Sequence[str]) -> list[dict[str, Any]]:

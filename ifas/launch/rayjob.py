@@ -289,7 +289,7 @@ def _common(spec: RayJobSpec, labels: Mapping[str, str]) -> dict[str, Any]:
         "image": spec.image,
         "labels": labels,
         "service_account": spec.service_account,
-        "env": pods.env({**pods.FIXED_ENV, "IFAS_IMAGE": spec.image}, spec.secret, spec.secret_keys),
+        "env": pods.env({**pods.FIXED_ENV, pods.IMAGE_ENV: spec.image}, spec.secret, spec.secret_keys),
         "config_map": spec.config_map,
         "scratch_gib": spec.size.scratch_gib,
         "priority_class": spec.size.priority_class,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from ifas.core.records import Lineage, StepResult
 from ifas.launch.capacity import check_places
 from ifas.launch.cluster import RayJobs, connect, launching_pod
 from ifas.launch.following import following
+from ifas.launch.pods import image_of
 from ifas.launch.rayjob import build_rayjob, describe, kept
 from ifas.steps.attempts import spent
 from ifas.steps.execute import LINEAGE, reuse
@@ -64,7 +64,7 @@ def run_as_job(
             name,
             config,
             run_id=run_id,
-            image=os.environ.get("IFAS_IMAGE", ""),
+            image=image_of(config.cluster),
             inputs=inputs,
             outputs=outputs,
             input_sha256=hashes,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from ifas.core.config import RunConfig
+from ifas.core.config import ClusterConfig, RunConfig
 from ifas.core.errors import ConfigError, DataError, IfasError, MachineError, unknown_key
 from ifas.core.files import check_writable
 from ifas.core.home import home
@@ -51,7 +51,7 @@ def check_to_send(config: RunConfig) -> None:
     """What can be checked before a run is sent to a cluster; also, whether each RayJob is large enough for its step.
 
     Raises:
-        IfasError: as `check`.
+        IfasError: as `check`; or a pod would have no image, no registry, or nowhere to keep what later ones need.
     """
     from ifas.launch.capacity import check_fits
 
@@ -72,6 +72,8 @@ def _faults(config: RunConfig, here: bool, data: bool) -> Iterable[IfasError]:
         lambda: _weights_of_species(config),
         lambda: _storage(config),
     ]
+    if not here:
+        checks += [lambda: _registry(config), lambda: _image(config.cluster), lambda: _kept(config.cluster)]
     if here:
         checks += [_home, lambda: _ledger(config), lambda: _sources(config), lambda: _tracking(config)]
     for one in checks:
@@ -135,6 +137,46 @@ def _storage(config: RunConfig) -> None:
 
     if config.train.storage:
         check_scheme(config.train.storage)
+
+
+def check_pods(cluster: ClusterConfig) -> None:
+    """Whether the pods of any pipeline can work.
+
+    Raises:
+        ConfigError: they would have no image, or nowhere to keep what later ones need.
+    """
+    _image(cluster)
+    _kept(cluster)
+
+
+def _image(cluster: ClusterConfig) -> None:
+    from ifas.launch.pods import image_of
+
+    if not image_of(cluster):
+        raise ConfigError(
+            "cluster.image is empty, so the pods would have no image",
+            "name it by digest: --set cluster.image=REGISTRY/ifas@sha256:..., or IFAS_IMAGE",
+        )
+
+
+def _kept(cluster: ClusterConfig) -> None:
+    if not cluster.storage:
+        raise ConfigError(
+            "cluster.storage is empty: every pod would forget its results, and why it failed",
+            "--set cluster.storage=s3://BUCKET/PREFIX",
+        )
+
+
+def _registry(config: RunConfig) -> None:
+    from ifas.data.dvc_repo import is_url
+
+    registry, claim = config.ingest.registry, config.cluster.storage_claim
+    if is_url(registry) or (claim and registry.startswith(f"{config.cluster.storage.rstrip('/')}/")):
+        return
+    raise ConfigError(
+        f"ingest.registry is {registry}, a folder of this machine, which no pod has",
+        "--set ingest.registry=URL of the registry's git repository",
+    )
 
 
 def _tracking(config: RunConfig) -> None:

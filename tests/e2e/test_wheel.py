@@ -65,6 +65,6 @@ def test_the_wheel_runs_the_chain_in_an_empty_folder(tmp_path: Path) -> None:
     drawn = "from pathlib import Path; from ifas.simulator import make_demo; make_demo(Path('d'), subjects=6, limit=1)"
     call("python", "-c", drawn)
     assert len(list((elsewhere / "d").rglob("*.jpg"))) == 1
-    call("ifas", "compile", "retrain.yaml")
+    call("ifas", "compile", "retrain.yaml", "-s", "cluster.image=ifas:1", "-s", "cluster.storage=s3://b/kept")
     assert "ifas demo" in call("ifas", "demo", "--help")
     assert sorted(path.name for path in elsewhere.iterdir()) == [".ifas", "d", "retrain.yaml", "runs"]

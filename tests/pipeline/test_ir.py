@@ -16,13 +16,14 @@ from ifas.core.errors import DataError
 from ifas.steps.contract import STEPS
 
 COMPONENTS = Path(__file__).parents[2] / "components"
+IMAGE = f"cluster.image=registry.example.org/ifas@sha256:{'1' * 64}"
 GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     out = tmp_path_factory.mktemp("ir") / "retrain.yaml"
-    compile_to(out, load("large"))
+    compile_to(out, load("large", [IMAGE]))
     return out
 
 
@@ -34,7 +35,7 @@ def documents(compiled):
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
     out = tmp_path_factory.mktemp("ir") / "release.yaml"
-    compile_to(out, load("large"), "release")
+    compile_to(out, load("large", [IMAGE]), "release")
     return out
 
 

@@ -35,6 +35,8 @@ def case(arguments: str, words: str, code: int, **env: str) -> Case:
     return Case(arguments, words, code, env)
 
 
+#: What the pods of a pipeline need.
+PODS = "-s cluster.image=ifas:1 -s cluster.storage=s3://b/k"
 #: Options that every command with a configuration takes: wrong in the same ways.
 CONFIG = [
     case("-c nothing", "unknown profile 'nothing'", 2),
@@ -142,10 +144,11 @@ CASES: dict[str, list[Case]] = {
         case("ingest {config}", "/proc/none", 9, IFAS_HOME="/proc/none"),
     ],
     "compile": [
-        case("{folder}", "{folder} can't hold a compiled pipeline", 2),
-        case("out.txt", "out.txt can't hold a compiled pipeline", 2),
-        case("{notes}/x.yaml", "{notes}", 9),
-        case("/proc/none/x.yaml", "/proc/none", 9),
+        case(f"{{folder}} {PODS}", "{folder} can't hold a compiled pipeline", 2),
+        case(f"out.txt {PODS}", "out.txt can't hold a compiled pipeline", 2),
+        case(f"{{notes}}/x.yaml {PODS}", "{notes}", 9),
+        case(f"/proc/none/x.yaml {PODS}", "/proc/none", 9),
+        case("x.yaml -c tiny", "cluster.image", 2),
         case("x.yaml -c dance", "unknown profile 'dance'", 2),
     ],
     "schedule apply": [
@@ -187,7 +190,8 @@ CASES: dict[str, list[Case]] = {
         *[Case(f"--endpoint http://127.0.0.1:9 {one.arguments}", one.words, one.code, one.env) for one in CONFIG],
         case("-c tiny", "--endpoint", 2),
         case("-c tiny --endpoint foo", "'foo' is not a URL", 2),
-        case("-c tiny --endpoint http://127.0.0.1:9", "http://127.0.0.1:9", 7),
+        case(f"-c tiny --endpoint http://127.0.0.1:9 -s ingest.registry=https://h/r.git {PODS}", "127.0.0.1:9", 7),
+        case("-c tiny --endpoint http://127.0.0.1:9", "cluster.storage", 2),
         case("-c base --endpoint http://127.0.0.1:9", "protocol.source_domains", 2),
         case("-c tiny --endpoint foo --dry-run", "'foo' is not a URL", 2),
     ],

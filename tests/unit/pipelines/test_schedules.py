@@ -12,7 +12,14 @@ from ifas.core.errors import ConfigError, LaunchError
 from tests.servers_kfp import kfp_server
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-PROTOCOL = {"protocol.source_domains": ["a"], "protocol.target_domains": ["b"]}
+IMAGE = "registry.example.org/ifas@sha256:" + "1" * 64
+PROTOCOL = {
+    "protocol.source_domains": ["a"],
+    "protocol.target_domains": ["b"],
+    "ingest.registry": "https://git.example.org/faces.git",
+    "cluster.image": IMAGE,
+    "cluster.storage": "s3://ifas/kept",
+}
 
 
 @pytest.fixture
@@ -52,6 +59,8 @@ def test_a_schedule_is_made_with_one_run_at_a_time_and_no_catch_up(api, folder):
     assert made.trigger.cron_schedule.cron == "0 0 2 * * *"
     assert made.service_account == "ifas-pipeline-runner"
     assert made.pipeline_spec["pipeline_spec"]["pipelineInfo"]["name"] == "retrain"
+    executors = made.pipeline_spec["pipeline_spec"]["deploymentSpec"]["executors"].values()
+    assert {executor["container"]["image"] for executor in executors} == {IMAGE}
     parameters = made.runtime_config.parameters
     assert json.loads(parameters["config"])["protocol"]["source_domains"] == ["a"]
     # KFP's own id of each run.

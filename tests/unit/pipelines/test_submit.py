@@ -13,7 +13,23 @@ from ifas.cli.main import app
 from ifas.core.errors import ConfigError, LaunchError
 from tests.servers_kfp import kfp_server
 
-PROTOCOL = ("-s", "protocol.source_domains=[a]", "-s", "protocol.target_domains=[b]")
+IMAGE = "registry.example.org/ifas@sha256:" + "1" * 64
+#: What no profile can know.
+OURS = {
+    "protocol.source_domains": "[a]",
+    "protocol.target_domains": "[b]",
+    "ingest.registry": "https://git.example.org/faces.git",
+    "cluster.image": IMAGE,
+    "cluster.storage": "s3://ifas/kept",
+}
+
+
+def settings(**changes):
+    given = {**OURS, **{key.replace("__", "."): value for key, value in changes.items()}}
+    return [word for key, value in given.items() if value is not None for word in ("-s", f"{key}={value}")]
+
+
+PROTOCOL = settings()
 
 
 @pytest.fixture
@@ -45,6 +61,35 @@ def test_the_run_carries_ir_platform_spec_and_arguments(kfp):
     assert train["resources"]["accelerator"]["resourceCount"] == "3", "sizes follow from the configuration"
     # Each run of a schedule needs a name of its own: KFP's.
     assert parameters["run_id"] == ""
+
+
+def images(run):
+    """The image of each task, and what its pod is told of it."""
+    executors = run.pipeline_spec["pipeline_spec"]["deploymentSpec"]["executors"].values()
+    containers = [executor["container"] for executor in executors]
+    return {(one["image"], *(e["value"] for e in one["env"] if e["name"] == "IFAS_IMAGE")) for one in containers}
+
+
+def test_every_pod_has_the_image_of_the_configuration(kfp, monkeypatch):
+    assert images(submitted(kfp)) == {(IMAGE, IMAGE)}
+    monkeypatch.setenv("IFAS_IMAGE", other := IMAGE.replace("1", "2"))
+    assert images(submitted(kfp, "-s", "cluster.image=''")) == {(other, other)}
+
+
+@pytest.mark.parametrize(
+    ("without", "fix"),
+    [
+        ("cluster__image", "cluster.image=REGISTRY/ifas@sha256:"),
+        ("cluster__storage", "cluster.storage=s3://"),
+        ("ingest__registry", "ingest.registry=URL"),
+    ],
+)
+def test_pods_that_could_not_work_are_not_sent(kfp, monkeypatch, without, fix):
+    monkeypatch.delenv("IFAS_IMAGE", raising=False)
+    result = ifas("submit", "--endpoint", kfp.url, "-c", "base", *settings(**{without: None}))
+    assert isinstance(result.exception, ConfigError)
+    assert fix in result.exception.fix
+    assert kfp.seen == []
 
 
 def test_account_and_root_are_those_of_the_configuration(kfp):

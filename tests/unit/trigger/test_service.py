@@ -20,6 +20,7 @@ from tests.servers_pg import postgres_server
 from tests.servers_trigger import (
     APPROVED,
     DRIFT,
+    IMAGE,
     KEY,
     OTHER_KEY,
     SECRETS,
@@ -80,6 +81,8 @@ def test_an_event_starts_a_run_with_its_values(server, store, kfp):
     assert run.run_id == found["run_id"]
     config = json.loads(run.runtime_config.parameters["config"])
     assert (config["ingest"]["dataset"], config["ingest"]["revision"]) == ("one", "2026")
+    executors = run.pipeline_spec["pipeline_spec"]["deploymentSpec"]["executors"].values()
+    assert {executor["container"]["image"] for executor in executors} == {IMAGE}
 
 
 def test_binary_mode(server, store):
