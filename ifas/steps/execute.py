@@ -91,7 +91,7 @@ def execute(
                 )
                 result, reused, hashes = _result(step, key, config, inputs, beside, context, use_cache)
                 seconds = time.monotonic() - begin
-                record = _record(key, result, hashes, reused, started, seconds, used())
+                record = _record(key, result, hashes, reused, started, seconds, used(spent(config.cluster, run_id, name)))
                 write_json(beside_lineage, lineage.append(record).model_dump())
             with suppress(DataError):  # what somebody else put there stays
                 discard(failed)
@@ -129,7 +129,7 @@ def reuse(
         beside_lineage = places.enter_context(producing(outputs[LINEAGE]))
         cache.take(key, {one: places.enter_context(producing(outputs[one])) for one in step.outputs})
         seconds = time.monotonic() - begin
-        record = _record(key, result, entry["outputs"], why, started, seconds, used())
+        record = _record(key, result, entry["outputs"], why, started, seconds, used(spent(config.cluster, lineage.run_id, name)))
         write_json(beside_lineage, lineage.append(record).model_dump())
     emit("done", name, summary=result.summary, seconds=seconds, reused=why)
     return result

@@ -30,15 +30,15 @@ class Reserved(NamedTuple):
     gpus: float
 
 
-def metered(step: str, config: RunConfig) -> Callable[[], Usage]:
-    """Begins to measure; the function that it returns says what was used since.
+def metered(step: str, config: RunConfig) -> Callable[[float], Usage]:
+    """Begins to measure; the function that it returns says what was used since, given the price of earlier tries.
 
     On a cluster that is what the step's pods reserved: it is paid for. On this machine it is the CPU time of this
     process and its ended children. The peak of memory is that of this pod or process: of a RayJob, the driver's.
     """
     begin, cpu_before = time.monotonic(), _cpu_seconds()
 
-    def used() -> Usage:
+    def used(before: float) -> Usage:
         hours = (time.monotonic() - begin) / HOUR
         reserved = reserved_by(step, config.cluster)
         if reserved is None:
@@ -48,7 +48,7 @@ def metered(step: str, config: RunConfig) -> Callable[[], Usage]:
             cpu_hours=round(reserved.cpus * hours, 6),
             gpu_hours=round(reserved.gpus * hours, 6),
             peak_memory_gib=round(_peak_gib(), 3),
-            price=round(_price(reserved, hours, config.cluster), 4),
+            price=round(before + _price(reserved, hours, config.cluster), 4),
             currency=config.cluster.prices.currency,
         )
 
@@ -76,7 +76,7 @@ def check_budget(config: RunConfig, lineage: Lineage, *, failed: float = 0.0) ->
     """Whether what is left of `cluster.budget` is enough for the training, at most: each attempt until its deadline.
 
     Args:
-        failed: price of the training's own failed tries, which are in no lineage.
+        failed: price of the training's own failed tries. Those of earlier steps are in the price of each.
 
     Raises:
         ConfigError: it is not. Nothing has been trained yet.

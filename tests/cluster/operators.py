@@ -1,8 +1,8 @@
 """Controllers for the stand-in API server: what KubeRay, the kubelet and a network plugin would do, on this machine.
 
 Containers really run, as processes: steps, the entrypoints of RayJobs and the served Bento, against a real object
-store. Pods, clusters of Ray and networks do not: their objects and states are played, and a connection is open where
-the network policies in the API server say so.
+store. Pods, clusters of Ray and networks do not: their objects and states are played, a worker's pod that is deleted
+takes a real process of the job's own Ray with it, and a connection is open where the network policies say so.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ import threading
 import time
 import urllib.request
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from ifas.launch.readiness import selects
 from tests.api_server import ApiServer
@@ -59,6 +62,7 @@ class Operators:
     processes: dict[str, Process] = field(default_factory=dict)
     since: dict[str, float] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
+    complete: set[str] = field(default_factory=set)
     over: threading.Event = field(default_factory=threading.Event)
     address: int = 10
 
@@ -270,6 +274,8 @@ class Operators:
             there = [
                 p for p in self.server.items("pods", namespace) if labels.items() <= p["metadata"]["labels"].items()
             ]
+            if len(there) < count and cluster in self.complete:
+                self.kill_worker(f"{job['metadata']['uid']}/entrypoint")
             for _ in range(count - len(there)):
                 if any(q["spec"]["hard"].get("pods") == "0" for q in self.server.items("resourcequotas", namespace)):
                     said = 'pods "x" is forbidden: exceeded quota: cluster-test, requested: pods=1, limited: pods=0'
@@ -286,7 +292,17 @@ class Operators:
                     self.set(
                         pod, {"phase": "Running", "podIP": "10.1.0.1", "containerStatuses": [_running(pod["spec"])]}
                     )
+        if running:
+            self.complete.add(cluster)
         return running
+
+    def kill_worker(self, entrypoint: str) -> None:
+        """Ends one of the processes in which the job trains or captions."""
+        for one in psutil.Process(self.processes[entrypoint].popen.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if one.cmdline()[:1] and one.cmdline()[0].startswith(("ray::RayTrainWorker", "ray::MapWorker")):
+                    one.kill()
+                    return
 
     def held_up(self, spec: dict[str, Any], namespace: str) -> dict[str, Any] | None:
         """The status of a pod that can't start."""

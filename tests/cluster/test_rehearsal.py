@@ -42,7 +42,7 @@ def stand_in(tmp: Path, **options):
         operators = Operators(server, store, tmp / "pods", **options)
         operators.start()
         try:
-            small = {"patience": 600, "steps": 6, "kill_after": 3}
+            small = {"patience": 600, "steps": 60}
             yield server, prove.Proof(kubeconfig, "ifas:1", tmp / "scratch", tmp / "weed", **small)
         finally:
             operators.stop()

@@ -1,6 +1,6 @@
-"""`caption` as KFP runs it on a cluster: the component's pod launches a RayJob, which writes to the artifacts' URIs.
+"""`caption` and `train` as KFP runs them on a cluster: their pods launch RayJobs, which write to the artifacts' URIs.
 
-The component is started by KFP's own executor with what KFP's launcher would give it. The API server is the stand-in;
+A component is started by KFP's own executor with what KFP's launcher would give it. The API server is the stand-in;
 what KubeRay would run really runs, on a real S3 server.
 """
 
@@ -27,14 +27,14 @@ from tests.kuberay import kuberay
 
 # KFP's launcher mounts what it fetches at /s3; here that is a folder of the test.
 EXECUTOR = """
-import json, sys
+import importlib, json, sys
 from kfp.dsl import executor
 from kfp.dsl.types import artifact_types
-from ifas_components.caption.component import caption
 from ifas.steps import launched
+step = getattr(importlib.import_module(f"ifas_components.{sys.argv[3]}.component"), sys.argv[3])
 artifact_types._S3_LOCAL_MOUNT_PREFIX = artifact_types._MINIO_LOCAL_MOUNT_PREFIX = sys.argv[2] + "/"
 launched.POLL_S = 0.2
-executor.Executor(json.loads(sys.argv[1]), caption.python_func).execute()
+executor.Executor(json.loads(sys.argv[1]), step.python_func).execute()
 """
 
 
@@ -68,10 +68,25 @@ def root(s3, on_cluster, tmp_path, monkeypatch):
     return place
 
 
+#: Step -> its inputs beside the dataset, each with the task that made it, and what it makes.
+TASKS = {
+    "caption": ({"previous": "ingest/lineage"}, "captions"),
+    "train": (
+        {
+            "previous": "validate/lineage",
+            "captions": "caption/captions",
+            "validation": "validate/validation",
+        },
+        "model",
+    ),
+}
+
+
 def component(
-    tmp_path: Path, root: str, config: RunConfig, run_id: str, task: str = "caption"
+    tmp_path: Path, root: str, config: RunConfig, run_id: str, task: str = "caption", step: str = "caption"
 ) -> subprocess.Popen[str]:
-    """The pod of the component, with an empty disk of its own. Its URIs are written as KFP's own store writes them."""
+    """The pod of a component, with an empty disk of its own. Its URIs are written as KFP's own store writes them."""
+    inputs, output = TASKS[step]
     root = root.replace("s3://", "minio://")
     artifact = {"type": {"schemaTitle": "system.Artifact"}, "metadata": {}, "name": "x"}
     pod = tmp_path / f"pod-{run_id}-{task}"
@@ -83,11 +98,13 @@ def component(
                 "run_id": run_id,
                 "dataset": f"{root}/ingest/dataset",
             },
-            "artifacts": {"previous": {"artifacts": [{**artifact, "uri": f"{root}/ingest/lineage"}]}},
+            "artifacts": {
+                name: {"artifacts": [{**artifact, "uri": f"{root}/{made}"}]} for name, made in inputs.items()
+            },
         },
         "outputs": {
             "artifacts": {
-                name: {"artifacts": [{**artifact, "uri": f"{root}/{task}/{name}"}]} for name in ("captions", "lineage")
+                name: {"artifacts": [{**artifact, "uri": f"{root}/{task}/{name}"}]} for name in (output, "lineage")
             },
             "outputFile": str(pod / "executor_output.json"),
         },
@@ -98,7 +115,7 @@ def component(
         "KUBECONFIG": str(tmp_path / "kubeconfig"),
     }
     return subprocess.Popen(
-        [sys.executable, "-c", EXECUTOR, json.dumps(given), str(pod / "s3")],
+        [sys.executable, "-c", EXECUTOR, json.dumps(given), str(pod / "s3"), step],
         env={**os.environ, **env},
         cwd=pod,
         stdout=subprocess.PIPE,
@@ -145,6 +162,29 @@ def test_the_component_launches_follows_and_takes_over(cluster, on_cluster, root
     reused.verify()
     assert reused.of("caption").reused
     # KFP's launcher uploads them from there, as it does for any step.
+
+
+@pytest.mark.slow
+def test_the_training_is_a_job_too(cluster, on_cluster, root, tmp_path):
+    _, operator = cluster
+    uris = {"dataset": f"{root}/ingest/dataset", "lineage": f"{root}/ingest/lineage"}
+    for step, output in (("caption", "captions"), ("validate", "validation")):
+        made = {output: f"{root}/{step}/{output}", "lineage": f"{root}/{step}/lineage"}
+        execute_staged(step, on_cluster, run_id="r", inputs=uris, outputs=made)
+        uris = {**uris, **made}
+    pod = component(tmp_path, root, on_cluster, "r", task="train", step="train")
+    said, _ = pod.communicate(timeout=300)
+    assert pod.returncode == 0, said
+    assert operator.ran == ["ifas-train-r"]
+    lineage = fetched_lineage(tmp_path, f"{root}/train/lineage")
+    lineage.verify()
+    trained = lineage.of("train")
+    assert sha256_tree(storage.fetch(f"{root}/train/model", tmp_path / "model")) == trained.outputs["model"]
+    assert not local(tmp_path, "pod-r-train", f"{root}/train/model").exists()
+    assert trained.summary in said
+    assert trained.image == "registry.example/ifas@sha256:0"
+    # What it kept beside its output, for a try on other machines, is gone with its end.
+    assert storage.sizes(f"{root}/train/model.work") == {}
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import sys
+import time
 import types
 from contextlib import suppress
 from pathlib import Path
@@ -13,13 +14,15 @@ import pytest
 
 from ifas.core import storage
 from ifas.core.config import load
-from ifas.core.errors import ConfigError, DataError
+from ifas.core.errors import ConfigError, DataError, LaunchError
 from ifas.core.files import sha256_tree
 from ifas.core.outputs import producing
 from ifas.core.records import Lineage, StepResult
 from ifas.steps import cache, contract
+from ifas.steps.attempts import counted, spent
 from ifas.steps.execute import execute
 from ifas.steps.staged import execute_staged
+from ifas.steps.usage import KFP_RUN_ID
 
 CONFIG = load("tiny")
 
@@ -305,6 +308,19 @@ def test_a_result_is_kept_for_pods_whose_disks_are_empty(copy_step, go, tmp_path
         for text in (tmp_path / "shared").rglob("text"):
             text.write_text("damaged meanwhile")
     assert len(copy_step.calls) == 2
+
+
+def test_the_price_of_a_step_has_that_of_its_failed_tries_in_it(copy_step, go, tmp_path, monkeypatch):
+    monkeypatch.setenv(KFP_RUN_ID, "r")
+    config = load("tiny", [f"cluster.storage={tmp_path / 'shared'}", "cluster.prices.cpu=1000"])
+    for run in ("r", "other"):
+        with suppress(LaunchError), counted("copy_for_test", config.cluster, run):
+            time.sleep(0.2)
+            raise LaunchError("quota")
+    lineage, _ = go("a", config=config)
+    tried = spent(config.cluster, "r", "copy_for_test")
+    assert tried >= 0.2 / 3600 * 1000 * config.cluster.pod("copy_for_test").cpus
+    assert lineage.entries[0].usage.price >= tried
 
 
 def test_a_store_that_is_away_costs_no_result(copy_step, go, tmp_path, monkeypatch):
