@@ -59,7 +59,7 @@ def _resources() -> list[Resource]:
         "apiextensions.k8s.io/v1": "customresourcedefinitions CustomResourceDefinition!",
         "authorization.k8s.io/v1": "selfsubjectaccessreviews SelfSubjectAccessReview!",
         "ray.io/v1": "rayjobs RayJob,rayclusters RayCluster",
-        "kueue.x-k8s.io/v1beta1": "localqueues LocalQueue,workloads Workload,clusterqueues ClusterQueue!,"
+        "kueue.x-k8s.io/v1beta2": "localqueues LocalQueue,workloads Workload,clusterqueues ClusterQueue!,"
         "resourceflavors ResourceFlavor!",
     }
     found = []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -25,6 +25,12 @@ OLDEST = (1, 30)
 NEW_FIELDS = ("preRunningDeadlineSeconds", "submitterConfig")
 
 SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "IFAS_LEDGER")
+GIT_KEYS = ("username", "password")
+#: Workload of a component, whose Secret has its name -> its kind, and the Secret's key.
+SECRETS_OF_COMPONENTS = {
+    "ifas-trigger": ("deployments", "IFAS_TRIGGER_STORE"),
+    "ifas-postgres": ("statefulsets", "password"),
+}
 ACCOUNTS = ("ifas-pipeline-runner", "ifas-ray", "ifas-ray-autoscaler", "ifas-serving")
 OPERATOR_LABEL, STORE_LABEL, LEDGER_LABEL, KFP_LABEL, GPU_LABEL = (
     "ifas.dev/kuberay-operator",
@@ -70,6 +76,7 @@ class _Cluster:
 
     def __init__(self, api: Any, config: RunConfig) -> None:
         self.api = api
+        self.settings = config.cluster
         self.namespace = config.cluster.namespace
         self.jobs: dict[str, RayConfig] = {step: getattr(config.cluster, step) for step in STEPS}
 
@@ -257,19 +264,7 @@ def _policies(cluster: _Cluster) -> Told:
 
 
 def _secret(cluster: _Cluster) -> Told:
-    name = RayJobSpec.secret
-    found = cluster.get(cluster.ours("secrets", name))
-    lacking = [key for key in SECRET_KEYS if not ((found or {}).get("data") or {}).get(key)]
-    if found is None:
-        yield "missing", f"Secret {name}", f"infra/README.md says how it is made, with {', '.join(SECRET_KEYS)}"
-    elif lacking:
-        yield (
-            "missing",
-            f"Secret {name} has no {', '.join(lacking)}",
-            f"kubectl -n {cluster.namespace} edit secret {name}",
-        )
-    else:
-        yield "ok", f"{name} with its keys", ""
+    yield from _keys(cluster, RayJobSpec.secret, SECRET_KEYS)
 
 
 def _store(cluster: _Cluster) -> Told:
@@ -346,6 +341,49 @@ def _reached(cluster: _Cluster, host: str, port: int | None, label: str, policy:
         yield "missing", f"namespace {where} has no label {label}=true", f"kubectl label namespace {where} {label}=true"
     else:
         yield "ok", f"{name} in {where}", ""
+
+
+def _named(cluster: _Cluster) -> Told:
+    """Objects that the configuration names."""
+    settings, queues = cluster.settings, f"kueue.x-k8s.io/{COMPONENTS['kueue'][1]}"
+    for step, job in cluster.jobs.items():
+        if job.queue and cluster.get(cluster.ours("localqueues", job.queue, queues)) is None:
+            fix = f"apply infra/components/kueue, or correct cluster.{step}.queue"
+            yield "missing", f"no LocalQueue {job.queue} in {cluster.namespace}", fix
+        place = f"/apis/scheduling.k8s.io/v1/priorityclasses/{job.priority_class}"
+        if job.priority_class and cluster.get(place) is None:
+            yield (
+                "missing",
+                f"no PriorityClass {job.priority_class}",
+                f"make it, or correct cluster.{step}.priority_class",
+            )
+    if settings.git_secret:
+        yield from _keys(cluster, settings.git_secret, GIT_KEYS)
+    if settings.storage_claim:
+        claim = cluster.get(cluster.ours("persistentvolumeclaims", settings.storage_claim))
+        if claim is None:
+            yield "missing", f"no PersistentVolumeClaim {settings.storage_claim}", "make it, or correct storage_claim"
+        elif "ReadWriteMany" not in claim.get("spec", {}).get("accessModes", []):
+            yield "missing", f"{settings.storage_claim} is not ReadWriteMany", "every pod of a run mounts it"
+
+
+def _keys(cluster: _Cluster, name: str, keys: Sequence[str]) -> Told:
+    found = cluster.get(cluster.ours("secrets", name))
+    lacking = [key for key in keys if not ((found or {}).get("data") or {}).get(key)]
+    if found is None:
+        yield "missing", f"Secret {name}", f"infra/README.md says how it is made, with {', '.join(keys)}"
+    elif lacking:
+        fix = f"kubectl -n {cluster.namespace} edit secret {name}"
+        yield "missing", f"Secret {name} has no {', '.join(lacking)}", fix
+    else:
+        yield "ok", f"{name} with its keys", ""
+
+
+def _applied(cluster: _Cluster) -> Told:
+    """Secrets of the components that are applied."""
+    for name, (plural, key) in SECRETS_OF_COMPONENTS.items():
+        if cluster.get(cluster.ours(plural, name, "apps/v1")) is not None:
+            yield from _keys(cluster, name, (key,))
 
 
 def _kfp(cluster: _Cluster) -> Told:
@@ -451,6 +489,8 @@ CHECKS: dict[str, Callable[[_Cluster], Told]] = {
     "network policies": _policies,
     "operator reaches Ray": _operator_reaches_ray,
     "credentials": _secret,
+    "named in the configuration": _named,
+    "components": _applied,
     "object store": _store,
     "ledger": _ledger,
     "pipelines": _kfp,

@@ -69,7 +69,7 @@ def execute(
     lineage, inputs, outputs, target = _checked(step, run_id, inputs, outputs)
     failed = _failed(outputs[step.outputs[0]])
     started, begin = datetime.now(UTC), time.monotonic()
-    used = metered(name, config)
+    used = metered(name, config, spent(config.cluster, run_id, name))
     try:
         for path in (*outputs.values(), target):
             require_ours(path)
@@ -91,7 +91,7 @@ def execute(
                 )
                 result, reused, hashes = _result(step, key, config, inputs, beside, context, use_cache)
                 seconds = time.monotonic() - begin
-                record = _record(key, result, hashes, reused, started, seconds, used(spent(config.cluster, run_id, name)))
+                record = _record(key, result, hashes, reused, started, seconds, used())
                 write_json(beside_lineage, lineage.append(record).model_dump())
             with suppress(DataError):  # what somebody else put there stays
                 discard(failed)
@@ -119,7 +119,7 @@ def reuse(
         outputs: path for every output, and `lineage`.
     """
     step, started, begin = step_named(name), datetime.now(UTC), time.monotonic()
-    used = metered(name, config)
+    used = metered(name, config, spent(config.cluster, lineage.run_id, name))
     key = cache.key_with(step, config, hashes)
     entry, why = cache.find(key, config.cluster.store) if step.cached else (None, "")
     if entry is None:
@@ -129,7 +129,7 @@ def reuse(
         beside_lineage = places.enter_context(producing(outputs[LINEAGE]))
         cache.take(key, {one: places.enter_context(producing(outputs[one])) for one in step.outputs})
         seconds = time.monotonic() - begin
-        record = _record(key, result, entry["outputs"], why, started, seconds, used(spent(config.cluster, lineage.run_id, name)))
+        record = _record(key, result, entry["outputs"], why, started, seconds, used())
         write_json(beside_lineage, lineage.append(record).model_dump())
     emit("done", name, summary=result.summary, seconds=seconds, reused=why)
     return result

@@ -30,15 +30,18 @@ class Reserved(NamedTuple):
     gpus: float
 
 
-def metered(step: str, config: RunConfig) -> Callable[[float], Usage]:
-    """Begins to measure; the function that it returns says what was used since, given the price of earlier tries.
+def metered(step: str, config: RunConfig, failed: float = 0) -> Callable[[], Usage]:
+    """Begins to measure; the function that it returns says what was used since.
 
     On a cluster that is what the step's pods reserved: it is paid for. On this machine it is the CPU time of this
     process and its ended children. The peak of memory is that of this pod or process: of a RayJob, the driver's.
+
+    Args:
+        failed: price of the step's failed tries, which the price of this one takes in.
     """
     begin, cpu_before = time.monotonic(), _cpu_seconds()
 
-    def used(before: float) -> Usage:
+    def used() -> Usage:
         hours = (time.monotonic() - begin) / HOUR
         reserved = reserved_by(step, config.cluster)
         if reserved is None:
@@ -48,7 +51,7 @@ def metered(step: str, config: RunConfig) -> Callable[[float], Usage]:
             cpu_hours=round(reserved.cpus * hours, 6),
             gpu_hours=round(reserved.gpus * hours, 6),
             peak_memory_gib=round(_peak_gib(), 3),
-            price=round(before + _price(reserved, hours, config.cluster), 4),
+            price=round(failed + _price(reserved, hours, config.cluster), 4),
             currency=config.cluster.prices.currency,
         )
 

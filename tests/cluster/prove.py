@@ -580,11 +580,14 @@ def rbac(proof: Proof) -> str:
     jobs, runner = "rayjobs.ray.io", "ifas-pipeline-runner"
     allowed = [(runner, verb, jobs, "") for verb in ("create", "patch", "get", "delete")]
     allowed += [(runner, "list", "pods", ""), (runner, "list", "events", ""), (runner, "get", "pods", "log")]
-    # Of KFP's own containers in the steps' pods. Of a kind that a cluster lacks, `can-i` forgets the group, and says no.
+    # Of KFP's own containers. Of a kind that a cluster lacks, `can-i` forgets the group, and says no.
     results = "workflowtaskresults.argoproj.io"
     if proof.get("customresourcedefinitions", results, missing_ok=True):
         allowed += [(runner, verb, results, "") for verb in ("create", "patch")]
-    allowed += [(runner, "get", "configmaps/kfp-launcher", ""), (runner, "get", "secrets/mlpipeline-minio-artifact", "")]
+    allowed += [
+        (runner, "get", "configmaps/kfp-launcher", ""),
+        (runner, "get", "secrets/mlpipeline-minio-artifact", ""),
+    ]
     denied = [(runner, verb, jobs, "") for verb in ("watch", "update", "deletecollection")]
     denied += [(runner, verb, "pods", "") for verb in ("create", "delete", "get")]
     denied += [(runner, "create", "pods", "exec"), (runner, "get", "secrets", ""), (runner, "list", "secrets", "")]
@@ -715,9 +718,7 @@ def training(proof: Proof) -> str:
     client = proof.train("training")
     every = proof.checkpoint_every
     # The checkpoint is written while the next steps run.
-    proof.until(
-        "a checkpoint", lambda: client.over or proof.steps_done("training") >= 2 * every, 2 * proof.patience
-    )
+    proof.until("a checkpoint", lambda: client.over or proof.steps_done("training") >= 2 * every, 2 * proof.patience)
     before = proof.ray_pods("train", "training", "worker")
     if client.over or len(before) != 2:
         raise Failed(f"{len(before)} workers when one was to be killed; the client says:\n{client.text()}")

@@ -30,9 +30,8 @@ def walk():
         if match[1]:
             found.append(("file", NAMED.findall(text[: match.start()])[-1], body))
             continue
-        for line in body.replace("\\\n", " ").splitlines():
-            if words := shlex.split(line, comments=True):
-                found.append(("command", words, line.strip()))
+        lines = ((shlex.split(line, comments=True), line.strip()) for line in body.replace("\\\n", " ").splitlines())
+        found += [("command", words, line) for words, line in lines if words]
     return found
 
 
@@ -66,7 +65,7 @@ def test_a_platform_engineer_who_follows_it_gets_a_run_and_a_schedule(tmp_path, 
 
 
 def test_its_order_works():
-    """Nothing is put into the namespace before the overlay has made it, and no pod runs before its Secrets are there."""
+    """Nothing is put into the namespace before the overlay has made it; no pod runs before its Secrets are there."""
     lines = [text for kind, _, text in walk() if kind == "command"]
 
     def first(start):

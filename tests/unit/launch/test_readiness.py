@@ -230,6 +230,46 @@ def test_one_fault_is_one_finding(cluster, fault):
     assert not others or fault in ("no operator", "namespace", "secret", "key of the secret", "namespace")
 
 
+def ours(kind: str, name: str, version: str = "v1", **more) -> dict:
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "ifas"}, **more}
+
+
+NAMED = (
+    *("--set", "cluster.train.queue=training", "--set", "cluster.train.priority_class=high"),
+    *("--set", "cluster.git_secret=ifas-git"),
+    *("--set", "cluster.storage=/shared", "--set", "cluster.storage_claim=ifas-shared"),
+)
+
+
+def test_what_the_configuration_names_is_looked_for(cluster):
+    def bad() -> list[str]:
+        return [
+            item["what"] for item in findings(*NAMED) if item["check"].startswith("named") and item["state"] != "ok"
+        ]
+
+    assert bad() == [
+        "no LocalQueue training in ifas",
+        "no PriorityClass high",
+        "Secret ifas-git",
+        "no PersistentVolumeClaim ifas-shared",
+    ]
+    cluster.put(ours("LocalQueue", "training", "kueue.x-k8s.io/v1beta2"))
+    cluster.put({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "high"}})
+    cluster.put(ours("Secret", "ifas-git", data={"username": "eA=="}))
+    cluster.put(ours("PersistentVolumeClaim", "ifas-shared", spec={"accessModes": ["ReadWriteOnce"]}))
+    assert bad() == ["Secret ifas-git has no password", "ifas-shared is not ReadWriteMany"]
+    cluster.put(ours("Secret", "ifas-git", data={"username": "eA==", "password": "eA=="}))
+    cluster.put(ours("PersistentVolumeClaim", "ifas-shared", spec={"accessModes": ["ReadWriteMany"]}))
+    assert bad() == []
+
+
+def test_a_component_s_secret_is_looked_for_where_it_is_applied(cluster):
+    cluster.put(ours("Deployment", "ifas-trigger", "apps/v1"))
+    cluster.put(ours("StatefulSet", "ifas-postgres", "apps/v1"))
+    bad = [(item["check"], item["what"]) for item in findings() if item["state"] != "ok"]
+    assert bad == [("components", "Secret ifas-trigger"), ("components", "Secret ifas-postgres")]
+
+
 @pytest.mark.parametrize("password", ["hush/x", "hush#x", "hush?x", "12/x"])
 def test_a_password_that_sqlalchemy_takes_is_no_host(cluster, password):
     ledger(f"postgresql+psycopg://ifas:{password}@postgres.db.svc:5432/ifas")(cluster)
@@ -301,6 +341,12 @@ def test_the_check_knows_the_names_of_the_manifests(overlay):
     from ifas_pipelines import cluster as pipelines
 
     assert set(readiness.SECRET_KEYS) == set(pipelines.SECRET_KEYS)
+    assert set(readiness.GIT_KEYS) == set(pipelines.GIT_KEYS)
+    text = "".join(path.read_text() for path in (ROOT / "infra" / "components").glob("*/*.yaml"))
+    for name, (plural, key) in readiness.SECRETS_OF_COMPONENTS.items():
+        kind = {"deployments": "Deployment", "statefulsets": "StatefulSet"}[plural]
+        assert f"kind: {kind}\nmetadata:\n  name: {name}\n" in text
+        assert key in text
     accounts = {doc["metadata"]["name"] for doc in overlay if doc["kind"] == "ServiceAccount"}
     assert accounts == set(readiness.ACCOUNTS)
     assert set(readiness.COMPONENTS) <= {path.name for path in (ROOT / "infra" / "components").iterdir()}

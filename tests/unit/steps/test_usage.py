@@ -31,7 +31,7 @@ def usage(price=1.0, **fields):
 def test_on_this_machine_cpu_time_counts():
     used = metered("validate", load("tiny", list(PRICES)))
     total = sum(n * n for n in range(2_000_000))
-    found = used(0)
+    found = used()
     assert total
     assert found.cpu_hours > 0
     assert found.gpu_hours == 0
@@ -55,7 +55,7 @@ def test_the_price_of_an_hour(monkeypatch):
     monkeypatch.setenv(KFP_RUN_ID, "r")
     now = iter((0.0, 1800.0))
     monkeypatch.setattr("ifas.steps.usage.time.monotonic", lambda: next(now))
-    found = metered("evaluate", load("large", list(PRICES)))(0)
+    found = metered("evaluate", load("large", list(PRICES)))()
     assert (found.cpu_hours, found.gpu_hours) == (4, 0.5)
     assert found.price == pytest.approx(0.5 * (8 * 0.05 + 96 * 0.01 + 1 * 2))
 
