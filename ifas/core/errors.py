@@ -106,7 +106,7 @@ class ValidationFailed(IfasError):
 
 
 class TrainingError(IfasError):
-    """Training could not go on (no disk space, all retries spent, NaN)."""
+    """Training could not go on (all retries spent, NaN, a batch that needs more memory than there is)."""
 
     exit_code = 5
 

@@ -72,7 +72,8 @@ def train(
     Raises:
         DataError: no rows, a class or a caption is missing, an image can't be read, or the store of checkpoints fails.
         ConfigError: the model's sources are not there, or the workers of a cluster have no store.
-        TrainingError: no disk space, no memory, workers failed too often, or the loss is not finite.
+        MachineError: no disk space.
+        TrainingError: no memory, workers failed too often, or the loss is not finite.
     """
     began = time.time()
     rows = manifest if isinstance(manifest, tuple) else rows_of(manifest)

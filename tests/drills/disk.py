@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ifas.core.errors import MachineError
 from ifas.steps.contract import STEPS
 from tests.drills.chain import Chain, Failed, Place, Skipped
 from tests.drills.table import World, drill
 
-#: Exit codes of a full disk: this machine refuses, or training can't go on.
-CODES = (9, 5)
 #: Shares of what an undisturbed step leaves on its disk, for which there is room.
 SHARES = (0.1, 0.5, 0.9)
 ROOM = 2**30
@@ -90,7 +89,7 @@ def once(chain: Chain, step: str, place: Place, small: Disk) -> str:
     if before:
         shutil.copy(before, place.look(place.ledger_file))
     words = place.step(step, chain.inputs(step))
-    first = place.run(words).require(0, *CODES)
+    first = place.run(words).require(0, MachineError.exit_code)
     if first.code:
         if not re.search(r"no space|is full|MiB free", first.text, re.IGNORECASE) or "fix: free" not in first.text:
             raise Failed(f"{first.text[-3000:]}\nthe error does not say that the disk is full, and to free some space")
