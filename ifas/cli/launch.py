@@ -37,7 +37,7 @@ def compile_pipeline(
     from ifas.steps import preflight
 
     settings = load(config, overrides)
-    preflight.check_pods(settings.cluster)
+    preflight.check_image_and_storage(settings.cluster)
     compile_to(out, settings)
     typer.echo(str(out))
 
@@ -134,7 +134,7 @@ def _kfp(endpoint: str, namespace: str | None) -> Iterator[Runs]:
 
 
 StepArgument = Annotated[str, typer.Argument(help="caption or train.")]
-ImageOption = Annotated[str, typer.Option(help="Image by digest.", envvar="IFAS_IMAGE")]
+ImageOption = Annotated[str, typer.Option(help="Image by digest; else cluster.image, else IFAS_IMAGE.")]
 InputOption = Annotated[list[str] | None, typer.Option("--input", "-i", help="name=s3://...")]
 HashOption = Annotated[list[str] | None, typer.Option("--input-sha256", help="name=SHA-256 of its content.")]
 OutputOption = Annotated[list[str] | None, typer.Option("--output", "-o", help="name=s3://...")]
@@ -148,8 +148,8 @@ QueueOption = Annotated[str | None, typer.Option(help="Kueue local queue; else t
 @app.command("render")
 def render(
     step: StepArgument,
-    image: ImageOption,
     run_id: RunOption,
+    image: ImageOption = "",
     config: ConfigOption = "base",
     overrides: SetOption = None,
     inputs: InputOption = None,
@@ -171,8 +171,8 @@ def render(
 @app.command("run")
 def run_job(
     step: StepArgument,
-    image: ImageOption,
     run_id: RunOption,
+    image: ImageOption = "",
     config: ConfigOption = "base",
     overrides: SetOption = None,
     inputs: InputOption = None,
@@ -218,6 +218,7 @@ def _rayjob(
     from ifas.core.config import load
     from ifas.core.environment import prepare
     from ifas.launch.capacity import check_fits
+    from ifas.launch.pods import image_of
     from ifas.launch.rayjob import STEPS, build_rayjob, describe, kept
 
     if step not in STEPS:
@@ -230,7 +231,7 @@ def _rayjob(
             step,
             settings,
             run_id=run_id,
-            image=image,
+            image=image or image_of(settings.cluster),
             inputs=pairs(inputs),
             outputs=pairs(outputs),
             input_sha256=pairs(hashes),

@@ -58,7 +58,7 @@ def serve(
     keys_of_each({name: sender.secret for name, sender in trigger.senders.items()})
     for name, rule in trigger.rules.items():
         try:
-            preflight.check_pods(rules.example(rule).cluster)
+            preflight.check_image_and_storage(rules.example(rule).cluster)
             if dry_run and rule.run == "retrain":
                 preflight.check_to_send(rules.example(rule))
         except IfasError as error:

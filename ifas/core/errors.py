@@ -134,6 +134,12 @@ class MachineError(IfasError):
     repeat = True
 
 
+class TrainingNeedsSpace(MachineError):
+    """The disk is smaller than what a training will write: another pod of the same size has no more."""
+
+    repeat = False
+
+
 class LaunchError(IfasError):
     """A remote job (RayJob, KFP run) could not be submitted or failed, or a server can't be started or reached."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ifas.core import storage
 from ifas.core.config import RayConfig, RunConfig
 from ifas.core.errors import ConfigError
 
@@ -9,7 +10,8 @@ from ifas.core.errors import ConfigError
 def check_fits(config: RunConfig, step: str) -> None:
     """Checks CPUs and GPUs of all ranks or actors and, for training, the memory that `ifas model describe` predicts.
 
-    Memory is not checked where `cluster.train.gpu_memory_gib` does not tell that of the GPUs.
+    Memory is not checked where `cluster.train.gpu_memory_gib` does not tell that of the GPUs, nor where weights are in
+    a store, from which they would be fetched for it.
 
     Raises:
         ConfigError: what is asked, what there is, and which settings would make it fit.
@@ -79,6 +81,8 @@ def _has(size: RayConfig) -> str:
 def _memory(config: RunConfig) -> None:
     cluster, train = config.cluster.train, config.train
     if train.gpus_per_worker and not cluster.gpu_memory_gib:
+        return
+    if any(storage.is_remote(part.source) for part in (config.model.vision, config.model.language)):
         return
     from ifas.model.sizing import RESERVED, Device, gib, size, will_not_fit
 

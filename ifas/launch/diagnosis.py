@@ -51,8 +51,8 @@ FIXES = {
     "memory": "raise the memory of head or workers in the section `cluster` of the configuration, or lower the batch",
     "operator": "KubeRay's operator can't reach port 8265 of the head: its namespace needs the label "
     "ifas.dev/kuberay-operator=true; see `ifas cluster check`",
-    "deadline": "raise the deadline in the section `cluster`; a training with the same outputs goes on from its last "
-    "checkpoint, and with train.storage so does one with others",
+    "deadline": "raise the deadline in the section `cluster`; the same job then goes on from its last checkpoint, and "
+    "with train.storage another run's does, too",
 }
 
 

@@ -334,7 +334,10 @@ def _check(spec: RayJobSpec) -> None:
             "give s3:// URIs, or paths on the volume of cluster.storage_claim, which every pod can read and write",
         )
     if not spec.image or not spec.run_id:
-        raise ConfigError("a RayJob needs an image and a run id", "set IFAS_IMAGE or --image, and --run-id")
+        raise ConfigError(
+            "a RayJob needs an image and a run id",
+            "name the image by cluster.image, --image or IFAS_IMAGE, and give --run-id",
+        )
 
 
 def _slug(text: str) -> str:

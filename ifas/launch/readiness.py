@@ -127,7 +127,8 @@ def check(api: Any, config: RunConfig) -> list[Finding]:
     findings: list[Finding] = []
     for name, look in CHECKS.items():
         try:
-            findings += [Finding(name, *rest) for rest in look(cluster)]
+            # What was found before a refusal stays.
+            findings.extend(Finding(name, *told) for told in look(cluster))
         except _NotAllowed as error:
             findings.append(Finding(name, "unknown", str(error), "ask somebody who may, e.g. a cluster administrator"))
     return findings
@@ -345,9 +346,19 @@ def _reached(cluster: _Cluster, host: str, port: int | None, label: str, policy:
 
 def _named(cluster: _Cluster) -> Told:
     """Objects that the configuration names."""
-    settings, queues = cluster.settings, f"kueue.x-k8s.io/{COMPONENTS['kueue'][1]}"
+    settings = cluster.settings
+    if settings.git_secret:
+        yield from _keys(cluster, settings.git_secret, GIT_KEYS)
+    if settings.storage_claim:
+        claim = cluster.get(cluster.ours("persistentvolumeclaims", settings.storage_claim))
+        if claim is None:
+            yield "missing", f"no PersistentVolumeClaim {settings.storage_claim}", "make it, or correct storage_claim"
+        elif "ReadWriteMany" not in claim.get("spec", {}).get("accessModes", []):
+            yield "missing", f"{settings.storage_claim} is not ReadWriteMany", "every pod of a run mounts it"
     for step, job in cluster.jobs.items():
-        if job.queue and cluster.get(cluster.ours("localqueues", job.queue, queues)) is None:
+        if job.ray != "job":
+            continue
+        if job.queue and not _queue(cluster, job.queue):
             fix = f"apply infra/components/kueue, or correct cluster.{step}.queue"
             yield "missing", f"no LocalQueue {job.queue} in {cluster.namespace}", fix
         place = f"/apis/scheduling.k8s.io/v1/priorityclasses/{job.priority_class}"
@@ -357,24 +368,27 @@ def _named(cluster: _Cluster) -> Told:
                 f"no PriorityClass {job.priority_class}",
                 f"make it, or correct cluster.{step}.priority_class",
             )
-    if settings.git_secret:
-        yield from _keys(cluster, settings.git_secret, GIT_KEYS)
-    if settings.storage_claim:
-        claim = cluster.get(cluster.ours("persistentvolumeclaims", settings.storage_claim))
-        if claim is None:
-            yield "missing", f"no PersistentVolumeClaim {settings.storage_claim}", "make it, or correct storage_claim"
-        elif "ReadWriteMany" not in claim.get("spec", {}).get("accessModes", []):
-            yield "missing", f"{settings.storage_claim} is not ReadWriteMany", "every pod of a run mounts it"
+
+
+def _queue(cluster: _Cluster, name: str) -> bool:
+    crd = _crd(cluster, COMPONENTS["kueue"][0])
+    versions = _served(crd) if crd else []
+    return any(cluster.get(cluster.ours("localqueues", name, f"kueue.x-k8s.io/{one}")) for one in versions)
 
 
 def _keys(cluster: _Cluster, name: str, keys: Sequence[str]) -> Told:
     found = cluster.get(cluster.ours("secrets", name))
-    lacking = [key for key in keys if not ((found or {}).get("data") or {}).get(key)]
+    held = {key: base64.b64decode(value) for key, value in ((found or {}).get("data") or {}).items() if value}
+    lacking = [key for key in keys if key not in held]
+    ended = [key for key in keys if held.get(key, b"").endswith(b"\n")]
     if found is None:
         yield "missing", f"Secret {name}", f"infra/README.md says how it is made, with {', '.join(keys)}"
     elif lacking:
         fix = f"kubectl -n {cluster.namespace} edit secret {name}"
         yield "missing", f"Secret {name} has no {', '.join(lacking)}", fix
+    elif ended:
+        fix = "make it again from files without a line end: git and SQLAlchemy take that for a part of the value"
+        yield "missing", f"{', '.join(ended)} in Secret {name} ends with a line end", fix
     else:
         yield "ok", f"{name} with its keys", ""
 

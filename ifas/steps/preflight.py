@@ -5,8 +5,10 @@ Reads the policy, the registry's manifest of the revision (no images) and the le
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ifas.core.config import ClusterConfig, RunConfig
@@ -30,8 +32,8 @@ def check(config: RunConfig, *, here: bool = True, data: bool = True) -> None:
     """Everything that can be checked before training.
 
     Args:
-        here: whether the run will take place on this machine. If not, registry, ledger, weights and a policy file in
-            the container image can't be checked from here.
+        here: whether the run will take place on this machine. If not, ledger, weights and a policy file in the
+            container image can't be checked from here, and of the registry only whether pods can read its place.
         data: whether the dataset exists already.
 
     Raises:
@@ -139,8 +141,8 @@ def _storage(config: RunConfig) -> None:
         check_scheme(config.train.storage)
 
 
-def check_pods(cluster: ClusterConfig) -> None:
-    """Whether the pods of any pipeline can work.
+def check_image_and_storage(cluster: ClusterConfig) -> None:
+    """What the pods of any pipeline need.
 
     Raises:
         ConfigError: they would have no image, or nowhere to keep what later ones need.
@@ -160,21 +162,24 @@ def _image(cluster: ClusterConfig) -> None:
 
 
 def _kept(cluster: ClusterConfig) -> None:
-    if not cluster.storage:
+    if not cluster.storage or (cluster.storage.startswith("/") and not cluster.storage_claim):
+        what = f"a folder of each pod's own disk ({cluster.storage})" if cluster.storage else "empty"
         raise ConfigError(
-            "cluster.storage is empty: every pod would forget its results, and why it failed",
-            "--set cluster.storage=s3://BUCKET/PREFIX",
+            f"cluster.storage is {what}: every pod would forget its results, and why it failed",
+            "--set cluster.storage=s3://BUCKET/PREFIX, or name a volume that pods share in cluster.storage_claim",
         )
 
 
 def _registry(config: RunConfig) -> None:
     from ifas.data.dvc_repo import is_url
 
-    registry, claim = config.ingest.registry, config.cluster.storage_claim
-    if is_url(registry) or (claim and registry.startswith(f"{config.cluster.storage.rstrip('/')}/")):
+    registry, cluster = config.ingest.registry, config.cluster
+    folder = os.path.normpath(registry.removeprefix("file://"))
+    shared = bool(cluster.storage_claim) and Path(folder).is_relative_to(cluster.storage)
+    if shared or (is_url(registry) and not registry.startswith("file://")):
         return
     raise ConfigError(
-        f"ingest.registry is {registry}, a folder of this machine, which no pod has",
+        f"ingest.registry is {registry}, a folder that no pod has",
         "--set ingest.registry=URL of the registry's git repository",
     )
 

@@ -37,7 +37,7 @@ def metered(step: str, config: RunConfig, failed: float = 0) -> Callable[[], Usa
     process and its ended children. The peak of memory is that of this pod or process: of a RayJob, the driver's.
 
     Args:
-        failed: price of the step's failed tries, which the price of this one takes in.
+        failed: what the step's failed tries cost; it is added to the price.
     """
     begin, cpu_before = time.monotonic(), _cpu_seconds()
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import distributed as dist
 
 from ifas.core import storage
-from ifas.core.errors import MachineError
+from ifas.core.errors import TrainingNeedsSpace
 from ifas.core.files import read_json, remove, write_json
 from ifas.training.engine import TAG, Engine
 from ifas.training.universal import UNIVERSAL, convert
@@ -41,9 +41,9 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def no_space(folder: Path, needed: int, free: int) -> MachineError:
+def no_space(folder: Path, needed: int, free: int) -> TrainingNeedsSpace:
     """The error for a disk that is too full."""
-    return MachineError(
+    return TrainingNeedsSpace(
         f"no space for the checkpoint in {folder}: it needs about {needed / 2**20:.1f} MiB, "
         f"{free / 2**20:.1f} MiB are free",
         "free some space there, or put the run on another disk; the same command then goes on from the last checkpoint",
@@ -51,7 +51,7 @@ def no_space(folder: Path, needed: int, free: int) -> MachineError:
 
 
 def require_space(folder: Path, needed: int, free: FreeBytes = free_bytes) -> None:
-    """Raises MachineError if the disk of `folder` has not `needed` bytes left."""
+    """Raises TrainingNeedsSpace if the disk of `folder` has not `needed` bytes left."""
     left = free(folder)
     if left < needed:
         raise no_space(folder, needed, left)
@@ -69,7 +69,7 @@ def written_by_all(target: Path, needed: int, free: FreeBytes = free_bytes) -> I
         free: bytes left on a disk.
 
     Raises:
-        MachineError: no space; the unfinished folder is removed.
+        TrainingNeedsSpace: no space; the unfinished folder is removed.
     """
     beside = target.with_name(f".{target.name}.part")
     first = dist.get_rank() == 0
@@ -128,7 +128,7 @@ class Checkpoints:
         where it was uploaded).
 
         Raises:
-            MachineError: no space.
+            TrainingNeedsSpace: no space.
             DataError: the store can't be reached.
         """
         name = f"{PREFIX}{step:08d}"

@@ -72,7 +72,7 @@ def train(
     Raises:
         DataError: no rows, a class or a caption is missing, an image can't be read, or the store of checkpoints fails.
         ConfigError: the model's sources are not there, or the workers of a cluster have no store.
-        MachineError: no disk space.
+        TrainingNeedsSpace: no disk space.
         TrainingError: no memory, workers failed too often, or the loss is not finite.
     """
     began = time.time()

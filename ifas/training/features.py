@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from ifas.core import colour, imaging
-from ifas.core.errors import MachineError
+from ifas.core.errors import TrainingNeedsSpace
 from ifas.core.files import replacing, sha256_file, sha256_json
 from ifas.faces import face, handling, views
 from ifas.model import ifas_model, processor, towers
@@ -107,7 +107,7 @@ class Features:
 
         Raises:
             DataError: an image can't be read or decoded.
-            MachineError: no space on the disk.
+            TrainingNeedsSpace: no space on the disk.
         """
         keys = [(self._file(*pair), pair[1].number) for pair in wanted]
         found = dict(zip(keys, each(self._read, wanted), strict=True))
@@ -165,8 +165,8 @@ class Features:
             raise self._no_room(needed)
         self._room = True
 
-    def _no_room(self, needed: int) -> MachineError:
-        return MachineError(
+    def _no_room(self, needed: int) -> TrainingNeedsSpace:
+        return TrainingNeedsSpace(
             f"no space for the tower's features in {self.folder}: {needed / 2**20:.1f} MiB are needed, "
             f"{self.free(self.folder) / 2**20:.1f} MiB are free",
             f"free some space, lower train.versions, set train.features=false, or remove {self.job.features} where no "

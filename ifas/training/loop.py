@@ -59,7 +59,7 @@ def run(
         free: bytes left on a disk.
 
     Raises:
-        MachineError: no disk space.
+        TrainingNeedsSpace: no disk space.
         TrainingError: no memory, or the loss is no longer finite.
         DataError: an image can't be read, or the store of checkpoints can't be reached.
         ConfigError: the model can't be built.

@@ -298,11 +298,14 @@ class Operators:
 
     def kill_worker(self, entrypoint: str) -> None:
         """Ends one of the processes in which the job trains or captions."""
-        for one in psutil.Process(self.processes[entrypoint].popen.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                if one.cmdline()[:1] and one.cmdline()[0].startswith(("ray::RayTrainWorker", "ray::MapWorker")):
-                    one.kill()
-                    return
+        if entrypoint not in self.processes:
+            return
+        with suppress(psutil.NoSuchProcess):
+            for one in psutil.Process(self.processes[entrypoint].popen.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if one.cmdline()[:1] and one.cmdline()[0].startswith(("ray::RayTrainWorker", "ray::MapWorker")):
+                        one.kill()
+                        return
 
     def held_up(self, spec: dict[str, Any], namespace: str) -> dict[str, Any] | None:
         """The status of a pod that can't start."""

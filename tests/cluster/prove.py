@@ -350,8 +350,9 @@ class Proof:
         return self.log(name)
 
     def log(self, job: str) -> str:
+        """What the pods of a job have said; empty where there are none."""
         done = self.kubectl("-n", self.namespace, "logs", f"--selector=job-name={job}", "--tail=-1", check=False)
-        return (done.stdout + done.stderr).decode(errors="replace")
+        return done.stdout.decode(errors="replace")
 
     def probe(self, name: str, namespace: str, labels: dict[str, str], host: str, port: int) -> bool:
         """Whether a pod with these labels reaches host and port."""
@@ -732,13 +733,13 @@ def training(proof: Proof) -> str:
         log = proof.log(job_name("train", "training")) or log  # it goes with the job
         time.sleep(1)
     client.ended(5, 0)
-    resumed = re.search(r"continues after step (\d+)", log)
-    if not resumed or int(resumed[1]) < every:
-        raise Failed(f"the training did not go on from its last checkpoint:\n{log[-6000:]}")
     new = names - {pod["metadata"]["name"] for pod in before}
     if not new:
         why = "no worker took the place of it, or the training ended before: raise --steps"
         raise Failed(f"{victim} was killed; {why}\n{client.text()}")
+    resumed = re.search(r"continues after step (\d+)", log)
+    if not resumed or int(resumed[1]) < every:
+        raise Failed(f"the training did not go on from its last checkpoint:\n{log[-6000:]}")
     return f"{victim} killed, {', '.join(sorted(new))} took its place; {resumed[0]}; {client.last()}"
 
 

@@ -298,9 +298,9 @@ def test_a_corrupt_input_at_one_machine_ends_all_workers(
     machines.nodes[2].run("sh", "-c", f"for one in {fetched}/*; do [ -s $one ] && echo damaged > $one; done")
     running = Running(machines, staged, step, *settings, out=f"corrupt-{step}")
     running.until(lambda: "is corrupt" in running.log.read_text() or running.process.poll() is not None)
-    seen = time.monotonic()
+    # The driver and then the ranks, each in its time: a busy machine may need most of it.
     assert running.ended(30) == DataError.exit_code, running.log.read_text()[-4000:]
-    running.all_end(30 - (time.monotonic() - seen))
+    running.all_end(30)
     failed = next(event for event in running.events() if event["kind"] == "failed")
     assert "is corrupt" in failed["what"]
     assert f"{staged.prefix}/dataset" in failed["what"]

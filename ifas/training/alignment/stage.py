@@ -69,7 +69,7 @@ def align(
 
     Raises:
         DataError: an image to mine is not of the train split, or is in another split as well; or one can't be read.
-        TrainingError: of the second training.
+        TrainingError, TrainingNeedsSpace: of the second training.
     """
     examples = minable(rows, held_out, config.images)
     judged = measurable(dev, set(rows["sample_id"].astype(str)), config.dev_images)

@@ -427,7 +427,7 @@ def test_a_pod_that_nobody_saw_die_is_in_the_operators_events(server, jobs):
 @pytest.mark.parametrize(
     ("status", "fix"),
     [
-        ({"reason": "DeadlineExceeded"}, "with train.storage so does one with others"),
+        ({"reason": "DeadlineExceeded"}, "with train.storage another run's does, too"),
         ({"reason": "JobDeploymentStatusTransitionGracePeriodExceeded"}, "ifas.dev/kuberay-operator=true"),
         ({"reason": "SubmissionFailed"}, "describe rayjob"),
     ],

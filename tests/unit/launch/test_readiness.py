@@ -248,16 +248,18 @@ def test_what_the_configuration_names_is_looked_for(cluster):
         ]
 
     assert bad() == [
-        "no LocalQueue training in ifas",
-        "no PriorityClass high",
         "Secret ifas-git",
         "no PersistentVolumeClaim ifas-shared",
+        "no LocalQueue training in ifas",
+        "no PriorityClass high",
     ]
     cluster.put(ours("LocalQueue", "training", "kueue.x-k8s.io/v1beta2"))
     cluster.put({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "high"}})
     cluster.put(ours("Secret", "ifas-git", data={"username": "eA=="}))
     cluster.put(ours("PersistentVolumeClaim", "ifas-shared", spec={"accessModes": ["ReadWriteOnce"]}))
     assert bad() == ["Secret ifas-git has no password", "ifas-shared is not ReadWriteMany"]
+    cluster.put(ours("Secret", "ifas-git", data={"username": "eAo=", "password": "eA=="}))
+    assert bad()[0] == "username in Secret ifas-git ends with a line end"
     cluster.put(ours("Secret", "ifas-git", data={"username": "eA==", "password": "eA=="}))
     cluster.put(ours("PersistentVolumeClaim", "ifas-shared", spec={"accessModes": ["ReadWriteMany"]}))
     assert bad() == []

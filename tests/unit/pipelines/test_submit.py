@@ -92,6 +92,24 @@ def test_pods_that_could_not_work_are_not_sent(kfp, monkeypatch, without, fix):
     assert kfp.seen == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "sent"),
+    [
+        ({"cluster.storage": "/shared"}, False),
+        ({"ingest.registry": "/home/me/registry"}, False),
+        ({"ingest.registry": "file:///home/me/registry"}, False),
+        ({"ingest.registry": "git@git.example.org:faces.git"}, True),
+        ({"cluster.storage": "/shared", "cluster.storage_claim": "c", "ingest.registry": "/shared"}, True),
+        ({"cluster.storage": "/shared", "cluster.storage_claim": "c", "ingest.registry": "file:///shared/r"}, True),
+        ({"cluster.storage": "/shared", "cluster.storage_claim": "c", "ingest.registry": "/shared/../r"}, False),
+    ],
+)
+def test_only_what_a_pod_can_read_is_a_place(kfp, changes, sent):
+    result = ifas("submit", "--endpoint", kfp.url, "-c", "base", *settings(**changes))
+    assert (result.exit_code == 0) is sent, result.exception
+    assert bool(kfp.runs) is sent
+
+
 def test_account_and_root_are_those_of_the_configuration(kfp):
     """KFP's default account, pipeline-runner, is in KFP's own namespace only."""
     assert submitted(kfp).service_account == "ifas-pipeline-runner"

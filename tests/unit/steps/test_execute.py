@@ -321,6 +321,9 @@ def test_the_price_of_a_step_has_that_of_its_failed_tries_in_it(copy_step, go, t
     tried = spent(config.cluster, "r", "copy_for_test")
     assert tried >= 0.2 / 3600 * 1000 * config.cluster.pod("copy_for_test").cpus
     assert lineage.entries[0].usage.price >= tried
+    _, outputs = go("b", config=load("tiny", ["cluster.prices.cpu=1000"]))
+    alone = Lineage.model_validate(json.loads(outputs["lineage"].read_text())).entries[0].usage.price
+    assert lineage.entries[0].usage.price < alone + 1.9 * tried, "those of another run are not in it"
 
 
 def test_a_store_that_is_away_costs_no_result(copy_step, go, tmp_path, monkeypatch):

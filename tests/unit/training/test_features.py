@@ -10,7 +10,7 @@ from ranks import train as train_ranks
 from test_loop import killed_after, trained, weights
 from toy_training import config, job, manifest
 
-from ifas.core.errors import ConfigError, MachineError
+from ifas.core.errors import ConfigError, TrainingNeedsSpace
 from ifas.model.build import build
 from ifas.model.towers import ClipTower
 from ifas.steps.code import code_of
@@ -229,7 +229,7 @@ def test_no_space_is_said_before_anything_is_written(tmp_path: Path) -> None:
     assert batches.features is not None
     size = VIEWS * (3 + 16) * 32 * 4 + 16
     batches.features.free = lambda _: 36 * size - 1
-    with pytest.raises(MachineError, match=r"no space for the tower's features .* 0\.2 MiB are needed"):
+    with pytest.raises(TrainingNeedsSpace, match=r"no space for the tower's features .* 0\.2 MiB are needed"):
         batches.micro(0, 0)
     assert files(made) == {}
     batches.features.free = lambda _: 36 * size

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from toy_training import ToyImages, job, manifest, picture, runaway
 
-from ifas.core.errors import DataError, MachineError, TrainingError
+from ifas.core.errors import DataError, TrainingError, TrainingNeedsSpace
 from ifas.core.imaging import decode
 from ifas.core.taxonomy import media_named
 from ifas.faces.face import Face
@@ -261,7 +261,7 @@ def test_a_loss_that_is_not_finite_stops_training(tmp_path: Path) -> None:
 
 def test_full_disk_is_known_before_writing(tmp_path: Path) -> None:
     made = job(tmp_path / "r")
-    with pytest.raises(MachineError) as caught:
+    with pytest.raises(TrainingNeedsSpace) as caught:
         run(made, free=lambda _: 2**20)
     assert str(made.run) in str(caught.value)
     assert "1.0 MiB are free" in str(caught.value)
@@ -278,7 +278,7 @@ def test_disk_that_fills_up_while_writing(tmp_path: Path) -> None:
     old, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, old[1]))
-        with pytest.raises(MachineError, match="no space for the checkpoint"):
+        with pytest.raises(TrainingNeedsSpace, match="no space for the checkpoint"):
             trained(made)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
@@ -300,7 +300,7 @@ def test_disk_that_fills_up_while_safetensors_writes(tmp_path: Path) -> None:
     old, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old[1]))
-        with pytest.raises(MachineError, match="no space"), written_by_all(tmp_path / "model", 0) as folder:
+        with pytest.raises(TrainingNeedsSpace, match="no space"), written_by_all(tmp_path / "model", 0) as folder:
             save_file({"a": torch.zeros(100_000)}, folder / "model.safetensors")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
