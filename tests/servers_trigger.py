@@ -36,7 +36,11 @@ REVISED, RELEASED, DRIFT, APPROVED = (
 )
 SOURCE = "https://registry.example.org/faces"
 IMAGE = "registry.example.org/ifas@sha256:" + "1" * 64
-PODS = {"cluster.image": IMAGE, "cluster.storage": "s3://ifas/kept"}
+PODS = {
+    "cluster.image": IMAGE,
+    "cluster.storage": "s3://ifas/kept",
+    "ingest.registry": "https://git.example.org/faces.git",
+}
 FILE: dict[str, Any] = {
     "senders": {
         "registry": {"secret": "TRIGGER_SECRET_REGISTRY", "source": SOURCE, "types": [REVISED, RELEASED, DRIFT]},
