@@ -57,10 +57,11 @@ def serve(
     trigger = rules.load(file)
     keys_of_each({name: sender.secret for name, sender in trigger.senders.items()})
     for name, rule in trigger.rules.items():
+        config = rules.example(rule)
         try:
-            preflight.check_image_and_storage(rules.example(rule).cluster)
+            preflight.check_image_and_storage(config.cluster)
             if dry_run and rule.run == "retrain":
-                preflight.check_to_send(rules.example(rule))
+                preflight.check_to_send(config)
         except IfasError as error:
             raise type(error)(f"{file}: rules.{name}: {error.what}", error.fix) from error
     if dry_run:

@@ -387,7 +387,7 @@ def _keys(cluster: _Cluster, name: str, keys: Sequence[str]) -> Told:
         fix = f"kubectl -n {cluster.namespace} edit secret {name}"
         yield "missing", f"Secret {name} has no {', '.join(lacking)}", fix
     elif ended:
-        fix = "make it again from files without a line end: git and SQLAlchemy take that for a part of the value"
+        fix = "make it again from files without a line end, which whoever reads the value takes for a part of it"
         yield "missing", f"{', '.join(ended)} in Secret {name} ends with a line end", fix
     else:
         yield "ok", f"{name} with its keys", ""

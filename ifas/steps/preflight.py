@@ -74,10 +74,10 @@ def _faults(config: RunConfig, here: bool, data: bool) -> Iterable[IfasError]:
         lambda: _weights_of_species(config),
         lambda: _storage(config),
     ]
-    if not here:
-        checks += [lambda: _registry(config), lambda: _image(config.cluster), lambda: _kept(config.cluster)]
     if here:
         checks += [_home, lambda: _ledger(config), lambda: _sources(config), lambda: _tracking(config)]
+    else:
+        checks += [lambda: _registry(config), lambda: _image(config.cluster), lambda: _kept(config.cluster)]
     for one in checks:
         if error := _tried(one):
             yield error

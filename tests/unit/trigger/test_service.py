@@ -11,6 +11,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from ifas.cli.main import app
+from ifas.core.errors import ConfigError
 from ifas.trigger.service import BODY_SECONDS, MAX_BODY_BYTES
 from ifas.trigger.signature import sign
 from ifas.trigger.store import Store
@@ -356,6 +357,15 @@ def test_the_command_line(server, store, place, monkeypatch, kfp):
     assert "the node was lost" in str(again["decisions"])
     checked = ifas("serve", str(place / "trigger.yaml"), "--endpoint", kfp.url, "--dry-run")
     assert "2 senders, 2 rules" in checked
+
+
+def test_it_does_not_start_with_a_rule_whose_pods_would_have_no_image(place, kfp, monkeypatch):
+    for name, value in {**SECRETS, "IFAS_IMAGE": ""}.items():
+        monkeypatch.setenv(name, value)
+    file = write_file(place / "no-image.yaml", set={"cluster.image": ""})
+    result = CliRunner().invoke(app, ["trigger", "serve", str(file), "--endpoint", kfp.url])
+    assert isinstance(result.exception, ConfigError)
+    assert "rules.new-data: cluster.image is empty" in result.exception.what
 
 
 def test_the_log_holds_no_secret(server):
