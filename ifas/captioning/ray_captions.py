@@ -74,6 +74,8 @@ class _Captioning:
             # Ray would wrap it, or try again.
             relay.send(self.queue, error)
             return b""
+        finally:
+            relay.send_peak(self.queue)
 
 
 def ray_parts(

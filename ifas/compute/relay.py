@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ifas.compute import peak
 from ifas.core import progress
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ _END = "end"
 
 class _Event(NamedTuple):
     fields: dict[str, Any]
+
+
+class _Peak(NamedTuple):
+    gib: float
 
 
 @contextmanager
@@ -46,6 +51,8 @@ def heard() -> Iterator[tuple[Queue, list[Any]]]:
             while (said := queue.get()) != _END:
                 if isinstance(said, _Event):
                     progress.forward(said.fields)
+                elif isinstance(said, _Peak):
+                    peak.told(said.gib)
                 else:
                     others.append(said)
 
@@ -63,6 +70,14 @@ def heard() -> Iterator[tuple[Queue, list[Any]]]:
 def join(queue: Queue) -> None:
     """The events of this process go to the driver from now on."""
     progress.deliver(lambda event: queue.put(_Event(event)))
+
+
+def send_peak(queue: Queue) -> None:
+    """Tells how much memory this process's pod had at once so far. Nobody hears it where the driver is gone."""
+    from ray.exceptions import RayError
+
+    with suppress(RayError):
+        queue.put(_Peak(peak.here()))
 
 
 def send(queue: Queue, said: Any) -> None:

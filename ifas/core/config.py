@@ -178,6 +178,9 @@ class ConnectorConfig(TunedSection):
     width: Size = 256
     mlp_ratio: Factor = 4.0
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    level_linear: Literal["own", "shared"] = Field(
+        default="own", description="a Linear for each level's global token, or one for all levels of the same width"
+    )
     lora_targets: tuple[str, ...] = ("query", "key", "value", "out", "fc1", "fc2")
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@
 
 `Q_P` are learnable queries, `G_V` the global token of every level of the vision tower, `X_V` its patch features. All
 `|Q_P| + L` tokens go to the language model. Our choices, not stated in the paper: sizes; each level's features are
-brought to one scale first (`LevelScale`); one Linear for all levels where their widths agree, else one per level; MCA's
+brought to one scale first (`LevelScale`); a Linear for each level, or one for all (`level_linear`); MCA's
 keys and values map from the patches' own width; the projection to the language model's width is a LayerNorm and a
 Linear, scaled to its word embeddings; initialisation.
 
@@ -174,6 +174,8 @@ class GloballyAwareConnector(Connector):
         level_widths: width of the global token of each of the L levels.
         patch_width: width D of the patch features.
         out_width: width of the language model.
+        level_linear: "own": each level (of each view) has its Linear. "shared": one for all where their widths agree;
+            nothing then tells a query which level it came from but its place among the language model's tokens.
     """
 
     def __init__(
@@ -188,12 +190,14 @@ class GloballyAwareConnector(Connector):
         out_width: int,
         mlp_ratio: float = 4.0,
         dropout: float = 0.0,
+        level_linear: str = "shared",  # models that were saved before there was a choice
     ) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.empty(queries, width))
         self.level_widths = tuple(level_widths)
         self.scale = LevelScale(self.level_widths)
-        distinct = self.level_widths[:1] if len(set(self.level_widths)) == 1 else self.level_widths
+        shared = level_linear == "shared" and len(set(self.level_widths)) == 1
+        distinct = self.level_widths[:1] if shared else self.level_widths
         self.levels = nn.ModuleList(nn.Linear(w, width) for w in distinct)
         self.layers = nn.ModuleList(
             ConnectorLayer(width, heads, patch_width, mlp_ratio, dropout) for _ in range(layers)

@@ -6,9 +6,9 @@ import os
 import resource
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple, cast
 
+from ifas.compute import peak
 from ifas.compute.connection import of_cluster
 from ifas.core.config import ClusterConfig, PodConfig, RayConfig, RunConfig, StepName
 from ifas.core.errors import ConfigError
@@ -18,7 +18,6 @@ from ifas.core.records import Lineage, Usage
 KFP_RUN_ID = "KFP_RUN_ID"
 #: Of the pod that only watches a RayJob, or tells how a run ended.
 SMALL = PodConfig(cpus=0.25, memory_gib=0.5)
-CGROUP_PEAK = Path("/sys/fs/cgroup/memory.peak")
 HOUR = 3600
 
 
@@ -34,23 +33,24 @@ def metered(step: str, config: RunConfig, failed: float = 0) -> Callable[[], Usa
     """Begins to measure; the function that it returns says what was used since.
 
     On a cluster that is what the step's pods reserved: it is paid for. On this machine it is the CPU time of this
-    process and its ended children. The peak of memory is that of this pod or process: of a RayJob, the driver's.
+    process and its ended children. The peak of memory is the largest of this pod or process and of its Ray workers.
 
     Args:
         failed: what the step's failed tries cost; it is added to the price.
     """
+    peak.forget()
     begin, cpu_before = time.monotonic(), _cpu_seconds()
 
     def used() -> Usage:
         hours = (time.monotonic() - begin) / HOUR
         reserved = reserved_by(step, config.cluster)
         if reserved is None:
-            peak = _peak_gib()
-            reserved = Reserved((_cpu_seconds() - cpu_before) / HOUR / max(hours, 1e-9), peak, _gpus_here(step, config))
+            cpus = (_cpu_seconds() - cpu_before) / HOUR / max(hours, 1e-9)
+            reserved = Reserved(cpus, peak.highest(), _gpus_here(step, config))
         return Usage(
             cpu_hours=round(reserved.cpus * hours, 6),
             gpu_hours=round(reserved.gpus * hours, 6),
-            peak_memory_gib=round(_peak_gib(), 3),
+            peak_memory_gib=round(peak.highest(), 3),
             price=round(failed + _price(reserved, hours, config.cluster), 4),
             currency=config.cluster.prices.currency,
         )
@@ -132,13 +132,3 @@ def _price(reserved: Reserved, hours: float, cluster: ClusterConfig) -> float:
 def _cpu_seconds() -> float:
     both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(one.ru_utime + one.ru_stime for one in both)
-
-
-def _peak_gib() -> float:
-    if os.environ.get(KFP_RUN_ID) or os.environ.get("KUBERNETES_SERVICE_HOST"):
-        try:
-            return int(CGROUP_PEAK.read_text()) / 2**30
-        except (OSError, ValueError):
-            pass  # an older kernel, or cgroups of version 1
-    # In KiB. Of several children, the largest.
-    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 2**20

@@ -44,6 +44,8 @@ def work(config: dict[str, Any]) -> None:
     except IfasError as error:
         relay.send(config["queue"], error)
         raise
+    finally:
+        relay.send_peak(config["queue"])
 
 
 def _train(job: Job, clock: StartupTimer, sign: str) -> str:

@@ -327,12 +327,17 @@ class Operators:
         meta = job["metadata"]
         head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
         key, name = f"{meta['uid']}/entrypoint", f"{meta['name']}-submitter"
-        process = self.run(key, {"namespace": meta["namespace"]}, head, ["bash", "-c", job["spec"]["entrypoint"]])
-        begin = self.since.setdefault(key, time.monotonic())
-        if self.server.get("pods", name, meta["namespace"]) is None:
+        pod = self.server.get("pods", name, meta["namespace"])
+        if pod is None:
             template = job["spec"]["submitterPodTemplate"]
             labels = {**template["metadata"]["labels"], "job-name": meta["name"]}
-            self.make_pod(name, meta["namespace"], labels, template["spec"], "RayJob", job)
+            pod = self.make_pod(name, meta["namespace"], labels, template["spec"], "RayJob", job)
+        held_up = self.held_up(pod["spec"], meta["namespace"])
+        if held_up:
+            self.set(pod, held_up)
+            return
+        process = self.run(key, {"namespace": meta["namespace"]}, head, ["bash", "-c", job["spec"]["entrypoint"]])
+        begin = self.since.setdefault(key, time.monotonic())
         self.server.logs[name] = process.text()
         if process.code is None or time.monotonic() - begin < self.hold:
             if status.get("jobStatus") != "RUNNING":

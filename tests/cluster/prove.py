@@ -658,8 +658,36 @@ def told_secret(proof: Proof) -> str:
         proof.apply({**kept, "metadata": meta})
 
 
-def _told(proof: Proof, run: str, pattern: str, *more: str, image: str = "", pull: float = 0) -> str:
+@row("told: submitter", "overlay")
+def told_submitter(proof: Proof) -> str:
+    """A submitter that fits on no node is told, while head and workers run."""
+
+    def enlarge(run: str) -> None:
+        template = proof.rayjob("train", run)["spec"]["submitterPodTemplate"]
+        for resources in template["spec"]["containers"][0]["resources"].values():
+            resources["cpu"] = "4000"
+        patch = json.dumps({"spec": {"submitterPodTemplate": template}})
+        name = job_name("train", run)
+        proof.kubectl("-n", proof.namespace, "patch", "rayjobs.ray.io", name, "--type=merge", "-p", patch)
+
+    pattern = r"waiting for a node for the submitter .*(Insufficient cpu|have cpu free)"
+    # KubeRay makes the submitter when head and workers have their image and are ready.
+    return _told(proof, "told-submitter", pattern, pull=proof.patience, change=enlarge)
+
+
+def _told(
+    proof: Proof,
+    run: str,
+    pattern: str,
+    *more: str,
+    image: str = "",
+    pull: float = 0,
+    change: Callable[[str], None] | None = None,
+) -> str:
     client = proof.train(run, *more, out=f"-{run}", image=image)
+    if change:
+        proof.until("the RayJob is there", lambda: client.over or bool(proof.rayjob("train", run)), 60)
+        change(run)
     client.until("RayJob .*: (not seen|initializing|waiting|submitting)", 60)
     # Half a minute from when it is so, and KubeRay and the kubelet need some of their own to get there.
     took = client.until(pattern, pull + 120)

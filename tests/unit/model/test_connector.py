@@ -16,7 +16,7 @@ from ifas.model.judge import Judge
 WIDTH, HEADS, QUERIES, PATCH, OUT = 8, 2, 3, 5, 7
 
 
-def connector(level_widths: tuple[int, ...], layers: int = 2) -> GloballyAwareConnector:
+def connector(level_widths: tuple[int, ...], layers: int = 2, level_linear: str = "own") -> GloballyAwareConnector:
     torch.manual_seed(0)
     made = GloballyAwareConnector(
         queries=QUERIES,
@@ -26,6 +26,7 @@ def connector(level_widths: tuple[int, ...], layers: int = 2) -> GloballyAwareCo
         level_widths=level_widths,
         patch_width=PATCH,
         out_width=OUT,
+        level_linear=level_linear,
     )
     for parameter in made.parameters():  # biases and norms too: a wrong one would hide behind 0 and 1
         torch.nn.init.normal_(parameter, std=0.5)
@@ -77,9 +78,10 @@ def reference(model: GloballyAwareConnector, patches: np.ndarray, levels: list[n
     return linear(p, "project", norm(p, "norm_out", q))
 
 
+@pytest.mark.parametrize("level_linear", ["own", "shared"])
 @pytest.mark.parametrize("level_widths", [(6, 6, 6), (4, 6, 9)], ids=["one width", "several widths"])
-def test_equations(level_widths: tuple[int, ...]) -> None:
-    model = connector(level_widths)
+def test_equations(level_widths: tuple[int, ...], level_linear: str) -> None:
+    model = connector(level_widths, level_linear=level_linear)
     rng = np.random.default_rng(1)
     patches = rng.normal(size=(2, 4, PATCH))
     levels = [rng.normal(size=(2, w)) for w in level_widths]
@@ -90,9 +92,21 @@ def test_equations(level_widths: tuple[int, ...]) -> None:
         np.testing.assert_allclose(got[b], reference(model, patches[b], [g[b] for g in levels]), atol=1e-10)
 
 
-def test_one_linear_where_widths_agree_else_one_per_level() -> None:
-    assert len(connector((6, 6, 6)).levels) == 1
-    assert [layer.in_features for layer in connector((4, 6, 9)).levels] == [4, 6, 9]
+def test_a_linear_for_each_level_or_one_where_widths_agree() -> None:
+    assert len(connector((6, 6, 6)).levels) == 3
+    assert len(connector((6, 6, 6), level_linear="shared").levels) == 1
+    assert [layer.in_features for layer in connector((4, 6, 9), level_linear="shared").levels] == [4, 6, 9]
+
+
+def test_with_its_own_linear_a_level_is_told_apart_wherever_it_stands() -> None:
+    """With one for all, GAC can't tell two levels apart: exchanged levels give exchanged tokens, and nothing else."""
+    patches, (first, second) = torch.randn(1, 4, PATCH).double(), torch.randn(2, 1, 6).double()
+    with torch.no_grad():
+        for level_linear, same in (("shared", True), ("own", False)):
+            model = connector((6, 6), level_linear=level_linear)
+            out, exchanged = model(patches, [first, second]), model(patches, [second, first])
+            assert torch.allclose(out[:, QUERIES:], exchanged[:, QUERIES:].flip(1)) is same, level_linear
+            assert torch.allclose(out[:, :QUERIES], exchanged[:, :QUERIES]) is same, level_linear
 
 
 def test_every_level_reaches_the_language_model() -> None:
@@ -118,7 +132,8 @@ def test_a_fresh_connector_hands_on_its_queries_and_global_tokens_as_they_are() 
     config = tiny("model.connector.layers=3", "model.connector.dropout=0.2")
     model = build(config, seed=3)[0].connector
     x_v, g_v = torch.randn(2, 9, 32), [torch.randn(2, 32) for _ in model.level_widths]
-    q = torch.cat([model.queries.expand(2, -1, -1), model.levels[0](torch.stack(g_v, dim=1))], dim=1)
+    q_v = [linear(level) for linear, level in zip(model.levels, g_v, strict=True)]
+    q = torch.cat([model.queries.expand(2, -1, -1), torch.stack(q_v, dim=1)], dim=1)
     with torch.no_grad():
         assert torch.equal(model(x_v, g_v), model.project(model.norm_out(q)))
 
