@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import json
+import os
+import pwd
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,8 +50,27 @@ def show(candidate: CandidateArgument, config: ConfigOption = "laptop", override
 def approve(
     candidate: CandidateArgument, reason: ReasonOption, config: ConfigOption = "laptop", overrides: SetOption = None
 ) -> None:
-    """Approve a pending candidate. Final."""
-    done = _ledger(config, overrides).approve(candidate, actor=getpass.getuser(), reason=reason)
+    """Approve a pending candidate. Final.
+
+    If another champion has been approved since its gate, it is judged against that one first, as a new candidate,
+    and you decide about that.
+    """
+    from ifas.core.errors import GateError, StaleCandidate
+    from ifas.promotion.again import judge_again
+
+    ledger = _ledger(config, overrides)
+    try:
+        done = ledger.approve(candidate, actor=_who(), reason=reason)
+    except StaleCandidate as stale:
+        again = judge_again(ledger, candidate)
+        rules = again.decision["rules"]
+        raise GateError(
+            f"{stale.what}; judged again it is candidate {again.id}, {again.state}: "
+            f"{sum(rule['passed'] for rule in rules)} of {len(rules)} rules passed",
+            f'see `ifas show {again.id}`, then: ifas approve {again.id} --reason "..."'
+            if again.state == "pending"
+            else f"see which rules failed: ifas show {again.id}",
+        ) from stale
     typer.echo(f"{done.id} is {done.state}; build its Bento with: ifas package {done.id} --out bento")
 
 
@@ -58,8 +78,18 @@ def reject(
     candidate: CandidateArgument, reason: ReasonOption, config: ConfigOption = "laptop", overrides: SetOption = None
 ) -> None:
     """Reject a pending candidate. Final."""
-    done = _ledger(config, overrides).reject(candidate, actor=getpass.getuser(), reason=reason)
+    done = _ledger(config, overrides).reject(candidate, actor=_who(), reason=reason)
     typer.echo(f"{done.id} is {done.state}")
+
+
+def _who() -> str:
+    """The account that this process runs as, by the operating system. It proves nothing to another machine."""
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:  # a container's user may have no name
+        name = f"uid {uid}"
+    return f"{name} (unverified)"
 
 
 def package(

@@ -181,6 +181,9 @@ class ConnectorConfig(TunedSection):
     level_linear: Literal["own", "shared"] = Field(
         default="own", description="a Linear for each level's global token, or one for all levels of the same width"
     )
+    branch_lr: Factor = Field(
+        default=1.0, description="learning rate of the layers' MSA, MCA and MLP, as a multiple of `lr`"
+    )
     lora_targets: tuple[str, ...] = ("query", "key", "value", "out", "fc1", "fc2")
 
     @model_validator(mode="after")
@@ -192,7 +195,7 @@ class ConnectorConfig(TunedSection):
     @property
     def sizes(self) -> dict[str, str | int | float]:
         """What decides the connector's shape."""
-        return self.model_dump(exclude=set(TunedSection.model_fields))
+        return self.model_dump(exclude={*TunedSection.model_fields, "branch_lr"})
 
 
 class LanguageConfig(TunedSection):

@@ -121,6 +121,10 @@ class NotApproved(GateError):
     """A candidate that is not approved was to be packaged."""
 
 
+class StaleCandidate(GateError):
+    """A candidate was to be approved that the gate compared with a champion that has been replaced since."""
+
+
 class ModelRefused(IfasError):
     """A complete run whose model the gate refused, or a person rejected: there is nothing to package."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -75,20 +76,30 @@ def merge(model: Any) -> None:
 def parameter_groups(model: Any, config: ModelConfig, weight_decay: float) -> list[dict[str, Any]]:
     """Groups for the optimizer: per part, matrices with weight decay and vectors (norms, biases) without.
 
-    Each group has `name`, `params`, `lr`, `weight_decay`. Frozen parameters are in none.
+    The layers of the connector are a part of their own where they have another learning rate. Each group has `name`,
+    `params`, `lr`, `weight_decay`. Frozen parameters are in none.
     """
-    rates = {"vision": config.vision.lr, "connector": config.connector.lr, "language": config.language.lr}
     groups = []
-    for part in PARTS:
-        trained = [p for p in getattr(model, part).parameters() if p.requires_grad]
-        for decay, chosen in (
-            (weight_decay, [p for p in trained if p.ndim > 1]),
-            (0.0, [p for p in trained if p.ndim <= 1]),
+    for part, parameters, lr in _rated(model, config):
+        trained = [p for p in parameters if p.requires_grad]
+        for name, decay, chosen in (
+            (part, weight_decay, [p for p in trained if p.ndim > 1]),
+            (f"{part} (no decay)", 0.0, [p for p in trained if p.ndim <= 1]),
         ):
             if chosen:
-                name = part if decay else f"{part} (no decay)"
-                groups.append({"name": name, "params": chosen, "lr": rates[part], "weight_decay": decay})
+                groups.append({"name": name, "params": chosen, "lr": lr, "weight_decay": decay})
     return groups
+
+
+def _rated(model: Any, config: ModelConfig) -> Iterator[tuple[str, list[nn.Parameter], float]]:
+    """What has a learning rate of its own: name, parameters, rate."""
+    yield "vision", list(model.vision.parameters()), config.vision.lr
+    connector, factor = config.connector, config.connector.branch_lr
+    layers = list(model.connector.layers.parameters()) if connector.kind == "gac" and factor != 1 else []
+    of_layers = {id(p) for p in layers}
+    yield "connector", [p for p in model.connector.parameters() if id(p) not in of_layers], connector.lr
+    yield "connector's layers", layers, connector.lr * factor
+    yield "language", list(model.language.parameters()), config.language.lr
 
 
 def count(model: nn.Module) -> dict[str, dict[str, int]]:

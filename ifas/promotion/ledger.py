@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ifas.core.errors import DataError, GateError, NotApproved, unknown_key
+from ifas.core.errors import DataError, GateError, StaleCandidate, unknown_key
 from ifas.database.connection import Database
 from ifas.promotion import chain
 from ifas.promotion.audit import audit
@@ -123,6 +123,7 @@ class Ledger:
         """Approves a pending candidate, for good; approving it again changes nothing.
 
         Raises:
+            StaleCandidate: the champion is no longer the one that the gate compared it with; see `judge_again`.
             GateError: it is refused or rejected, no reason is given, or there is no such candidate.
         """
         return self._decide(candidate, "approved", actor, reason)
@@ -137,17 +138,8 @@ class Ledger:
 
     def champion(self, product: str) -> Candidate | None:
         """The candidate of a product that was approved last, or None."""
-        query = (
-            select(CandidateRow)
-            .join(DecisionRow, DecisionRow.candidate_id == CandidateRow.id)
-            .where(
-                CandidateRow.product == product, CandidateRow.state == "approved", DecisionRow.to_state == "approved"
-            )
-            .order_by(DecisionRow.seq.desc())
-            .limit(1)
-        )
         with self._database.reading() as session:
-            row = session.scalars(query).first()
+            row = _champion(session, product)
             return None if row is None else Candidate.of(row)
 
     def history(self, candidate: str) -> Sequence[Entry]:
@@ -156,24 +148,6 @@ class Ledger:
             row = self._find(session, candidate)
             query = select(DecisionRow).where(DecisionRow.candidate_id == row.id).order_by(DecisionRow.seq)
             return [Entry.of(decision) for decision in session.scalars(query)]
-
-    def require_approved(self, candidate: str) -> Candidate:
-        """The candidate, if it is approved and the ledger was not altered.
-
-        Raises:
-            NotApproved: any other state, by name.
-            DataError: the ledger was altered.
-        """
-        found = self.get(candidate)
-        if found.state != "approved":
-            raise NotApproved(
-                f"candidate {found.id} is {found.state}, not approved",
-                f'a person can decide: ifas approve {found.id} --reason "..."'
-                if found.state == "pending"
-                else "train and evaluate a new candidate",
-            )
-        self.verify()
-        return found
 
     def verify(self) -> str:
         """Checks the whole chain and every candidate against it; returns the hash of the last decision.
@@ -228,9 +202,34 @@ class Ledger:
                 raise GateError(
                     f"candidate {row.id} is {row.state}: {why}, so you can't {verb} it", "train and submit a new one"
                 )
+            if state == "approved":
+                _require_fresh(session, row)
             before, row.state = row.state, state
             _append(session, row, before, state, actor.strip(), reason.strip())
             return Candidate.of(row)
+
+
+def _champion(session: Session, product: str) -> CandidateRow | None:
+    query = (
+        select(CandidateRow)
+        .join(DecisionRow, DecisionRow.candidate_id == CandidateRow.id)
+        .where(CandidateRow.product == product, CandidateRow.state == "approved", DecisionRow.to_state == "approved")
+        .order_by(DecisionRow.seq.desc())
+        .limit(1)
+    )
+    return session.scalars(query).first()
+
+
+def _require_fresh(session: Session, row: CandidateRow) -> None:
+    """Raises StaleCandidate where the gate compared a candidate with another champion than today's."""
+    champion, before = _champion(session, row.product), row.evidence.get("champion", "")
+    now = champion.id if champion else ""
+    if now != before:
+        raise StaleCandidate(
+            f"candidate {row.id} was compared with {f'champion {before}' if before else 'no champion'}, but {now} has "
+            "been approved since",
+            f'have it judged again: ifas approve {row.id} --reason "...", or run its gate again',
+        )
 
 
 def _append(session: Session, row: CandidateRow, before: str, after: str, actor: str, reason: str) -> None:

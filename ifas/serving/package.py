@@ -13,12 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ifas.core.calibration import Calibration
 from ifas.core.config import TrafficConfig
-from ifas.core.errors import DataError, GateError, MachineError, NotApproved
-from ifas.core.files import read_json, replacing, sha256_file, sha256_tree, write_json
+from ifas.core.errors import DataError, MachineError
+from ifas.core.files import read_json, replacing, sha256_file, write_json
 from ifas.core.imaging import ImageLimits
 from ifas.core.records import Lineage
 from ifas.model.processor import PROCESSOR_FILE
 from ifas.serving.card import CARD_FILE, render_card
+from ifas.serving.contents import write_contents
 from ifas.serving.requirements import ROOTS, TOWER_PACKAGES, pinned
 from ifas.serving.settings import MODEL_DIR, SETTINGS_FILE, ServingSettings
 from ifas.serving.stage import build, stage, tag_version
@@ -92,7 +93,8 @@ def build_bento(
 
     Args:
         model: the model directory that was evaluated.
-        approval: state, who, why, when, and the digests that the decision is bound to.
+        approval: of this model and these metrics, as the ledger has it, which the caller has asked: who, why, when, and
+            the digests that the decision is bound to.
         metrics: `metrics.json` of the evaluation.
         lineage: of the run, up to the evaluation at least.
         name: of the Bento.
@@ -102,13 +104,11 @@ def build_bento(
         out: folder to make.
 
     Raises:
-        NotApproved: the candidate is in any other state than approved.
-        GateError: the model or the metrics are not those that were approved.
         DataError: a record that the model card needs is missing.
         MachineError: no disk space.
         IfasError: BentoML could not build.
     """
-    digest = check_approval(model, approval, metrics, lineage)
+    digest = str(approval["model_sha256"])
     settings = ServingSettings(
         candidate=approval["candidate"],
         model_version=digest[:12],
@@ -137,6 +137,7 @@ def build_bento(
         built = build(context, Path(scratch), version=tag_version(settings.candidate), created=str(approval["at"]))
         shutil.copytree(built, beside / BENTO_DIR)
         _place_model(model, beside / BENTO_DIR / "src" / MODEL_DIR)
+        write_contents(beside / BENTO_DIR / "src")
         (beside / CARD_FILE).write_text(card, encoding="utf-8")
         record = PackageRecord(
             tag=f"{name}:{tag_version(settings.candidate)}",
@@ -153,46 +154,6 @@ def build_bento(
         )
         write_json(beside / RECORD_FILE, record.model_dump(mode="json"))
     return record
-
-
-def check_approval(model: Path, approval: Mapping[str, Any], metrics: Mapping[str, Any], lineage: Lineage) -> str:
-    """SHA-256 of the model, if the approval is for this candidate, this model and these metrics.
-
-    Raises:
-        NotApproved: any state but approved.
-        GateError: model, metrics or evidence are others than those approved.
-        DataError: the approval record is incomplete.
-    """
-    missing = [
-        key for key in ("candidate", "state", "product", "model_sha256", "evidence_sha256") if key not in approval
-    ]
-    if missing:
-        raise DataError(f"the approval record lacks {', '.join(missing)}", "run `ifas step approve` again")
-    candidate, state = approval["candidate"], approval["state"]
-    if state != "approved":
-        how = f'approve it first: ifas approve {candidate} --reason "..."'
-        if state != "pending":
-            how = f"{state} is final: run `ifas run` again, then ifas approve NEW-CANDIDATE --reason ..."
-        raise NotApproved(f"candidate {candidate} is {state}; only an approved candidate is packaged", how)
-    if not approval.get("actor") or not approval.get("at"):
-        raise DataError(f"the approval of {candidate} does not say who approved it and when", "approve it again")
-    if not model.is_dir():
-        raise DataError(f"no model directory at {model}", "run `ifas step train` again")
-    digest = sha256_tree(model)
-    if digest != approval["model_sha256"]:
-        raise GateError(
-            f"the model at {model} has SHA-256 {digest[:12]}, candidate {candidate} was approved with "
-            f"{str(approval['model_sha256'])[:12]}",
-            "package the model of that candidate, or have this one approved",
-        )
-    gate, evaluated = lineage.of("gate"), lineage.of("evaluate")
-    if gate is not None and gate.facts.get("evidence_sha256") != approval["evidence_sha256"]:
-        raise GateError(
-            f"the approval of {candidate} covers other evidence than this run's", "approve the candidate of this run"
-        )
-    if evaluated is not None and evaluated.facts.get("metrics") != metrics:
-        raise GateError("the metrics are not those of the run's evaluation", "use the metrics.json of the same run")
-    return digest
 
 
 def _calibration(metrics: Mapping[str, Any]) -> Calibration | None:
@@ -238,4 +199,4 @@ def _files(folder: Path) -> list[PackagedFile]:
     ]
 
 
-__all__ = ["BENTO_DIR", "RECORD_FILE", "SETTINGS_FILE", "PackageRecord", "build_bento", "check_approval"]
+__all__ = ["BENTO_DIR", "RECORD_FILE", "SETTINGS_FILE", "PackageRecord", "build_bento"]

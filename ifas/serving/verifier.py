@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from ifas.core.errors import GateError, ImageRefused
-from ifas.core.files import sha256_tree
 from ifas.core.imaging import decode
 from ifas.faces.face import Face
+from ifas.serving.contents import check_contents, digest_below
 from ifas.serving.settings import MODEL_DIR, ServingSettings
 
 if TYPE_CHECKING:
@@ -83,12 +83,12 @@ class Verifier:
         """The verifier of a Bento's source folder, which holds `serving.json` and the model.
 
         Raises:
-            GateError: the model has another hash than the approved one that `serving.json` names. Who can change both
-                files is not found out here.
+            GateError: something in the folder is not what was packaged, or the model is not the approved one.
             ConfigError: a file is missing or damaged.
         """
+        contents = check_contents(folder)
         settings = ServingSettings.read(folder)
-        found = sha256_tree(folder / MODEL_DIR)
+        found = digest_below(contents, MODEL_DIR)
         if found != settings.model_sha256:
             raise GateError(
                 f"the model in this Bento has SHA-256 {found[:12]}, candidate {settings.candidate} was approved with "

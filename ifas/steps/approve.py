@@ -16,22 +16,24 @@ from ifas.steps.gate import ledger_url
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
     """Approves a passed candidate when the configuration says `by_policy`; else reports the state as it is."""
+    from ifas.promotion.approval import approval_of
     from ifas.promotion.ledger import Ledger
 
     given = record_of(inputs["candidate"], "candidate", ("candidate",))
     ledger = Ledger(ledger_url(config))
-    candidate = ledger.get(given["candidate"])
-    if config.approve.by_policy and candidate.state == "pending":
+    approval = approval_of(ledger, given["candidate"])
+    if config.approve.by_policy and approval.state == "pending":
         reason = f"every rule of the gate policy passed in run {context.run_id}"
-        candidate = ledger.approve(candidate.id, actor="policy", reason=reason)
-    approval = approval_of(ledger, candidate.id)
-    write_json(outputs["approval"], approval)
-    summary = f"candidate {candidate.id} is {candidate.state}"
-    if approval["actor"]:
-        summary += f" by {approval['actor']}"
-    if candidate.state == "pending":
-        summary += f'; decide with: ifas approve {candidate.id} --reason "..."'
-    return StepResult(summary=summary, facts={"approval": approval})
+        ledger.approve(approval.candidate, actor="policy", reason=reason)
+        approval = approval_of(ledger, approval.candidate)
+    record = approval.model_dump()
+    write_json(outputs["approval"], record)
+    summary = f"candidate {approval.candidate} is {approval.state}"
+    if approval.actor:
+        summary += f" by {approval.actor}"
+    if approval.state == "pending":
+        summary += f'; decide with: ifas approve {approval.candidate} --reason "..."'
+    return StepResult(summary=summary, facts={"approval": record})
 
 
 def record_of(file: Path, kind: str, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -41,20 +43,3 @@ def record_of(file: Path, kind: str, keys: tuple[str, ...]) -> dict[str, Any]:
         article = "an" if kind[0] in "aeiou" else "a"
         raise DataError(f"{file} is not {article} {kind} as ifas writes it", "name the file that the step before wrote")
     return found
-
-
-def approval_of(ledger: Any, candidate_id: str) -> dict[str, Any]:
-    """The approval record that `package` checks: state, who, why, when, and the digests it is bound to."""
-    candidate = ledger.get(candidate_id)
-    history = ledger.history(candidate.id)
-    last = history[-1] if candidate.state in ("approved", "rejected") and history else None
-    return {
-        "candidate": candidate.id,
-        "product": candidate.product,
-        "state": candidate.state,
-        "actor": last.actor if last else "",
-        "reason": last.reason if last else "",
-        "at": last.at if last else "",
-        "evidence_sha256": candidate.evidence_sha256,
-        "model_sha256": candidate.model_sha256,
-    }

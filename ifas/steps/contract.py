@@ -56,6 +56,10 @@ class Step:
         run: Callable[..., StepResult] = self._module().run
         return run(config, inputs, outputs, context)
 
+    def permit(self, config: RunConfig, inputs: Mapping[str, Path], lineage: Lineage) -> None:
+        """Raises where these inputs must not be used, whether the step would run or a result of it be reused."""
+        getattr(self._module(), "permit", lambda *_: None)(config, inputs, lineage)
+
     def identity(self, config: RunConfig) -> dict[str, Any]:
         """What else the result depends on, e.g. the commit that a revision names."""
         found: dict[str, Any] = getattr(self._module(), "identity", lambda _config: {})(config)

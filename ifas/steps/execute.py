@@ -215,6 +215,7 @@ def _result(
     use_cache: bool,
 ) -> tuple[StepResult, str, Mapping[str, str]]:
     """The step's result in `outputs`, why it was reused (empty where it was not), and the outputs' hashes."""
+    step.permit(config, inputs, context.lineage)
     entry, why = cache.find(key, config.cluster.store) if step.cached and use_cache else (None, "")
     if entry is not None:
         cache.take(key, outputs)

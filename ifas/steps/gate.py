@@ -5,11 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ifas.core.config import RunConfig
-from ifas.core.files import read_json, sha256_file, sha256_tree, write_json
-from ifas.core.records import METRICS_FILE, PREDICTIONS_FILE, StepResult
+from ifas.core.errors import DataError
+from ifas.core.files import read_json, sha256_file, sha256_json, sha256_tree, write_json
+from ifas.core.records import METRICS_FILE, PREDICTIONS_FILE, Lineage, StepResult
 from ifas.steps.contract import Context
+
+if TYPE_CHECKING:
+    from ifas.promotion.candidate import Candidate
+    from ifas.promotion.ledger import Ledger
+
+#: Steps whose settings, code and image are evidence.
+BEFORE = ("ingest", "caption", "validate", "train", "evaluate")
 
 
 def ledger_url(config: RunConfig) -> str:
@@ -26,24 +35,12 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     metrics = read_json(inputs["evaluation"] / METRICS_FILE)
     policy = load_policy(config.gate.policy)
     ledger = Ledger(ledger_url(config))
-    model = sha256_tree(inputs["model"])
-    champion = ledger.champion(config.gate.product)
-    rival = champion
-    if champion is not None and champion.model_sha256 == model:
-        # When the champion itself is judged again, it is compared with the model that it replaced.
-        beaten = champion.facts.get("champion")
-        rival = ledger.get(beaten) if beaten else None
+    evidence = {**evidence_of(inputs, context.lineage), "policy": policy.sha256}
+    rival = rival_of(ledger, config.gate.product, evidence)
     decision = decide(metrics, rival.metrics if rival else None, policy)
+    evidence["champion"] = rival.id if rival else ""
+    model = evidence["model"]
     ingest = context.lineage.of("ingest")
-    evidence = {
-        "dataset": sha256_tree(inputs["dataset"]),
-        "captions": sha256_tree(inputs["captions"]),
-        "model": model,
-        "metrics": sha256_file(inputs["evaluation"] / METRICS_FILE),
-        "predictions": sha256_file(inputs["evaluation"] / PREDICTIONS_FILE),
-        "policy": policy.sha256,
-        "champion": rival.id if rival else "",
-    }
     candidate = ledger.submit(
         product=config.gate.product,
         run_id=context.run_id,
@@ -54,6 +51,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         decision=decision,
         facts={
             "champion": rival.id if rival else None,
+            "policy": policy.model_dump(mode="json"),
             "artifacts": {
                 "model": str(inputs["model"].absolute()),
                 "evaluation": str(inputs["evaluation"].absolute()),
@@ -87,3 +85,50 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             "decision": decision.as_dict(),
         },
     )
+
+
+def evidence_of(inputs: Mapping[str, Path], lineage: Lineage) -> dict[str, str]:
+    """Name -> SHA-256 of what a decision about a run is made from: files, and how each step before the gate ran.
+
+    Args:
+        inputs: paths of model and evaluation, and where they are at hand of dataset and captions. Where not, their
+            hashes are those that the gate's own entry in the lineage has.
+
+    Raises:
+        DataError: the lineage does not tell of dataset and captions either, or the metrics are not those of its
+            evaluation.
+    """
+    metrics = inputs["evaluation"] / METRICS_FILE
+    evaluated, gate = lineage.of("evaluate"), lineage.of("gate")
+    if evaluated is None:
+        raise DataError("no lineage that tells of the evaluation was given", "give the one that its step wrote")
+    if evaluated.facts.get("metrics") != read_json(metrics):
+        raise DataError(f"{metrics} is not what the run's evaluation found", "give the files of one run")
+    known = dict(gate.inputs) if gate else {}
+    for name in ("dataset", "captions"):
+        if name in inputs:
+            known[name] = sha256_tree(inputs[name])
+        elif name not in known:
+            raise DataError("the lineage does not tell of a gate", "give the lineage of the run's gate, or a later one")
+    before = [entry for entry in lineage.entries if entry.step in BEFORE]
+    return {
+        "dataset": known["dataset"],
+        "captions": known["captions"],
+        "model": sha256_tree(inputs["model"]),
+        "metrics": sha256_file(metrics),
+        "predictions": sha256_file(inputs["evaluation"] / PREDICTIONS_FILE),
+        "steps": sha256_json({entry.step: [entry.config, entry.code, entry.image] for entry in before}),
+    }
+
+
+def rival_of(ledger: Ledger, product: str, evidence: Mapping[str, str]) -> Candidate | None:
+    """The champion that a candidate is compared with; None while a product has none.
+
+    When the champion itself is judged again, that is the model that it replaced. Its weights with another threshold,
+    other predictions or another policy are not the champion itself.
+    """
+    champion = ledger.champion(product)
+    if champion is None or any(champion.evidence.get(name) != found for name, found in evidence.items()):
+        return champion
+    beaten = champion.facts.get("champion")
+    return ledger.get(beaten) if beaten else None

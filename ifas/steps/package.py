@@ -8,10 +8,11 @@ from typing import Any
 
 from ifas.core.config import RunConfig
 from ifas.core.files import read_json, sha256_json
-from ifas.core.records import METRICS_FILE, StepResult
+from ifas.core.records import METRICS_FILE, Lineage, StepResult
 from ifas.steps.approve import record_of
 from ifas.steps.code import files_in
 from ifas.steps.contract import Context
+from ifas.steps.gate import evidence_of, ledger_url
 
 
 def identity(_config: RunConfig) -> dict[str, Any]:
@@ -21,13 +22,29 @@ def identity(_config: RunConfig) -> dict[str, Any]:
     return {"code in the Bento": sha256_json([files_in(room) for room in ROOMS])}
 
 
+def permit(config: RunConfig, inputs: Mapping[str, Path], lineage: Lineage) -> None:
+    """Asks the ledger whether these very things were approved. The approval's file only names the candidate.
+
+    Raises:
+        NotApproved: the candidate is in any other state than approved.
+        GateError: the ledger knows no such candidate, or it was approved with something else.
+        DataError: the ledger was altered, or a record is damaged.
+    """
+    from ifas.promotion.approval import require_approved
+    from ifas.promotion.ledger import Ledger
+
+    require_approved(Ledger(ledger_url(config)), _candidate(inputs), evidence_of(inputs, lineage))
+
+
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
-    """Builds the Bento; raises NotApproved for a candidate in any state but approved."""
+    """Builds the Bento of what `permit` has let through."""
+    from ifas.promotion.approval import approval_of
+    from ifas.promotion.ledger import Ledger
     from ifas.serving.package import build_bento
 
     record = build_bento(
         inputs["model"],
-        record_of(inputs["approval"], "approval", ("candidate", "state")),
+        approval_of(Ledger(ledger_url(config)), _candidate(inputs)).model_dump(),
         read_json(inputs["evaluation"] / METRICS_FILE),
         context.lineage,
         name=config.package.name,
@@ -37,3 +54,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         out=outputs["bento"],
     )
     return StepResult(summary=record.summary, facts=record.facts)
+
+
+def _candidate(inputs: Mapping[str, Path]) -> str:
+    return str(record_of(inputs["approval"], "approval", ("candidate",))["candidate"])

@@ -10,7 +10,6 @@ from ifas.core.errors import DataError
 from ifas.core.files import write_json
 from ifas.core.outputs import require_ours
 from ifas.core.records import StepResult
-from ifas.steps.approve import approval_of
 from ifas.steps.execute import LINEAGE, execute
 from ifas.steps.folder import output_of
 from ifas.steps.gate import ledger_url
@@ -26,11 +25,13 @@ def package_candidate(config: RunConfig, candidate: str, out: Path, run: Path | 
         NotApproved: its state is not `approved`.
         DataError: the run's artifacts are gone, or `out` holds something that ifas did not make.
     """
+    from ifas.promotion.approval import require_approved
     from ifas.promotion.ledger import Ledger
 
     require_ours(out)
     ledger = Ledger(ledger_url(config))
-    found = ledger.require_approved(candidate)
+    approved = require_approved(ledger, candidate, {})  # soon, and again with the artifacts by the step
+    found = ledger.get(approved.candidate)
     artifacts = {name: Path(path) for name, path in found.facts["artifacts"].items()}
     if run is not None:
         made = {"model": "train", "evaluation": "evaluate", LINEAGE: "gate"}
@@ -43,7 +44,7 @@ def package_candidate(config: RunConfig, candidate: str, out: Path, run: Path | 
             )
     with tempfile.TemporaryDirectory(prefix="ifas-package-") as scratch:
         approval = Path(scratch) / "approval.json"
-        write_json(approval, approval_of(ledger, found.id))
+        write_json(approval, approved.model_dump())
         return execute(
             "package",
             config,

@@ -32,6 +32,7 @@ from ifas.core.files import read_json, sha256_file, sha256_tree
 from ifas.core.imaging import ImageLimits, decode
 from ifas.core.taxonomy import media_named
 from ifas.serving.client import ask, serve
+from ifas.serving.contents import write_contents
 from ifas.serving.package import build_bento
 from ifas.serving.request_limits import frame
 from tests.unit.serving.bento_records import (
@@ -525,14 +526,15 @@ def test_the_log_holds_ids_only(url, log):
     assert "Traceback" not in text
 
 
-def test_a_bento_whose_model_was_swapped_does_not_start(package, tmp_path):
+@pytest.mark.parametrize("name", ["model/config.json", "serving.json", "ifas/serving/verifier.py"])
+def test_an_edited_bento_does_not_start_and_names_the_file(package, tmp_path, name):
     bento = tmp_path / "bento"
     shutil.copytree(package / "bento", bento)
-    with (bento / "src" / "model" / "config.json").open("a") as file:
+    with (bento / "src" / name).open("a") as file:
         file.write("\n")
     with pytest.raises(LaunchError, match="can't start") as caught, serve(bento, timeout=90):
         pass
-    assert "was approved with" in caught.value.what
+    assert f"{name} was changed since this Bento was packaged" in caught.value.what
 
 
 def test_the_server_does_not_outlive_a_caller_that_is_terminated(package, tmp_path):
@@ -541,6 +543,7 @@ def test_the_server_does_not_outlive_a_caller_that_is_terminated(package, tmp_pa
     shutil.copytree(package / "bento", bento)
     settings = read_json(bento / "src" / "serving.json")
     (bento / "src" / "serving.json").write_text(json.dumps({**settings, "publish_card": True}))
+    write_contents(bento / "src")
     code = (
         "import sys, time; from pathlib import Path; from ifas.serving.client import serve\n"
         "with serve(Path(sys.argv[1])) as url: print(url, flush=True); time.sleep(600)"

@@ -212,6 +212,17 @@ def test_groups_have_their_own_rates_and_decay() -> None:
     assert rates["language"] == (0.3, 0.05)
 
 
+def test_the_layers_of_the_connector_learn_at_a_rate_of_their_own() -> None:
+    config = tiny("model.connector.lr=0.2", "model.connector.branch_lr=0.1")
+    model, _ = build(config)
+    tuning.prepare(model, config)
+    groups = tuning.parameter_groups(model, config, 0.0)
+    rate_of = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(rate_of), "a parameter is in one group only"
+    for name, parameter in model.connector.named_parameters():
+        assert rate_of[id(parameter)] == pytest.approx(0.02 if name.startswith("layers.") else 0.2), name
+
+
 def test_unknown_lora_target() -> None:
     config = tiny(*LORA, "model.language.lora_targets=[nope]")
     model, _ = build(config)

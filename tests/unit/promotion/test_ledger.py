@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ifas.core.errors import ConfigError, DataError, GateError, MachineError, NotApproved
 from ifas.promotion import chain
+from ifas.promotion.approval import require_approved
 from ifas.promotion.candidate import Candidate
 from ifas.promotion.gate import Decision, decide
 from ifas.promotion.ledger import Ledger
@@ -95,10 +96,10 @@ def test_default_is_deny(ledger: Ledger) -> None:
             act(refused.id, actor="ann", reason="I insist")
     for candidate in (refused, pending):
         with pytest.raises(NotApproved, match=f"{candidate.id} is {candidate.state}, not approved"):
-            ledger.require_approved(candidate.id)
+            require_approved(ledger, candidate.id, {})
     assert ledger.champion("ifas") is None
     ledger.approve(pending.id, actor="ann", reason="good")
-    assert ledger.require_approved(pending.id).state == "approved"
+    assert require_approved(ledger, pending.id, {}).state == "approved"
 
 
 @pytest.mark.parametrize("reason", ["", "  \n"])
@@ -118,13 +119,15 @@ def test_list_and_champion(ledger: Ledger) -> None:
     assert [row.id for row in ledger.list(product="ifas", state="pending")] == [c.id, b.id, a.id]
     with pytest.raises(ConfigError, match="candidate state 'open'"):
         ledger.list(state="open")
-    for candidate in (c, a, other):
+    for candidate in (c, other):
         ledger.approve(candidate.id, actor="ann", reason="good")
+    later = submit(ledger, "e", evidence={"model": a.model_sha256, "champion": c.id})
+    ledger.approve(later.id, actor="ann", reason="better")
     champion = ledger.champion("ifas")
     assert champion is not None
-    assert champion.id == a.id  # approved last, though made first
+    assert champion.id == later.id
     assert ledger.champion("nothing") is None
-    assert [row.id for row in ledger.list(state="pending")] == [b.id]
+    assert [row.id for row in ledger.list(state="pending")] == [b.id, a.id]
 
 
 def evidence_sha256(seed: str) -> str:
@@ -164,7 +167,7 @@ def test_fewer_than_six_digits_name_no_candidate(ledger: Ledger, digits: int) ->
     doings = (
         ledger.get,
         ledger.history,
-        ledger.require_approved,
+        lambda name: require_approved(ledger, name, {}),
         lambda name: ledger.approve(name, actor="ann", reason="good"),
         lambda name: ledger.reject(name, actor="ann", reason="bad"),
     )
@@ -292,7 +295,7 @@ def test_tampering_is_found(ledger: Ledger, url: str, tampering: str) -> None:
         ledger.verify()
     for candidate in (approved.id, pending.id):
         with pytest.raises((DataError, NotApproved)):
-            ledger.require_approved(candidate)
+            require_approved(ledger, candidate, {})
 
 
 def test_hashes_computed_anew_fit_and_only_a_head_kept_elsewhere_shows_it(ledger: Ledger, url: str) -> None:
@@ -301,7 +304,7 @@ def test_hashes_computed_anew_fit_and_only_a_head_kept_elsewhere_shows_it(ledger
     head = ledger.verify()
     forged = {**ledger.history(candidate.id)[-1].as_dict(), "reason": "forged"}
     execute(url, *disarm(url), f"UPDATE decisions SET reason = 'forged', hash = '{chain.link(forged)}' WHERE seq = 2")
-    assert ledger.require_approved(candidate.id).state == "approved", "the chain alone can't tell"
+    assert require_approved(ledger, candidate.id, {}).state == "approved", "the chain alone can't tell"
     assert ledger.verify() != head
 
 
@@ -316,7 +319,7 @@ def test_a_slipped_in_approval_is_found(ledger: Ledger, url: str) -> None:
         f"evidence_sha256, record_sha256, at, hash, '{'0' * 64}' FROM decisions WHERE seq = {last.seq}",
     )
     with pytest.raises(DataError, match="altered at decision 2"):
-        ledger.require_approved(refused.id)
+        require_approved(ledger, refused.id, {})
 
 
 def test_unknown_state_is_refused_by_the_database(ledger: Ledger, url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
 
 import numpy as np
@@ -15,6 +16,7 @@ from ifas.core.files import sha256_tree
 from ifas.core.imaging import ImageLimits, decode
 from ifas.faces.face import Face
 from ifas.model.judge import Judge, Judged
+from ifas.serving.contents import CONTENTS_FILE, write_contents
 from ifas.serving.settings import MODEL_DIR, ServingSettings
 from ifas.serving.verifier import Verifier
 from tests.unit.serving.bento_records import picture, tiny_model
@@ -97,11 +99,18 @@ def encoded(pixels, kind="PNG", mode=None, **options):
 BLACK, NOISE = np.zeros((64, 64, 3), np.uint8), np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
+def packaged(folder):
+    """The model and the records of a Bento, in its source folder."""
+    model = tiny_model(folder / MODEL_DIR)
+    settings(model_sha256=sha256_tree(model)).write(folder)
+    write_contents(folder)
+    return model
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
-    model = tiny_model(folder / MODEL_DIR)
-    settings(model_sha256=sha256_tree(model)).write(folder)
+    packaged(folder)
     return Verifier.load(folder)
 
 
@@ -126,8 +135,7 @@ def test_two_faces_of_like_size_have_no_verdict(served):
 
 
 def test_one_picture_has_one_score_in_whatever_form_it_comes(tmp_path):
-    model = tiny_model(tmp_path / MODEL_DIR)
-    settings(model_sha256=sha256_tree(model)).write(tmp_path)
+    packaged(tmp_path)
     verifier = Verifier.load(tmp_path)
     grey = np.asarray(Image.fromarray(decode(picture())).convert("L"))
     opaque = np.full_like(grey, 255)
@@ -150,8 +158,7 @@ def test_the_packaged_limits_count():
 
 
 def test_the_real_model_of_a_folder(tmp_path):
-    model = tiny_model(tmp_path / MODEL_DIR)
-    settings(model_sha256=sha256_tree(model)).write(tmp_path)
+    model = packaged(tmp_path)
     verifier, judge = Verifier.load(tmp_path), Judge.load(model)
     for seed in range(3):
         data = picture(seed)
@@ -169,8 +176,7 @@ def test_the_real_model_of_a_folder(tmp_path):
 
 
 def test_an_answer_takes_one_prefill(tmp_path, monkeypatch):
-    model = tiny_model(tmp_path / MODEL_DIR)
-    settings(model_sha256=sha256_tree(model)).write(tmp_path)
+    packaged(tmp_path)
     verifier = Verifier.load(tmp_path)
     prefill, calls = verifier.judge._prefill, []
     monkeypatch.setattr(verifier.judge, "_prefill", lambda *a: calls.append(len(a[0])) or prefill(*a))
@@ -179,11 +185,50 @@ def test_an_answer_takes_one_prefill(tmp_path, monkeypatch):
     assert calls == [1, 1]
 
 
-def test_a_model_that_was_swapped_after_approval(tmp_path):
-    model = tiny_model(tmp_path / MODEL_DIR)
-    settings(model_sha256=sha256_tree(model)).write(tmp_path)
+def loosened(folder):
+    record = json.loads((folder / "serving.json").read_text())
+    (folder / "serving.json").write_text(json.dumps({**record, "threshold": 0.0}))
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (loosened, r"serving\.json was changed"),
+        (lambda folder: (folder / "model" / "added.txt").write_text("x"), r"model/added\.txt was added"),
+        (lambda folder: (folder / "sitecustomize.py").write_text("x"), r"sitecustomize\.py was added"),
+        (lambda folder: (folder / "model" / "config.json").unlink(), r"model/config\.json is missing"),
+        (lambda folder: (folder / "model" / "away").symlink_to("/nowhere"), "model/away was added"),
+    ],
+)
+def test_what_was_edited_after_packaging_is_named(tmp_path, edit, said):
+    packaged(tmp_path)
+    edit(tmp_path)
+    with pytest.raises(GateError, match=said):
+        Verifier.load(tmp_path)
+
+
+def test_another_model_than_the_approved_one_packaged_as_a_whole(tmp_path):
+    model = packaged(tmp_path)
     (model / "added.txt").write_text("x")
+    write_contents(tmp_path)
     with pytest.raises(GateError, match="was approved with"):
+        Verifier.load(tmp_path)
+
+
+def test_compiled_python_is_no_edit(tmp_path):
+    packaged(tmp_path)
+    (tmp_path / "ifas" / "__pycache__").mkdir(parents=True)
+    (tmp_path / "ifas" / "__pycache__" / "x.pyc").write_bytes(b"x")
+    assert Verifier.load(tmp_path).settings.threshold == settings().threshold
+
+
+@pytest.mark.parametrize("text", [None, "{", "[1]", "3"])
+def test_damaged_contents(tmp_path, text):
+    packaged(tmp_path)
+    (tmp_path / CONTENTS_FILE).unlink()
+    if text is not None:
+        (tmp_path / CONTENTS_FILE).write_text(text)
+    with pytest.raises(ConfigError, match=r"contents\.json is missing or damaged"):
         Verifier.load(tmp_path)
 
 

@@ -1,0 +1,82 @@
+"""What the ledger says of a candidate: the one answer to "may this be shipped?".
+
+No file answers it. Whoever needs to know names a candidate and, by their hashes, the things at hand; the ledger is
+checked, and says whether these things are what was approved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict
+
+from ifas.core.errors import GateError, NotApproved
+from ifas.promotion.ledger import Ledger
+
+
+class Approval(BaseModel):
+    """The state of a candidate; who brought it there, why and when (empty while nobody has); what that is about."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    candidate: str
+    product: str
+    state: str
+    actor: str
+    reason: str
+    at: str
+    evidence_sha256: str
+    model_sha256: str
+
+
+def approval_of(ledger: Ledger, candidate: str) -> Approval:
+    """The state of a candidate, whatever it is.
+
+    Raises:
+        DataError: the ledger was altered.
+        GateError: there is no such candidate.
+    """
+    found = ledger.get(candidate)
+    ledger.verify()
+    last = ledger.history(found.id)[-1]
+    by_somebody = found.state in ("approved", "rejected")
+    return Approval(
+        candidate=found.id,
+        product=found.product,
+        state=found.state,
+        actor=last.actor if by_somebody else "",
+        reason=last.reason if by_somebody else "",
+        at=last.at if by_somebody else "",
+        evidence_sha256=found.evidence_sha256,
+        model_sha256=found.model_sha256,
+    )
+
+
+def require_approved(ledger: Ledger, candidate: str, evidence: Mapping[str, str]) -> Approval:
+    """The approval of a candidate, if there is one and it is about these things.
+
+    Args:
+        evidence: name -> SHA-256 of what is at hand, by the names under which the gate has recorded its evidence.
+
+    Raises:
+        NotApproved: it is in any other state than approved.
+        DataError: the ledger was altered.
+        GateError: there is no such candidate, or it was approved with something else than this.
+    """
+    approval = approval_of(ledger, candidate)
+    if approval.state != "approved":
+        raise NotApproved(
+            f"candidate {approval.candidate} is {approval.state}, not approved",
+            f'a person can decide: ifas approve {approval.candidate} --reason "..."'
+            if approval.state == "pending"
+            else "train and evaluate a new candidate",
+        )
+    approved = ledger.get(approval.candidate).evidence
+    for name, found in evidence.items():
+        if approved.get(name) != found:
+            with_what = f"with {approved[name][:12]}" if name in approved else "without any"
+            raise GateError(
+                f"{name}: SHA-256 {found[:12]}, but candidate {approval.candidate} was approved {with_what}",
+                "package what was approved, or run the gate on this and have it approved",
+            )
+    return approval
