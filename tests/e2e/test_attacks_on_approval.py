@@ -1,0 +1,227 @@
+"""Who wants to ship a model that nobody approved, with a text editor and write access to files and ledger.
+
+Each attack is played on a run that a person has to decide about; the same commands, without the attack, build a Bento.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ifas.core.config import RunConfig, load
+from ifas.core.errors import DataError, GateError, NotApproved
+from ifas.core.files import read_json, write_json
+from ifas.core.records import Lineage
+from ifas.data.registry import Registry
+from ifas.promotion.ledger import Ledger
+from ifas.steps.chain import run_chain
+from ifas.steps.execute import execute
+from ifas.steps.release import package_candidate
+
+#: Refuses every model, and a model that is worse than the champion.
+NO_LOSS = {"id": "no-loss", "metric": "hter", "slice": "target", "max_increase": 0.0, "missing_champion": "pass"}
+PERFECT = {"id": "perfect", "metric": "auc", "slice": "target", "min": 1.0, "bound": "interval"}
+HARD = {"name": "hard", "rules": [{**NO_LOSS, "reason": "r"}, {**PERFECT, "reason": "r"}]}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose candidate waits for a person."""
+
+    config: RunConfig
+    folder: Path
+    candidate: str
+
+    def at(self, step: str, name: str) -> Path:
+        return self.folder / step / name
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.config.gate.ledger)
+
+    def package(self, out: Path, **files: Path) -> Any:
+        """`ifas step package`."""
+        inputs = {
+            "model": self.at("train", "model"),
+            "evaluation": self.at("evaluate", "evaluation"),
+            "approval": self.at("approve", "approval"),
+            "lineage": self.at("approve", "lineage"),
+            **files,
+        }
+        outputs = {"bento": out, "lineage": out.with_name("after.json")}
+        return execute("package", self.config, run_id="attack", inputs=inputs, outputs=outputs)
+
+    def gate(self, out: Path, policy: Path, **files: Path) -> dict[str, Any]:
+        """`ifas step gate`; what it says of the candidate."""
+        inputs = {
+            "dataset": self.at("ingest", "dataset"),
+            "captions": self.at("caption", "captions"),
+            "model": self.at("train", "model"),
+            "evaluation": self.at("evaluate", "evaluation"),
+            "lineage": self.at("evaluate", "lineage"),
+            **files,
+        }
+        config = self.config.model_copy(update={"gate": self.config.gate.model_copy(update={"policy": str(policy)})})
+        outputs = {"candidate": out / "candidate", "lineage": out / "lineage"}
+        execute("gate", config, run_id="attack", inputs=inputs, outputs=outputs)
+        return dict(read_json(out / "candidate"))
+
+
+@pytest.fixture(scope="module")
+def waiting(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    root = tmp_path_factory.mktemp("waiting")
+    ledger = f"sqlite:///{root / 'ledger.db'}"
+    config = load(
+        "tiny",
+        [f"ingest.registry={registry.path}", "ingest.dataset=toy", f"gate.ledger={ledger}", "approve.by_policy=false"],
+    )
+    run_chain(config, "waiting", root / "artifacts")
+    return Run(config, root / "artifacts", read_json(root / "artifacts" / "gate" / "candidate")["candidate"])
+
+
+@pytest.fixture
+def run(waiting: Run, tmp_path: Path) -> Run:
+    """A copy of the run and of its ledger, for one attack."""
+    shutil.copytree(waiting.folder, tmp_path / "artifacts")
+    shutil.copyfile(waiting.folder.parent / "ledger.db", tmp_path / "ledger.db")
+    gate = waiting.config.gate.model_copy(update={"ledger": f"sqlite:///{tmp_path / 'ledger.db'}"})
+    return Run(waiting.config.model_copy(update={"gate": gate}), tmp_path / "artifacts", waiting.candidate)
+
+
+def edited(run: Run, step: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Changes the metrics, and what the lineage of a step says of them, and seals the lineage again."""
+    file = run.at("evaluate", "evaluation") / "metrics.json"
+    metrics = read_json(file)
+    change(metrics)
+    write_json(file, metrics)
+    lineage = Lineage.model_validate(read_json(run.at(step, "lineage")))
+    again = Lineage(run_id=lineage.run_id)
+    for entry in lineage.entries:
+        facts = {**entry.facts, "metrics": metrics} if entry.step == "evaluate" else entry.facts
+        again = again.append(entry.model_copy(update={"facts": facts}))
+    again.verify()
+    write_json(run.at(step, "lineage"), again.model_dump())
+
+
+def loosen(metrics: dict[str, Any]) -> None:
+    metrics["threshold"]["value"] = 0.0
+
+
+@pytest.mark.slow
+def test_what_was_approved_is_built_and_only_for_who_asks_this_ledger(run: Run, tmp_path: Path) -> None:
+    """The control: without an attack there is a Bento. Its copy in the cache is no way around another ledger."""
+    run.ledger.approve(run.candidate, actor="ann", reason="looked at it")
+    package_candidate(run.config, run.candidate, tmp_path / "bento", None)
+    execute(
+        "approve",
+        run.config,
+        run_id="later",
+        inputs={"candidate": run.at("gate", "candidate"), "lineage": run.at("gate", "lineage")},
+        outputs={"approval": tmp_path / "approval", "lineage": tmp_path / "approved.json"},
+    )
+    files = {"approval": tmp_path / "approval", "lineage": tmp_path / "approved.json"}
+    assert "approved by ann" in run.package(tmp_path / "again", **files).summary
+    (tmp_path / "ledger.db").unlink()
+    with pytest.raises(GateError, match=f"no candidate {run.candidate}"):
+        run.package(tmp_path / "third", **files)
+    assert not (tmp_path / "third").exists()
+
+
+def test_metrics_are_edited_and_the_lineage_is_sealed_again(run: Run, tmp_path: Path) -> None:
+    run.ledger.approve(run.candidate, actor="ann", reason="looked at it")
+    edited(run, "gate", loosen)
+    with pytest.raises(GateError, match=rf"metrics: SHA-256 .* candidate {run.candidate} was approved with"):
+        package_candidate(run.config, run.candidate, tmp_path / "bento", run.folder)
+    assert not (tmp_path / "bento").exists()
+
+
+def test_only_the_metrics_are_edited(run: Run, tmp_path: Path) -> None:
+    run.ledger.approve(run.candidate, actor="ann", reason="looked at it")
+    file = run.at("evaluate", "evaluation") / "metrics.json"
+    metrics = read_json(file)
+    loosen(metrics)
+    write_json(file, metrics)
+    with pytest.raises(DataError, match=r"metrics\.json is not what the run's evaluation found"):
+        package_candidate(run.config, run.candidate, tmp_path / "bento", run.folder)
+
+
+def test_another_model_is_put_in_place(run: Run, tmp_path: Path) -> None:
+    run.ledger.approve(run.candidate, actor="ann", reason="looked at it")
+    with (run.at("train", "model") / "model.safetensors").open("r+b") as weights:
+        weights.seek(-1, os.SEEK_END)
+        weights.write(b"\x7f")
+    with pytest.raises(GateError, match=r"^model: SHA-256"):
+        package_candidate(run.config, run.candidate, tmp_path / "bento", run.folder)
+
+
+def test_an_approval_is_written_by_hand(run: Run, tmp_path: Path) -> None:
+    real = read_json(run.at("approve", "approval"))
+    assert real["state"] == "pending"
+    forged = {**real, "state": "approved", "actor": "ann", "reason": "good", "at": "2026-01-01T00:00:00.000+00:00"}
+    write_json(tmp_path / "approval", forged)
+    with pytest.raises(NotApproved, match=f"{run.candidate} is pending"):
+        run.package(tmp_path / "bento", approval=tmp_path / "approval")
+    write_json(tmp_path / "approval", {**forged, "candidate": "c0ffee123456"})
+    with pytest.raises(GateError, match="no candidate c0ffee123456"):
+        run.package(tmp_path / "bento", approval=tmp_path / "approval")
+    assert not (tmp_path / "bento").exists()
+
+
+def test_the_row_of_a_refused_candidate_is_set_to_approved(run: Run, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(json.dumps(HARD))
+    refused = run.gate(tmp_path / "gate", policy)
+    assert refused["state"] == "refused"
+    with sqlite3.connect(tmp_path / "ledger.db") as connection:
+        connection.execute("UPDATE candidates SET state = 'approved' WHERE id = ?", (refused["candidate"],))
+    said = f"candidate {refused['candidate']}: it says approved, its decisions say refused"
+    inputs = {"candidate": tmp_path / "gate" / "candidate", "lineage": tmp_path / "gate" / "lineage"}
+    outputs = {"approval": tmp_path / "approval", "lineage": tmp_path / "lineage"}
+    with pytest.raises(DataError, match=said):
+        execute("approve", run.config, run_id="attack", inputs=inputs, outputs=outputs)
+    assert not (tmp_path / "approval").exists()
+    forged = {**read_json(run.at("approve", "approval")), "candidate": refused["candidate"], "state": "approved"}
+    write_json(tmp_path / "forged", forged)
+    with pytest.raises(DataError, match=said):
+        run.package(tmp_path / "bento", approval=tmp_path / "forged", lineage=tmp_path / "gate" / "lineage")
+    assert not (tmp_path / "bento").exists()
+
+
+def test_the_champions_own_weights_with_a_looser_threshold_are_compared_with_the_champion(
+    run: Run, tmp_path: Path
+) -> None:
+    run.ledger.approve(run.candidate, actor="ann", reason="looked at it")
+
+    def worse(metrics: dict[str, Any]) -> None:
+        loosen(metrics)
+        metrics["slices"]["target"]["hter"]["value"] = 0.99
+
+    edited(run, "evaluate", worse)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(json.dumps({**HARD, "rules": HARD["rules"][:1]}))
+    found = run.gate(tmp_path / "gate", policy)
+    assert found["champion"] == run.candidate
+    assert found["state"] == "refused"
+    assert found["decision"]["rules"][0]["champion"] < 0.99
+
+
+def test_a_name_in_the_environment_is_nobodys_identity(run: Run, tmp_path: Path) -> None:
+    settings = tmp_path / "config.json"
+    settings.write_text(run.config.model_dump_json())
+    command = [str(Path(sys.executable).with_name("ifas")), "approve", run.candidate, "--reason", "good"]
+    environment = {**os.environ, "LOGNAME": "alice", "USER": "alice", "LNAME": "alice", "USERNAME": "alice"}
+    done = subprocess.run([*command, "-c", str(settings)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = run.ledger.history(run.candidate)[-1]
+    assert said.actor == f"{pwd.getpwuid(os.getuid()).pw_name} (unverified)"
