@@ -60,7 +60,7 @@ def approve(
 
     ledger = _ledger(config, overrides)
     try:
-        done = ledger.approve(candidate, actor=_who(), reason=reason)
+        done = ledger.approve(candidate, actor=account(), reason=reason)
     except StaleCandidate as stale:
         again = judge_again(ledger, candidate)
         rules = again.decision["rules"]
@@ -78,11 +78,11 @@ def reject(
     candidate: CandidateArgument, reason: ReasonOption, config: ConfigOption = "laptop", overrides: SetOption = None
 ) -> None:
     """Reject a pending candidate. Final."""
-    done = _ledger(config, overrides).reject(candidate, actor=_who(), reason=reason)
+    done = _ledger(config, overrides).reject(candidate, actor=account(), reason=reason)
     typer.echo(f"{done.id} is {done.state}")
 
 
-def _who() -> str:
+def account() -> str:
     """The account that this process runs as, by the operating system. It proves nothing to another machine."""
     uid = os.getuid()
     try:

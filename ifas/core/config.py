@@ -458,17 +458,28 @@ class EvaluateConfig(Section):
 class GateConfig(Section):
     """Where the policy and the ledger are."""
 
-    policy: str = Field(default="builtin:demo", description="policy file, or `builtin:NAME`")
+    policy: str | None = Field(
+        default=None,
+        description="policy file, or `builtin:NAME`; none: that of the product in the ledger, or `builtin:demo` if the "
+        "product is not registered there. A registered product's run can't choose another one",
+    )
     ledger: str = Field(
         default="sqlite:///.ifas/ledger.db", description="SQLAlchemy URL; pass secrets by environment variables"
     )
-    product: str = Field(default="ifas", min_length=1, description="champions are kept per product")
+    product: str = Field(
+        default="ifas",
+        min_length=1,
+        description="what the model is for; each has its champion and, registered, a policy",
+    )
 
 
 class ApproveConfig(Section):
     """Who approves: nobody by default."""
 
-    by_policy: bool = Field(default=False, description="approve a candidate at once when every gate rule passed")
+    by_policy: bool = Field(
+        default=False,
+        description="approve a candidate at once when every gate rule passed; refused if people approve the product",
+    )
 
 
 class TrafficConfig(Section):

@@ -137,6 +137,12 @@ def check(url: str, use: Use) -> None:
     Database(url, use, make=False).close()
 
 
+def exists(url: str, use: Use) -> bool:
+    """Whether there is a database to read: a SQLite file, or any PostgreSQL. Raises ConfigError for no usable URL."""
+    parsed, backend = _parsed(url, use)
+    return backend != "sqlite" or bool(parsed.database and Path(parsed.database).is_file())
+
+
 def _parsed(url: str, use: Use) -> tuple[URL, str]:
     """The URL and the name of its backend."""
     try:
@@ -173,10 +179,14 @@ class Database:
         self._engine = BACKENDS[backend](parsed, use)
         # Only if they are missing: a reader needs no right to write.
         with self.reading() as session:
-            there = {table for table in use.tables.tables if inspect(session.connection()).has_table(table)}
+            there = {table for table in use.tables.tables if self.has(table, session)}
         if make and there != set(use.tables.tables):
             with self.writing() as session:
                 use.tables.create_all(session.connection())
+
+    def has(self, table: str, session: Session) -> bool:
+        """Whether a table is there: one that a newer version of ifas added may not be."""
+        return bool(inspect(session.connection()).has_table(table))
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

@@ -22,6 +22,8 @@ from ifas.core.files import sha256_json
 from ifas.core.measures import MEASURES, check_slice, measure
 
 BUILTIN = "builtin:"
+#: Of a run whose product is not registered and that names none.
+DEFAULT = f"{BUILTIN}demo"
 
 Limit = Literal["max", "min", "max_increase", "max_drop"]
 

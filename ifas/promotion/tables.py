@@ -1,10 +1,10 @@
-"""The ledger's two tables. Databases refuse to change or remove a row of `decisions`, by triggers."""
+"""The ledger's tables. Databases refuse to change or remove a row of `decisions` and `products`, by triggers."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, Connection, ForeignKey, String, Text, event
+from sqlalchemy import JSON, Boolean, CheckConstraint, Connection, ForeignKey, String, Text, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from ifas.database.connection import Use
@@ -62,25 +62,43 @@ class DecisionRow(Base):
     hash: Mapped[str] = mapped_column(String(64), unique=True)
 
 
-#: Statements by dialect that make `decisions` append-only.
-APPEND_ONLY: dict[str, tuple[str, ...]] = {
-    "sqlite": tuple(
-        f"CREATE TRIGGER decisions_no_{verb.lower()} BEFORE {verb} ON decisions "
-        "BEGIN SELECT RAISE(ABORT, 'decisions is append-only'); END"
-        for verb in ("UPDATE", "DELETE")
-    ),
-    "postgresql": (
-        "CREATE OR REPLACE FUNCTION decisions_append_only() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE EXCEPTION 'decisions is append-only'; END $$",
-        "CREATE TRIGGER decisions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON decisions "
-        "FOR EACH STATEMENT EXECUTE FUNCTION decisions_append_only()",
-    ),
-}
+class ProductRow(Base):
+    """One registration of a product; see `ifas.promotion.products`."""
+
+    __tablename__ = "products"
+
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(String(200), index=True)
+    policy: Mapped[dict[str, Any]] = mapped_column(JSON)
+    by_policy: Mapped[bool] = mapped_column(Boolean)
+    actor: Mapped[str] = mapped_column(String(200))
+    reason: Mapped[str] = mapped_column(Text)
+    at: Mapped[str] = mapped_column(String(40))
+    previous: Mapped[str] = mapped_column(String(64), unique=True)
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+
+
+def append_only(table: str, dialect: str) -> tuple[str, ...]:
+    """Statements that make a table refuse changes and removals."""
+    said = f"{table} is append-only"
+    if dialect == "sqlite":
+        return tuple(
+            f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+            f"BEGIN SELECT RAISE(ABORT, '{said}'); END"
+            for verb in ("UPDATE", "DELETE")
+        )
+    return (
+        f"CREATE OR REPLACE FUNCTION {table}_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION '{said}'; END $$",
+        f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
+        f"FOR EACH STATEMENT EXECUTE FUNCTION {table}_append_only()",
+    )
 
 
 @event.listens_for(DecisionRow.__table__, "after_create")
-def _make_append_only(_table: Any, connection: Connection, **_: Any) -> None:
-    for statement in APPEND_ONLY[connection.dialect.name]:
+@event.listens_for(ProductRow.__table__, "after_create")
+def _make_append_only(table: Any, connection: Connection, **_: Any) -> None:
+    for statement in append_only(table.name, connection.dialect.name):
         connection.exec_driver_sql(statement)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ifas.core.config import RunConfig
-from ifas.core.errors import DataError
+from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import read_json, sha256_file, sha256_json, sha256_tree, write_json
 from ifas.core.records import METRICS_FILE, PREDICTIONS_FILE, Lineage, StepResult
 from ifas.steps.contract import Context
@@ -16,6 +16,8 @@ from ifas.steps.contract import Context
 if TYPE_CHECKING:
     from ifas.promotion.candidate import Candidate
     from ifas.promotion.ledger import Ledger
+    from ifas.promotion.policy import Policy
+    from ifas.promotion.products import Product
 
 #: Steps whose settings, code and image are evidence.
 BEFORE = ("ingest", "caption", "validate", "train", "evaluate")
@@ -30,10 +32,11 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     """Decides and records. A refused candidate is recorded too; only a passed one can be approved."""
     from ifas.promotion.gate import decide
     from ifas.promotion.ledger import Ledger
-    from ifas.promotion.policy import load_policy
+    from ifas.promotion.products import Products
 
     metrics = read_json(inputs["evaluation"] / METRICS_FILE)
-    policy = load_policy(config.gate.policy)
+    product = Products(ledger_url(config)).get(config.gate.product)
+    policy = policy_of(config, product)
     ledger = Ledger(ledger_url(config))
     evidence = {**evidence_of(inputs, context.lineage), "policy": policy.sha256}
     rival = rival_of(ledger, config.gate.product, evidence)
@@ -85,6 +88,35 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             "decision": decision.as_dict(),
         },
     )
+
+
+def policy_of(config: RunConfig, product: Product | None) -> Policy:
+    """The policy that a run's candidate must pass.
+
+    Args:
+        product: as it is registered in the ledger; None if it is not.
+
+    Raises:
+        ConfigError: the run asks for another policy than the product has, for an approval by policy of a product that
+            people approve, or for a policy that can't be read.
+    """
+    from ifas.promotion.policy import DEFAULT, load_policy
+
+    if product is None:
+        return load_policy(config.gate.policy or DEFAULT)
+    policy = product.rules
+    if config.gate.policy is not None and load_policy(config.gate.policy).sha256 != policy.sha256:
+        raise ConfigError(
+            f"product {product.name} has the policy {policy.name!r}, by {product.actor}; this run asks for "
+            f"{config.gate.policy}",
+            "leave gate.policy out (--set gate.policy=null), or have the product's changed: ifas product register",
+        )
+    if config.approve.by_policy and not product.by_policy:
+        raise ConfigError(
+            f"product {product.name} is approved by people; this run asks for approve.by_policy",
+            "--set approve.by_policy=false, or have the product changed: ifas product register --by-policy",
+        )
+    return policy
 
 
 def evidence_of(inputs: Mapping[str, Path], lineage: Lineage) -> dict[str, str]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ifas.promotion.policy import Rule
+    from ifas.promotion.products import Product
 
 SIDES = ("source_domains", "target_domains")
 #: How the metrics begin that need handled images.
@@ -102,17 +103,37 @@ def _sides(config: RunConfig) -> None:
         )
 
 
-def _policy(config: RunConfig, here: bool) -> None:
-    from ifas.promotion.policy import file_of, load_policy
+def _product(config: RunConfig) -> Product | None:
+    """The run's product as the ledger has it; None where there is no ledger, or none that can be read (`_ledger`)."""
+    from ifas.database.connection import exists
+    from ifas.promotion.products import Products
+    from ifas.promotion.tables import LEDGER
+    from ifas.steps.gate import ledger_url
 
-    file = file_of(config.gate.policy)
+    try:
+        if not exists(ledger_url(config), LEDGER):
+            return None
+        products = Products(ledger_url(config), make=False)
+    except (ConfigError, MachineError):
+        return None
+    try:
+        return products.get(config.gate.product)
+    finally:
+        products.close()
+
+
+def _policy(config: RunConfig, here: bool) -> None:
+    from ifas.promotion.policy import file_of
+    from ifas.steps.gate import policy_of
+
+    file = file_of(config.gate.policy) if config.gate.policy else None
     if not here and file is not None and not file.exists():
         return
-    policy = load_policy(config.gate.policy)
+    policy = policy_of(config, _product(config) if here else None)
     unmeasured = [rule.id for rule in policy.rules if rule.metric.startswith("explanation_")]
     if unmeasured and config.evaluate.explain == "none":
         raise ConfigError(
-            f"policy {config.gate.policy}: {', '.join(unmeasured)} can't be measured where evaluate.explain is none",
+            f"policy {policy.name}: {', '.join(unmeasured)} can't be measured where evaluate.explain is none",
             "set evaluate.explain=all or gallery, or use a policy without these rules",
         )
     untried = [
@@ -120,7 +141,7 @@ def _policy(config: RunConfig, here: bool) -> None:
     ]
     if untried and not (config.evaluate.robustness.images and config.evaluate.robustness.handlings):
         raise ConfigError(
-            f"policy {config.gate.policy}: {', '.join(untried)} can't be measured where evaluate.robustness is off",
+            f"policy {policy.name}: {', '.join(untried)} can't be measured where evaluate.robustness is off",
             "set evaluate.robustness.images=10 or more, or use a policy without these rules",
         )
 
@@ -241,7 +262,7 @@ def _data(config: RunConfig) -> Iterable[IfasError]:
 
 def faults_of_data(config: RunConfig, rows: pd.DataFrame) -> Iterable[IfasError]:
     """What the manifest of the revision lacks for the run's protocol, captioner and policy."""
-    from ifas.promotion.policy import load_policy
+    from ifas.steps.gate import policy_of
 
     there = sorted(map(str, rows["domain"].unique()))
     wanted = {f"protocol.{side}": getattr(config.protocol, side) for side in SIDES}
@@ -253,9 +274,10 @@ def faults_of_data(config: RunConfig, rows: pd.DataFrame) -> Iterable[IfasError]
                 f"its domains are: {', '.join(there)}",
             )
     try:
-        rules = load_policy(config.gate.policy).rules
+        policy = policy_of(config, _product(config))
+        rules, named = policy.rules, policy.name
     except IfasError:
-        rules = []  # reported above
+        rules, named = [], ""  # reported above
     usable = released(rows)
     for side, fixed, about in (("source_domains", ("train", "dev"), "source_test"), ("target_domains", (), "target")):
         domains = [domain for domain in getattr(config.protocol, side) if domain in there]
@@ -264,7 +286,7 @@ def faults_of_data(config: RunConfig, rows: pd.DataFrame) -> Iterable[IfasError]
         needed["test"] = set().union(*(_measured_on(rule.metric) for rule in rules if rule.slice == about))
         if domains:
             yield from _classes(usable[usable["domain"].isin(domains)], side, domains, needed)
-    yield from _slices(config, rows, rules)
+    yield from _slices(config, rows, rules, named)
 
 
 def _measured_on(metric: str) -> set[str]:
@@ -291,7 +313,7 @@ def _classes(rows: pd.DataFrame, side: str, domains: list[str], needed: dict[str
         )
 
 
-def _slices(config: RunConfig, rows: pd.DataFrame, rules: Sequence[Rule]) -> Iterable[IfasError]:
+def _slices(config: RunConfig, rows: pd.DataFrame, rules: Sequence[Rule], policy: str) -> Iterable[IfasError]:
     """Rules of the policy about a domain, device, ... that no image has: such a rule would refuse every model."""
     for rule in rules:
         kind, colon, value = rule.slice.partition(":")
@@ -300,7 +322,7 @@ def _slices(config: RunConfig, rows: pd.DataFrame, rules: Sequence[Rule]) -> Ite
         if kind == "handling":
             if value not in config.evaluate.robustness.handlings:
                 yield ConfigError(
-                    f"policy {config.gate.policy}: rule {rule.id!r} is about {rule.slice}, which this run does not try",
+                    f"policy {policy}: rule {rule.id!r} is about {rule.slice}, which this run does not try",
                     f"add {value} to evaluate.robustness.handlings, or name one of them in the rule",
                 )
             continue
@@ -308,7 +330,7 @@ def _slices(config: RunConfig, rows: pd.DataFrame, rules: Sequence[Rule]) -> Ite
         known = sorted(map(str, tested[kind].dropna().unique()))
         if value not in known:
             yield ConfigError(
-                f"policy {config.gate.policy}: rule {rule.id!r} is about {rule.slice}, of which dataset "
+                f"policy {policy}: rule {rule.id!r} is about {rule.slice}, of which dataset "
                 f"{config.ingest.dataset} has no test image",
                 f"values of {kind} there: {', '.join(known) or 'none'}",
             )

@@ -20,11 +20,13 @@ from typing import Any
 import pytest
 
 from ifas.core.config import RunConfig, load
-from ifas.core.errors import DataError, GateError, NotApproved
+from ifas.core.errors import ConfigError, DataError, GateError, NotApproved
 from ifas.core.files import read_json, write_json
 from ifas.core.records import Lineage
 from ifas.data.registry import Registry
 from ifas.promotion.ledger import Ledger
+from ifas.promotion.policy import load_policy
+from ifas.promotion.products import Products
 from ifas.steps.chain import run_chain
 from ifas.steps.execute import execute
 from ifas.steps.release import package_candidate
@@ -225,3 +227,51 @@ def test_a_name_in_the_environment_is_nobodys_identity(run: Run, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     said = run.ledger.history(run.candidate)[-1]
     assert said.actor == f"{pwd.getpwuid(os.getuid()).pw_name} (unverified)"
+
+
+def test_a_run_chooses_a_permissive_policy_for_a_product_that_has_a_strict_one(run: Run, tmp_path: Path) -> None:
+    products = Products(run.config.gate.ledger)
+    products.register("ifas", load_policy("builtin:strict"), by_policy=False, actor="admin", reason="a door")
+    products.close()
+    settings = tmp_path / "config.json"
+    settings.write_text(run.config.model_dump_json())
+    ifas = [str(Path(sys.executable).with_name("ifas"))]
+    loose = ["-s", "gate.policy=builtin:permissive", "-s", "approve.by_policy=true", "-c", str(settings)]
+
+    def refused(*words: str) -> str:
+        done = subprocess.run([*ifas, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 2, done.stdout + done.stderr
+        return done.stderr
+
+    said = refused("run", *loose, "--runner", "process")
+    assert "product ifas has the policy 'strict', by admin; this run asks for builtin:permissive" in said
+    assert "--set gate.policy=null" in said
+    assert not list(tmp_path.glob("runs/*/artifacts/*")), "nothing was trained"
+    said = refused("run", *loose, "-s", "gate.policy=null", "--runner", "process")
+    assert "product ifas is approved by people; this run asks for approve.by_policy" in said
+
+    # Who goes around `ifas run`, step by step, meets it at the gate and at the approval.
+    with pytest.raises(ConfigError, match="has the policy 'strict'"):
+        run.gate(tmp_path / "gate", Path("builtin:permissive"))
+    by_policy = run.config.model_copy(
+        update={
+            "gate": run.config.gate.model_copy(update={"policy": None}),
+            "approve": run.config.approve.model_copy(update={"by_policy": True}),
+        }
+    )
+    inputs = {"candidate": run.at("gate", "candidate"), "lineage": run.at("gate", "lineage")}
+    outputs = {"approval": tmp_path / "approval", "lineage": tmp_path / "lineage"}
+    with pytest.raises(ConfigError, match="approved by people"):
+        execute("approve", by_policy, run_id="attack", inputs=inputs, outputs=outputs)
+    assert run.ledger.get(run.candidate).state == "pending"
+
+
+def test_the_policy_of_a_product_is_edited_in_the_database(run: Run, tmp_path: Path) -> None:
+    products = Products(run.config.gate.ledger)
+    products.register("ifas", load_policy("builtin:strict"), by_policy=False, actor="admin", reason="a door")
+    with sqlite3.connect(tmp_path / "ledger.db") as connection:
+        connection.execute("DROP TRIGGER products_no_update")
+        connection.execute("UPDATE products SET by_policy = 1")
+    with pytest.raises(DataError, match="altered at entry 1 of its products, 'ifas'"):
+        run.gate(tmp_path / "gate", Path("builtin:permissive"))
+    products.close()
