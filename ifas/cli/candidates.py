@@ -18,10 +18,9 @@ ReasonOption = Annotated[str, typer.Option(help="Why. Kept with the decision.")]
 
 def _ledger(config: str, overrides: list[str] | None) -> Any:
     from ifas.core.config import load
-    from ifas.promotion.ledger import Ledger
-    from ifas.steps.gate import ledger_url
+    from ifas.steps.gate import open_ledger
 
-    return Ledger(ledger_url(load(config, overrides)))
+    return open_ledger(load(config, overrides))
 
 
 def candidates(
@@ -106,3 +105,29 @@ def package(
 
     prepare()
     typer.echo(package_candidate(load(config, overrides), candidate, out, run).summary)
+
+
+ledger_app = typer.Typer(no_args_is_help=True)
+
+
+@ledger_app.command("verify")
+def verify(config: ConfigOption = "laptop", overrides: SetOption = None) -> None:
+    """Check every decision, candidate and product of the ledger, and its witness."""
+    from ifas.core.config import load
+    from ifas.steps.gate import open_products, witness
+
+    settings = load(config, overrides)
+    head, products = _ledger(config, overrides).verify(), open_products(settings).entries()
+    kept = f"their heads are kept at {witness(settings)}" if witness(settings) else "no heads are kept elsewhere"
+    typer.echo(f"nothing was altered: last decision {head[:12] or 'none'}, {len(products)} products; {kept}")
+
+
+@ledger_app.command("keep")
+def keep(config: ConfigOption = "laptop", overrides: SetOption = None) -> None:
+    """Give the witness the heads that it lacks. Look at each: it is then taken for true."""
+    from ifas.core.config import load
+    from ifas.steps.gate import open_products
+
+    for ledger in (_ledger(config, overrides), open_products(load(config, overrides))):
+        for head in ledger.keep_heads():
+            typer.echo(f"kept the head of entry {head.seq} of the {head.chain}: {head.about}")

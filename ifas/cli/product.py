@@ -15,10 +15,9 @@ app = typer.Typer(no_args_is_help=True)
 
 def _products(config: str, overrides: list[str] | None) -> Any:
     from ifas.core.config import load
-    from ifas.promotion.products import Products
-    from ifas.steps.gate import ledger_url
+    from ifas.steps.gate import open_products
 
-    return Products(ledger_url(load(config, overrides)))
+    return open_products(load(config, overrides))
 
 
 @app.command("register")

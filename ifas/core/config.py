@@ -466,6 +466,11 @@ class GateConfig(Section):
     ledger: str = Field(
         default="sqlite:///.ifas/ledger.db", description="SQLAlchemy URL; pass secrets by environment variables"
     )
+    witness: str = Field(
+        default="",
+        description="folder or prefix of an object store, on which others have the rights: the head of each entry of "
+        "the ledger is kept there, so that a ledger that was written anew or cut off is found",
+    )
     product: str = Field(
         default="ifas",
         min_length=1,

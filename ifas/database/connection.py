@@ -104,6 +104,9 @@ def _postgresql(url: URL, use: Use) -> Engine:
         if connection.get_execution_options().get(_WRITING):
             connection.execute(text(f"SET LOCAL lock_timeout = '{PATIENCE}s'"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": use.lock})
+        else:
+            # One view for all statements: else what others commit between two of them looks like an alteration.
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 
     return engine
 

@@ -1,8 +1,7 @@
 """The hash chain of the ledger. The hash of a decision covers the hash of the one before, so that edits are detected.
 
 The hashes hold no secret. Somebody who may write to the whole database can remove the newest decisions with all that
-they changed, or recompute every hash, and the chain is valid again. To detect this, keep the hash that
-`Ledger.verify()` returns in another place and compare; ifas does not do that.
+they changed, or recompute every hash, and the chain is valid again: `witness` keeps what shows it.
 """
 
 from __future__ import annotations

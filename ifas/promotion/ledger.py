@@ -16,16 +16,19 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ifas.core.errors import DataError, GateError, StaleCandidate, unknown_key
+from ifas.core.errors import ConfigError, DataError, GateError, StaleCandidate, unknown_key
 from ifas.database.connection import Database
 from ifas.promotion import chain
 from ifas.promotion.audit import audit
 from ifas.promotion.candidate import Candidate, DecisionLike, Entry
 from ifas.promotion.tables import LEDGER, STATES, TRANSITIONS, CandidateRow, DecisionRow
+from ifas.promotion.witness import Head, Witness
 
 #: Digits of a candidate's id, and the least number of them that may be given.
 ID_DIGITS = 12
 LEAST_DIGITS = 6
+#: Name of the chain of decisions.
+CHAIN = "decisions"
 
 
 class Ledger:
@@ -33,13 +36,15 @@ class Ledger:
 
     Args:
         url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. Its password is never shown.
+        witness: where the heads of its decisions are kept as well; empty: nowhere.
 
     Raises:
         ConfigError: not a usable URL, or the database can't be reached.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, witness: str = "") -> None:
         self._database = Database(url, LEDGER)
+        self._witness = Witness(witness) if witness else None
 
     def close(self) -> None:
         """Closes the connections."""
@@ -89,17 +94,19 @@ class Ledger:
             "facts": _json(facts, "facts"),
         }
         with self._database.writing() as session:
-            present = session.get(CandidateRow, fields["id"])
+            present, made = session.get(CandidateRow, fields["id"]), None
             if present is None:
                 present = CandidateRow(**fields, state=state)
                 session.add(present)
                 session.flush()
-                _append(session, present, "", state, actor, reason)
+                made = _append(session, present, "", state, actor, reason)
             elif present.evidence_sha256 != sha256:
                 raise GateError(
                     f"candidate id {fields['id']} is taken by other evidence", "change the run and repeat it"
                 )
-            return Candidate.of(present)
+            found = Candidate.of(present)
+        self._keep(made)
+        return found
 
     def get(self, candidate: str) -> Candidate:
         """The candidate with this id, or the only one whose id begins so (6 digits or more). Raises GateError."""
@@ -150,10 +157,11 @@ class Ledger:
             return [Entry.of(decision) for decision in session.scalars(query)]
 
     def verify(self) -> str:
-        """Checks the whole chain and every candidate against it; returns the hash of the last decision.
+        """Checks the whole chain and every candidate against it, and the witness; returns the last decision's hash.
 
         Raises:
-            DataError: the first decision or candidate that was altered, removed or added outside of ifas.
+            DataError: the first decision or candidate that was altered, removed or added outside of ifas; or the
+                witness can't be reached.
         """
         with self._database.reading() as session:
             head, altered = audit(session)
@@ -162,7 +170,26 @@ class Ledger:
                 f"ledger {self._database.shown} was altered at {altered}",
                 "restore it from a backup; approve and package nothing from it until then",
             )
+        if self._witness:
+            self._witness.check(CHAIN, self._heads, self._database.shown)
         return head
+
+    def keep_heads(self) -> Sequence[Head]:
+        """Gives the witness the heads that it lacks: of a process that was killed, or of before there was a witness.
+
+        Raises:
+            DataError: the ledger was altered, or the witness can't be reached.
+            ConfigError: there is no witness.
+        """
+        if self._witness is None:
+            raise ConfigError("no witness is set, so there is nowhere to keep heads", "set gate.witness")
+        with self._database.reading() as session:
+            _, altered = audit(session)
+        if altered:
+            raise DataError(f"ledger {self._database.shown} was altered at {altered}", "restore it from a backup")
+        missing = self._witness.missing(CHAIN, self._heads, self._database.shown)
+        self._witness.keep(missing)
+        return missing
 
     def _find(self, session: Session, candidate: str) -> CandidateRow:
         if not re.fullmatch(r"[0-9a-f]{1,64}", candidate):
@@ -205,8 +232,19 @@ class Ledger:
             if state == "approved":
                 _require_fresh(session, row)
             before, row.state = row.state, state
-            _append(session, row, before, state, actor.strip(), reason.strip())
-            return Candidate.of(row)
+            made = _append(session, row, before, state, actor.strip(), reason.strip())
+            found = Candidate.of(row)
+        self._keep(made)
+        return found
+
+    def _keep(self, entry: Entry | None) -> None:
+        """Keeps the head of an entry that this process has just made: it stands, wherever this fails."""
+        if self._witness and entry:
+            self._witness.keep([_head(entry)])
+
+    def _heads(self) -> Sequence[Head]:
+        with self._database.reading() as session:
+            return [_head(Entry.of(row)) for row in session.scalars(select(DecisionRow).order_by(DecisionRow.seq))]
 
 
 def _champion(session: Session, product: str) -> CandidateRow | None:
@@ -232,7 +270,12 @@ def _require_fresh(session: Session, row: CandidateRow) -> None:
         )
 
 
-def _append(session: Session, row: CandidateRow, before: str, after: str, actor: str, reason: str) -> None:
+def _head(entry: Entry) -> Head:
+    about = f"{entry.actor}: {entry.candidate_id} is {entry.to_state}"
+    return Head(chain=CHAIN, seq=entry.seq, hash=entry.hash, about=about)
+
+
+def _append(session: Session, row: CandidateRow, before: str, after: str, actor: str, reason: str) -> Entry:
     last = session.scalars(select(DecisionRow).order_by(DecisionRow.seq.desc()).limit(1)).first()
     fields = {
         "seq": last.seq + 1 if last else 1,
@@ -246,8 +289,10 @@ def _append(session: Session, row: CandidateRow, before: str, after: str, actor:
         "at": _now(),
         "previous": last.hash if last else "",
     }
-    session.add(DecisionRow(**fields, hash=chain.link(fields)))
+    made = DecisionRow(**fields, hash=chain.link(fields))
+    session.add(made)
     session.flush()
+    return Entry.of(made)
 
 
 def _now() -> str:

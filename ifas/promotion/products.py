@@ -19,6 +19,10 @@ from ifas.core.files import sha256_json
 from ifas.database.connection import Database
 from ifas.promotion.policy import Policy
 from ifas.promotion.tables import LEDGER, ProductRow
+from ifas.promotion.witness import Head, Witness
+
+#: Name of the chain of registrations.
+CHAIN = "products"
 
 
 class Product(BaseModel):
@@ -46,15 +50,16 @@ class Products:
     """The products of a ledger.
 
     Args:
-        url: of the ledger; see `Ledger`.
+        url, witness: of the ledger; see `Ledger`.
         make: whether tables that are not there are made.
 
     Raises:
         ConfigError: not a usable URL, or the database can't be reached.
     """
 
-    def __init__(self, url: str, *, make: bool = True) -> None:
+    def __init__(self, url: str, witness: str = "", *, make: bool = True) -> None:
         self._database = Database(url, LEDGER, make=make)
+        self._witness = Witness(witness) if witness else None
 
     def close(self) -> None:
         """Closes the connections."""
@@ -88,10 +93,30 @@ class Products:
             row = ProductRow(**fields, hash=_link(fields))
             session.add(row)
             session.flush()
-            return Product.model_validate(row)
+            made = Product.model_validate(row)
+        if self._witness:
+            self._witness.keep([_head(made)])
+        return made
 
     def entries(self) -> list[Product]:
         """Every registration, oldest first. Raises DataError where they were altered outside of ifas."""
+        entries = self._read()
+        if self._witness:
+            self._witness.check(CHAIN, self._heads, self._database.shown)
+        return entries
+
+    def keep_heads(self) -> list[Head]:
+        """As `Ledger.keep_heads`, of the registrations."""
+        if self._witness is None:
+            return []
+        missing = self._witness.missing(CHAIN, self._heads, self._database.shown)
+        self._witness.keep(missing)
+        return missing
+
+    def _heads(self) -> list[Head]:
+        return [_head(one) for one in self._read()]
+
+    def _read(self) -> list[Product]:
         with self._database.reading() as session:
             return self._checked(session)
 
@@ -112,6 +137,11 @@ class Products:
                 )
             head = entry.hash
         return entries
+
+
+def _head(entry: Product) -> Head:
+    about = f"{entry.actor}: {entry.name} has the policy {entry.rules.name}"
+    return Head(chain=CHAIN, seq=entry.seq, hash=entry.hash, about=about)
 
 
 def _link(entry: Mapping[str, Any]) -> str:

@@ -11,19 +11,17 @@ from ifas.core.errors import DataError
 from ifas.core.files import read_json, write_json
 from ifas.core.records import StepResult
 from ifas.steps.contract import Context
-from ifas.steps.gate import ledger_url, policy_of
+from ifas.steps.gate import open_ledger, open_products, policy_of
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
     """Approves a passed candidate when the configuration says `by_policy`; else reports the state as it is."""
     from ifas.promotion.approval import approval_of
-    from ifas.promotion.ledger import Ledger
-    from ifas.promotion.products import Products
 
     given = record_of(inputs["candidate"], "candidate", ("candidate",))
-    ledger = Ledger(ledger_url(config))
+    ledger = open_ledger(config)
     approval = approval_of(ledger, given["candidate"])
-    policy_of(config, Products(ledger_url(config)).get(approval.product))
+    policy_of(config, open_products(config).get(approval.product))
     if config.approve.by_policy and approval.state == "pending":
         reason = f"every rule of the gate policy passed in run {context.run_id}"
         ledger.approve(approval.candidate, actor="policy", reason=reason)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ifas.promotion.candidate import Candidate
     from ifas.promotion.ledger import Ledger
     from ifas.promotion.policy import Policy
-    from ifas.promotion.products import Product
+    from ifas.promotion.products import Product, Products
 
 #: Steps whose settings, code and image are evidence.
 BEFORE = ("ingest", "caption", "validate", "train", "evaluate")
@@ -28,16 +28,33 @@ def ledger_url(config: RunConfig) -> str:
     return os.environ.get("IFAS_LEDGER") or config.gate.ledger
 
 
+def open_ledger(config: RunConfig) -> Ledger:
+    """The ledger, with its witness. Raises as `Ledger`."""
+    from ifas.promotion.ledger import Ledger
+
+    return Ledger(ledger_url(config), witness(config))
+
+
+def open_products(config: RunConfig, *, make: bool = True) -> Products:
+    """The products of the ledger, with its witness. Raises as `Products`."""
+    from ifas.promotion.products import Products
+
+    return Products(ledger_url(config), witness(config), make=make)
+
+
+def witness(config: RunConfig) -> str:
+    """Where the ledger's heads are kept. `IFAS_WITNESS` overrides the configuration, which a run can choose."""
+    return os.environ.get("IFAS_WITNESS") or config.gate.witness
+
+
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
     """Decides and records. A refused candidate is recorded too; only a passed one can be approved."""
     from ifas.promotion.gate import decide
-    from ifas.promotion.ledger import Ledger
-    from ifas.promotion.products import Products
 
     metrics = read_json(inputs["evaluation"] / METRICS_FILE)
-    product = Products(ledger_url(config)).get(config.gate.product)
+    product = open_products(config).get(config.gate.product)
     policy = policy_of(config, product)
-    ledger = Ledger(ledger_url(config))
+    ledger = open_ledger(config)
     evidence = {**evidence_of(inputs, context.lineage), "policy": policy.sha256}
     rival = rival_of(ledger, config.gate.product, evidence)
     decision = decide(metrics, rival.metrics if rival else None, policy)

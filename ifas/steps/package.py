@@ -12,7 +12,7 @@ from ifas.core.records import METRICS_FILE, Lineage, StepResult
 from ifas.steps.approve import record_of
 from ifas.steps.code import files_in
 from ifas.steps.contract import Context
-from ifas.steps.gate import evidence_of, ledger_url
+from ifas.steps.gate import evidence_of, open_ledger
 
 
 def identity(_config: RunConfig) -> dict[str, Any]:
@@ -31,20 +31,18 @@ def permit(config: RunConfig, inputs: Mapping[str, Path], lineage: Lineage) -> N
         DataError: the ledger was altered, or a record is damaged.
     """
     from ifas.promotion.approval import require_approved
-    from ifas.promotion.ledger import Ledger
 
-    require_approved(Ledger(ledger_url(config)), _candidate(inputs), evidence_of(inputs, lineage))
+    require_approved(open_ledger(config), _candidate(inputs), evidence_of(inputs, lineage))
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
     """Builds the Bento of what `permit` has let through."""
     from ifas.promotion.approval import approval_of
-    from ifas.promotion.ledger import Ledger
     from ifas.serving.package import build_bento
 
     record = build_bento(
         inputs["model"],
-        approval_of(Ledger(ledger_url(config)), _candidate(inputs)).model_dump(),
+        approval_of(open_ledger(config), _candidate(inputs)).model_dump(),
         read_json(inputs["evaluation"] / METRICS_FILE),
         context.lineage,
         name=config.package.name,

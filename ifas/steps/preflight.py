@@ -106,14 +106,13 @@ def _sides(config: RunConfig) -> None:
 def _product(config: RunConfig) -> Product | None:
     """The run's product as the ledger has it; None where there is no ledger, or none that can be read (`_ledger`)."""
     from ifas.database.connection import exists
-    from ifas.promotion.products import Products
     from ifas.promotion.tables import LEDGER
-    from ifas.steps.gate import ledger_url
+    from ifas.steps.gate import ledger_url, open_products
 
     try:
         if not exists(ledger_url(config), LEDGER):
             return None
-        products = Products(ledger_url(config), make=False)
+        products = open_products(config, make=False)
     except (ConfigError, MachineError):
         return None
     try:

@@ -12,7 +12,7 @@ from ifas.core.outputs import require_ours
 from ifas.core.records import StepResult
 from ifas.steps.execute import LINEAGE, execute
 from ifas.steps.folder import output_of
-from ifas.steps.gate import ledger_url
+from ifas.steps.gate import open_ledger
 
 
 def package_candidate(config: RunConfig, candidate: str, out: Path, run: Path | None = None) -> StepResult:
@@ -26,10 +26,9 @@ def package_candidate(config: RunConfig, candidate: str, out: Path, run: Path | 
         DataError: the run's artifacts are gone, or `out` holds something that ifas did not make.
     """
     from ifas.promotion.approval import require_approved
-    from ifas.promotion.ledger import Ledger
 
     require_ours(out)
-    ledger = Ledger(ledger_url(config))
+    ledger = open_ledger(config)
     approved = require_approved(ledger, candidate, {})  # soon, and again with the artifacts by the step
     found = ledger.get(approved.candidate)
     artifacts = {name: Path(path) for name, path in found.facts["artifacts"].items()}
