@@ -217,6 +217,18 @@ CASES: dict[str, list[Case]] = {
         case("r --endpoint http://127.0.0.1:9", "http://127.0.0.1:9", 7),
     ],
     "candidates": [*CONFIG, *LEDGER, case("{config} --state dance", "unknown candidate state 'dance'", 2)],
+    "ledger verify": [*CONFIG, *LEDGER, case("{config} -s gate.witness=dance://x", "dance://x", 2)],
+    "ledger keep": [*LEDGER, case("{config}", "no witness is set", 2)],
+    "product register": [
+        *[Case(f"door --policy builtin:demo --reason r {one.arguments}", one.words, one.code) for one in LEDGER[:4]],
+        case("{config} door --reason r", "--policy", 2),
+        case("{config} door --policy builtin:demo", "--reason", 2),
+        case("{config} door --policy builtin:dance --reason r", "unknown builtin policy 'dance'", 2),
+        case("{config} door --policy {typo} --reason r", "not valid YAML", 2),
+        case("{config} door --policy builtin:demo --reason ' '", "no reason given", 6),
+        case("{config} '' --policy builtin:demo --reason r", "no name given", 6),
+    ],
+    "product list": [*CONFIG, *LEDGER],
     "show": [*CANDIDATE, *[Case(f"abcdef {one.arguments}", one.words, one.code, one.env) for one in LEDGER]],
     "approve": [
         *[Case(f"{one.arguments} --reason r", one.words, one.code) for one in CANDIDATE],
