@@ -13,7 +13,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import pandas as pd
+
 from benchmarks.figure import figure
+from benchmarks.learning.single import dev_auc
 from ifas.cli.demo import publish_demo
 from ifas.cli.run import Runner, run_pipeline
 from ifas.core.config import load
@@ -29,21 +32,13 @@ QUARTER = 0.25
 def run_of(folder: Path) -> dict[str, Any]:
     """The metrics of a run, the facts of its training, and its AUC on source development data."""
     entries = {entry["step"]: entry for entry in read_json(folder / "lineage.json")["entries"]}
-    metrics = read_json(folder / METRICS_FILE)
-    return {"metrics": metrics, "training": entries["train"]["facts"], "dev_auc": dev_auc(folder)}
-
-
-def dev_auc(folder: Path) -> float:
-    """AUC on the images from which the threshold was taken."""
-    import pandas as pd
-
-    from ifas.evaluation.metrics import auc
-
     evaluation = output_of(folder / "artifacts", "evaluate", "evaluation")
     assert evaluation is not None, f"{folder} has no evaluation"
-    rows = pd.read_parquet(evaluation / PREDICTIONS_FILE)
-    rows = rows[(rows["split"] == "dev") & rows["score"].notna()]
-    return auc(rows["score"].to_numpy(dtype="float64"), (rows["label"] == "live").to_numpy(dtype=bool))
+    return {
+        "metrics": read_json(folder / METRICS_FILE),
+        "training": entries["train"]["facts"],
+        "dev_auc": dev_auc(pd.read_parquet(evaluation / PREDICTIONS_FILE)),
+    }
 
 
 def main() -> int:

@@ -60,7 +60,7 @@ def run(work: Path, study: Study, one: Single) -> dict[str, Any]:
         "arm": one.arm,
         "key": key_of(study, one),
         "threshold": metrics["threshold"]["value"],
-        "dev_auc": _dev_auc(predicted),
+        "dev_auc": dev_auc(predicted),
         "slices": {name: _kept(metrics["slices"][name]) for name in ("target", "source_test")},
         **facts,
         "seconds": {"train": round(trained - began, 1), "judge": round(time.monotonic() - trained, 1)},
@@ -73,10 +73,11 @@ def _kept(entries: dict[str, Any]) -> dict[str, Any]:
     return {"n_live": entries["n_live"], "n_spoof": entries["n_spoof"], **{k: entries[k]["value"] for k in KEPT}}
 
 
-def _dev_auc(predicted: pd.DataFrame) -> float:
+def dev_auc(predicted: pd.DataFrame) -> float:
+    """AUC on the images from which the threshold was taken; non-responses have no score."""
     from ifas.evaluation.metrics import auc
 
-    rows = predicted[predicted["split"] == "dev"]
+    rows = predicted[(predicted["split"] == "dev") & predicted["score"].notna()]
     return auc(rows["score"].to_numpy(dtype="float64"), (rows["label"] == "live").to_numpy(dtype=bool))
 
 

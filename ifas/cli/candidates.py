@@ -30,7 +30,9 @@ def candidates(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """List the candidates, newest first."""
-    rows = _ledger(config, overrides).list(state=state)
+    ledger = _ledger(config, overrides)
+    ledger.verify()
+    rows = ledger.list(state=state)
     if as_json:
         typer.echo(json.dumps([row.as_dict() for row in rows], indent=2))
         return
@@ -41,8 +43,8 @@ def candidates(
 def show(candidate: CandidateArgument, config: ConfigOption = "laptop", overrides: SetOption = None) -> None:
     """A candidate with its evidence, decision and history, as JSON."""
     ledger = _ledger(config, overrides)
-    found = ledger.get(candidate)
-    history = [entry.as_dict() for entry in ledger.history(found.id)]
+    found, entries = ledger.checked(candidate)
+    history = [entry.as_dict() for entry in entries]
     typer.echo(json.dumps({**found.as_dict(), "history": history}, indent=2))
 
 
@@ -123,11 +125,27 @@ def verify(config: ConfigOption = "laptop", overrides: SetOption = None) -> None
 
 
 @ledger_app.command("keep")
-def keep(config: ConfigOption = "laptop", overrides: SetOption = None) -> None:
-    """Give the witness the heads that it lacks. Look at each: it is then taken for true."""
+def keep(
+    entries: Annotated[list[str] | None, typer.Argument(help="Hash of an entry, or its first 12 digits.")] = None,
+    config: ConfigOption = "laptop",
+    overrides: SetOption = None,
+) -> None:
+    """List the entries whose heads the witness lacks; give it those of the entries that you name.
+
+    An entry lacks its head where a process was killed, where there was no witness yet, and where somebody else wrote
+    into the database. Look at each: it is then taken for true.
+    """
     from ifas.core.config import load
+    from ifas.core.errors import ConfigError
     from ifas.steps.gate import open_products
 
-    for ledger in (_ledger(config, overrides), open_products(load(config, overrides))):
-        for head in ledger.keep_heads():
-            typer.echo(f"kept the head of entry {head.seq} of the {head.chain}: {head.about}")
+    ledger = _ledger(config, overrides)
+    missing = [*ledger.without_head(), *open_products(load(config, overrides)).without_head()]
+    chosen = [head for head in missing if any(len(one) >= 12 and head.hash.startswith(one) for one in entries or [])]
+    unknown = [one for one in entries or [] if not any(head.hash.startswith(one) for head in chosen)]
+    if unknown:
+        raise ConfigError(f"no entry without a head begins with {', '.join(unknown)}", "`ifas ledger keep` lists them")
+    ledger.keep(chosen)
+    for head in missing:
+        done = "kept   " if head in chosen else "no head"
+        typer.echo(f"{done} {head.hash[:12]}  entry {head.seq} of the {head.chain}: {head.about}")

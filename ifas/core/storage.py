@@ -39,6 +39,11 @@ def is_remote(uri: str) -> bool:
     return "://" in uri
 
 
+def uri_of(place: str) -> str:
+    """The URI of a local path, whatever characters it has; any other stays as it is."""
+    return place if is_remote(place) else f"file://{Path(place).absolute()}"
+
+
 def pinned(uri: str, sha256: str) -> str:
     """A URI with the hash of what it holds."""
     return f"{unpinned(uri)[0]}{PIN}{sha256}"

@@ -1,4 +1,4 @@
-"""Judges a pending candidate once more, when another champion has come since its gate."""
+"""Judges a pending candidate once more, when another champion or another policy has come since its gate."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ from ifas.promotion.policy import Policy
 
 
 def judge_again(ledger: Ledger, candidate: str) -> Candidate:
-    """Submits the candidate's figures against today's champion, as a new candidate; the old one is rejected.
+    """Submits the candidate's figures against today's champion and policy, as a new candidate; the old one is rejected.
 
-    The figures, the evidence and the policy are those that the ledger has: no file is needed. The champion's figures
-    are those of its own evaluation, which the decision notes where they are of other images.
+    The figures and the evidence are those that the ledger has: no file is needed. The policy is the product's, or where
+    the product is not registered, the one that the candidate was judged by. The champion's figures are those of its own
+    evaluation, which the decision notes where they are of other images.
 
     Raises:
-        GateError: it is not pending, or it was submitted by a version of ifas that did not keep the policy.
+        GateError: it is not pending, or the ledger does not hold the policy.
+        DataError: the ledger was altered.
     """
-    found = ledger.get(candidate)
+    found, _ = ledger.checked(candidate)
     if found.state != "pending":
         raise GateError(f"candidate {found.id} is {found.state}: only a pending one is judged again", "see `ifas show`")
+    product, champion = ledger.product(found.product), ledger.champion(found.product)
     try:
-        policy = Policy.model_validate(found.facts.get("policy"))
+        policy = product.rules if product else Policy.model_validate(found.facts.get("policy"))
     except ValidationError as error:
         raise GateError(
             f"the ledger does not hold the policy of candidate {found.id}", "run its gate again: ifas run"
         ) from error
-    champion = ledger.champion(found.product)
-    decision = decide(found.metrics, champion.metrics if champion else None, policy)
     name = champion.id if champion else ""
     again = ledger.submit(
         product=found.product,
         run_id=found.run_id,
-        evidence={**found.evidence, "champion": name},
+        evidence={**found.evidence, "policy": policy.sha256, "champion": name},
         model_sha256=found.model_sha256,
         dataset_revision=found.dataset_revision,
         metrics=found.metrics,
-        decision=decision,
-        facts={**found.facts, "champion": name or None},
+        decision=decide(found.metrics, champion.metrics if champion else None, policy),
+        facts={**found.facts, "policy": policy.model_dump(mode="json"), "champion": name or None},
     )
-    ledger.reject(found.id, actor="gate", reason=f"judged again, against {name or 'no champion'}, as {again.id}")
+    against = f"{f'champion {name}' if name else 'no champion'} and policy {policy.name}"
+    ledger.reject(found.id, actor="gate", reason=f"judged again, against {against}, as {again.id}")
     return again

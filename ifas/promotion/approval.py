@@ -6,11 +6,12 @@ checked, and says whether these things are what was approved.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
 from ifas.core.errors import GateError, NotApproved
+from ifas.promotion.candidate import Candidate, Entry
 from ifas.promotion.ledger import Ledger
 
 
@@ -36,9 +37,11 @@ def approval_of(ledger: Ledger, candidate: str) -> Approval:
         DataError: the ledger was altered.
         GateError: there is no such candidate.
     """
-    found = ledger.get(candidate)
-    ledger.verify()
-    last = ledger.history(found.id)[-1]
+    return _of(*ledger.checked(candidate))
+
+
+def _of(found: Candidate, history: Sequence[Entry]) -> Approval:
+    last = history[-1]
     by_somebody = found.state in ("approved", "rejected")
     return Approval(
         candidate=found.id,
@@ -63,7 +66,8 @@ def require_approved(ledger: Ledger, candidate: str, evidence: Mapping[str, str]
         DataError: the ledger was altered.
         GateError: there is no such candidate, or it was approved with something else than this.
     """
-    approval = approval_of(ledger, candidate)
+    found, history = ledger.checked(candidate)
+    approval = _of(found, history)
     if approval.state != "approved":
         raise NotApproved(
             f"candidate {approval.candidate} is {approval.state}, not approved",
@@ -71,12 +75,11 @@ def require_approved(ledger: Ledger, candidate: str, evidence: Mapping[str, str]
             if approval.state == "pending"
             else "train and evaluate a new candidate",
         )
-    approved = ledger.get(approval.candidate).evidence
-    for name, found in evidence.items():
-        if approved.get(name) != found:
-            with_what = f"with {approved[name][:12]}" if name in approved else "without any"
+    for name, sha256 in evidence.items():
+        if found.evidence.get(name) != sha256:
+            with_what = f"with {found.evidence[name][:12]}" if name in found.evidence else "without any"
             raise GateError(
-                f"{name}: SHA-256 {found[:12]}, but candidate {approval.candidate} was approved {with_what}",
+                f"{name}: SHA-256 {sha256[:12]}, but candidate {approval.candidate} was approved {with_what}",
                 "package what was approved, or run the gate on this and have it approved",
             )
     return approval

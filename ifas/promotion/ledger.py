@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -21,6 +21,7 @@ from ifas.database.connection import Database
 from ifas.promotion import chain
 from ifas.promotion.audit import audit
 from ifas.promotion.candidate import Candidate, DecisionLike, Entry
+from ifas.promotion.products import Product, newest
 from ifas.promotion.tables import LEDGER, STATES, TRANSITIONS, CandidateRow, DecisionRow
 from ifas.promotion.witness import Head, Witness
 
@@ -29,6 +30,10 @@ ID_DIGITS = 12
 LEAST_DIGITS = 6
 #: Name of the chain of decisions.
 CHAIN = "decisions"
+#: Who approves where no person does.
+POLICY = "policy"
+
+T = TypeVar("T")
 
 
 class Ledger:
@@ -94,6 +99,7 @@ class Ledger:
             "facts": _json(facts, "facts"),
         }
         with self._database.writing() as session:
+            self._audit(session)
             present, made = session.get(CandidateRow, fields["id"]), None
             if present is None:
                 present = CandidateRow(**fields, state=state)
@@ -144,8 +150,9 @@ class Ledger:
         return self._decide(candidate, "rejected", actor, reason)
 
     def champion(self, product: str) -> Candidate | None:
-        """The candidate of a product that was approved last, or None."""
+        """The candidate of a product that was approved last, or None. Raises DataError where the ledger was altered."""
         with self._database.reading() as session:
+            self._audit(session)
             row = _champion(session, product)
             return None if row is None else Candidate.of(row)
 
@@ -163,33 +170,64 @@ class Ledger:
             DataError: the first decision or candidate that was altered, removed or added outside of ifas; or the
                 witness can't be reached.
         """
-        with self._database.reading() as session:
-            head, altered = audit(session)
-        if altered:
-            raise DataError(
-                f"ledger {self._database.shown} was altered at {altered}",
-                "restore it from a backup; approve and package nothing from it until then",
-            )
-        if self._witness:
-            self._witness.check(CHAIN, self._heads, self._database.shown)
-        return head
+        entries = self._checked(_entries)
+        return entries[-1].hash if entries else ""
 
-    def keep_heads(self) -> Sequence[Head]:
-        """Gives the witness the heads that it lacks: of a process that was killed, or of before there was a witness.
+    def checked(self, candidate: str) -> tuple[Candidate, Sequence[Entry]]:
+        """A candidate and its decisions, oldest first, in one view of the ledger that `verify` would let pass.
+
+        Raises:
+            GateError: there is no such candidate.
+            DataError: as `verify`.
+        """
+        found, entries = self._checked(
+            lambda session: (Candidate.of(self._find(session, candidate)), _entries(session))
+        )
+        return found, [entry for entry in entries if entry.candidate_id == found.id]
+
+    def product(self, name: str) -> Product | None:
+        """A product as it was registered last, or None. Raises DataError where the products were altered."""
+        with self._database.reading() as session:
+            return newest(self._database, session, name)
+
+    def without_head(self) -> Sequence[Head]:
+        """Heads that the witness lacks: of processes that were killed, of before there was a witness, of an intruder.
 
         Raises:
             DataError: the ledger was altered, or the witness can't be reached.
             ConfigError: there is no witness.
         """
+        return self._outside.missing(CHAIN, lambda: self._look(_entries), self._database.shown)
+
+    def keep(self, heads: Sequence[Head]) -> None:
+        """Gives the witness heads that a person has looked at. Raises as `without_head`."""
+        self._outside.keep(heads)
+
+    @property
+    def _outside(self) -> Witness:
         if self._witness is None:
             raise ConfigError("no witness is set, so there is nowhere to keep heads", "set gate.witness")
-        with self._database.reading() as session:
-            _, altered = audit(session)
+        return self._witness
+
+    def _audit(self, session: Session) -> None:
+        _, altered = audit(session)
         if altered:
-            raise DataError(f"ledger {self._database.shown} was altered at {altered}", "restore it from a backup")
-        missing = self._witness.missing(CHAIN, self._heads, self._database.shown)
-        self._witness.keep(missing)
-        return missing
+            raise DataError(
+                f"ledger {self._database.shown} was altered at {altered}",
+                "restore it from a backup; approve and package nothing from it until then",
+            )
+
+    def _look(self, read: Callable[[Session], T]) -> tuple[T, Sequence[Head]]:
+        """What `read` gives, and the head of every decision, in one view that the audit lets pass."""
+        with self._database.reading() as session:
+            self._audit(session)
+            return read(session), [_head(entry) for entry in _entries(session)]
+
+    def _checked(self, read: Callable[[Session], T]) -> T:
+        """As `_look`, if the witness has these heads."""
+        if self._witness is None:
+            return self._look(read)[0]
+        return self._witness.check(CHAIN, lambda: self._look(read), self._database.shown)
 
     def _find(self, session: Session, candidate: str) -> CandidateRow:
         if not re.fullmatch(r"[0-9a-f]{1,64}", candidate):
@@ -221,6 +259,7 @@ class Ledger:
             if not value.strip():
                 raise GateError(f"no {name} given: a decision without one means nothing later", f"give a {name}")
         with self._database.writing() as session:
+            self._audit(session)
             row = self._find(session, candidate)
             if row.state == state:
                 return Candidate.of(row)
@@ -231,6 +270,7 @@ class Ledger:
                 )
             if state == "approved":
                 _require_fresh(session, row)
+                _require_policy(newest(self._database, session, row.product), row, actor)
             before, row.state = row.state, state
             made = _append(session, row, before, state, actor.strip(), reason.strip())
             found = Candidate.of(row)
@@ -240,11 +280,7 @@ class Ledger:
     def _keep(self, entry: Entry | None) -> None:
         """Keeps the head of an entry that this process has just made: it stands, wherever this fails."""
         if self._witness and entry:
-            self._witness.keep([_head(entry)])
-
-    def _heads(self) -> Sequence[Head]:
-        with self._database.reading() as session:
-            return [_head(Entry.of(row)) for row in session.scalars(select(DecisionRow).order_by(DecisionRow.seq))]
+            self._witness.keep_made(_head(entry))
 
 
 def _champion(session: Session, product: str) -> CandidateRow | None:
@@ -268,6 +304,23 @@ def _require_fresh(session: Session, row: CandidateRow) -> None:
             "been approved since",
             f'have it judged again: ifas approve {row.id} --reason "...", or run its gate again',
         )
+
+
+def _require_policy(product: Product | None, row: CandidateRow, actor: str) -> None:
+    """Raises where a candidate is not what its product asks for today; one that is not registered asks for nothing."""
+    if product is None:
+        return
+    if row.evidence.get("policy") != product.rules.sha256:
+        raise StaleCandidate(
+            f"candidate {row.id} was judged by another policy than product {product.name} has, {product.rules.name!r}",
+            f'have it judged again: ifas approve {row.id} --reason "...", or run its gate again',
+        )
+    if actor == POLICY and not product.by_policy:
+        raise GateError(f"product {product.name} is approved by people, not by its policy", "approve.by_policy=false")
+
+
+def _entries(session: Session) -> Sequence[Entry]:
+    return [Entry.of(row) for row in session.scalars(select(DecisionRow).order_by(DecisionRow.seq))]
 
 
 def _head(entry: Entry) -> Head:

@@ -6,7 +6,7 @@ one before like decisions are; the newest of a product counts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -76,8 +76,8 @@ class Products:
             if not value.strip():
                 raise GateError(f"no {what} given", f"give a {what}")
         with self._database.writing() as session:
-            entries = self._checked(session)
-            last = next((one for one in reversed(entries) if one.name == name), None)
+            entries = _checked(self._database, session)
+            last = _newest(entries, name)
             if last is not None and (last.rules.sha256, last.by_policy) == (policy.sha256, by_policy):
                 return last
             fields = {
@@ -95,48 +95,51 @@ class Products:
             session.flush()
             made = Product.model_validate(row)
         if self._witness:
-            self._witness.keep([_head(made)])
+            self._witness.keep_made(_head(made))
         return made
 
-    def entries(self) -> list[Product]:
+    def entries(self) -> Sequence[Product]:
         """Every registration, oldest first. Raises DataError where they were altered outside of ifas."""
-        entries = self._read()
-        if self._witness:
-            self._witness.check(CHAIN, self._heads, self._database.shown)
-        return entries
-
-    def keep_heads(self) -> list[Head]:
-        """As `Ledger.keep_heads`, of the registrations."""
         if self._witness is None:
-            return []
-        missing = self._witness.missing(CHAIN, self._heads, self._database.shown)
-        self._witness.keep(missing)
-        return missing
-
-    def _heads(self) -> list[Head]:
-        return [_head(one) for one in self._read()]
-
-    def _read(self) -> list[Product]:
-        with self._database.reading() as session:
-            return self._checked(session)
+            return self._look()[0]
+        return self._witness.check(CHAIN, self._look, self._database.shown)
 
     def get(self, name: str) -> Product | None:
         """The newest registration of a product, or None. Raises as `entries`."""
-        return next((one for one in reversed(self.entries()) if one.name == name), None)
+        return _newest(self.entries(), name)
 
-    def _checked(self, session: Session) -> list[Product]:
-        if not self._database.has(ProductRow.__tablename__, session):
-            return []
-        entries = [Product.model_validate(row) for row in session.scalars(select(ProductRow).order_by(ProductRow.seq))]
-        head = ""
-        for position, entry in enumerate(entries, start=1):
-            if (entry.seq, entry.previous, entry.hash) != (position, head, _link(entry.model_dump())):
-                raise DataError(
-                    f"ledger {self._database.shown} was altered at entry {entry.seq} of its products, {entry.name!r}",
-                    "restore it from a backup; train and approve nothing from it until then",
-                )
-            head = entry.hash
-        return entries
+    def without_head(self) -> Sequence[Head]:
+        """As `Ledger.without_head`, of the registrations."""
+        return self._witness.missing(CHAIN, self._look, self._database.shown) if self._witness else []
+
+    def _look(self) -> tuple[Sequence[Product], Sequence[Head]]:
+        with self._database.reading() as session:
+            entries = _checked(self._database, session)
+        return entries, [_head(one) for one in entries]
+
+
+def newest(database: Database, session: Session, name: str) -> Product | None:
+    """The newest registration of a product in an open ledger, or None. Raises DataError where they were altered."""
+    return _newest(_checked(database, session), name)
+
+
+def _newest(entries: Sequence[Product], name: str) -> Product | None:
+    return next((one for one in reversed(entries) if one.name == name), None)
+
+
+def _checked(database: Database, session: Session) -> Sequence[Product]:
+    if not database.has(ProductRow.__tablename__, session):
+        return []
+    entries = [Product.model_validate(row) for row in session.scalars(select(ProductRow).order_by(ProductRow.seq))]
+    head = ""
+    for position, entry in enumerate(entries, start=1):
+        if (entry.seq, entry.previous, entry.hash) != (position, head, _link(entry.model_dump())):
+            raise DataError(
+                f"ledger {database.shown} was altered at entry {entry.seq} of its products, {entry.name!r}",
+                "restore it from a backup; train and approve nothing from it until then",
+            )
+        head = entry.hash
+    return entries
 
 
 def _head(entry: Product) -> Head:

@@ -15,12 +15,17 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ifas.core import storage
 from ifas.core.errors import DataError
 
 #: Seconds before each look at a head that is not there: who makes an entry keeps its head a moment later.
 PAUSES = (0.0, 0.5, 1.5, 4.0)
+#: How long who has made an entry waits for a place that does not answer.
+PATIENCE_S = 30.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,10 @@ class Head:
         return f"{self.chain}-{self.seq:08d}-{self.hash}.json"
 
 
+#: Reads a ledger: anything, and the head of every entry of a chain in the same view.
+Look = Callable[[], tuple[T, Sequence[Head]]]
+
+
 class Witness:
     """Where heads are kept.
 
@@ -46,67 +55,97 @@ class Witness:
     """
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri if storage.is_remote(uri) else Path(uri).absolute().as_uri()
+        self.uri = storage.uri_of(uri)
 
     def keep(self, heads: Iterable[Head]) -> None:
         """Keeps heads; one that is there stays as it is.
 
         Raises:
-            DataError: the place can't be reached or refuses.
+            DataError: the place can't be reached or refuses, or has another head in the place of one of these.
         """
-        there = set(storage.listing(self.uri))
+        names = storage.listing(self.uri)
+        there = {found[:2]: found[2] for name in names if (found := _parsed(name))}
         for head in heads:
-            if head.name in there:
+            kept = there.get((head.chain, head.seq))
+            if kept == head.hash:
                 continue
+            if kept is not None:
+                raise DataError(
+                    f"{self.uri} has kept another entry {head.seq} of the {head.chain}: it is the witness of another "
+                    "ledger, or this one is an older copy",
+                    "give each ledger a witness of its own; for a restored copy, who owns that place moves heads away",
+                )
             with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
                 json.dump({"chain": head.chain, "seq": head.seq, "hash": head.hash, "about": head.about}, file)
                 file.flush()
                 storage.store(Path(file.name), f"{self.uri}/{head.name}")
 
-    def missing(self, chain: str, heads: Callable[[], Sequence[Head]], ledger: str) -> list[Head]:
+    def keep_made(self, head: Head) -> None:
+        """Keeps the head of an entry that this process has just made, and waits for a place that is away.
+
+        Raises:
+            DataError: as `keep`. The entry stands, and counts for nothing while its head is not kept.
+        """
+        try:
+            with storage.patient(PATIENCE_S):
+                self.keep([head])
+        except DataError as error:
+            raise DataError(
+                f"entry {head.seq} of the {head.chain} stands ({head.about}), but its head was not kept: {error.what}",
+                f"{error.fix}; then: ifas ledger keep {head.hash[:12]}",
+            ) from error
+
+    def missing(self, chain: str, look: Look[object], ledger: str) -> list[Head]:
         """Those of a chain's heads that are not kept here.
 
         Args:
-            heads: reads those of every entry of the ledger.
+            look: reads the ledger: anything, and the head of every entry in the same view.
             ledger: as it is shown to people.
 
         Raises:
             DataError: an entry whose head is kept here is no longer in the ledger, or is another; or the place can't be
                 reached.
         """
-        names = storage.listing(self.uri)  # before the ledger is read: what is kept by now, it has
-        now = {head.seq: head for head in heads()}
-        kept = set()
-        for name in names:
-            found = re.fullmatch(rf"{chain}-(\d{{8,}})-([0-9a-f]{{64}})\.json", name)
-            if not found:
-                continue
-            seq, entry = int(found[1]), now.get(int(found[1]))
-            if entry is None or entry.hash != found[2]:
-                what = "gone" if entry is None else "another one now"
-                raise DataError(
-                    f"ledger {ledger} was altered: entry {seq} of its {chain}, which {self.uri} has kept, is {what}",
-                    "restore it from a backup; approve and package nothing from it until then",
-                )
-            kept.add(seq)
-        return [head for seq, head in now.items() if seq not in kept]
+        return self._compared(chain, look, ledger)[1]
 
-    def check(self, chain: str, heads: Callable[[], Sequence[Head]], ledger: str) -> None:
-        """Whether what is kept here and a chain of the ledger are the same.
+    def check(self, chain: str, look: Look[T], ledger: str) -> T:
+        """What `look` reads, if what is kept here and that view of the ledger are the same.
 
         Args:
-            heads, ledger: as for `missing`.
+            look, ledger: as for `missing`.
 
         Raises:
             DataError: as `missing`, or a head is not kept here.
         """
+        missing: list[Head] = []
         for wait in PAUSES:
             time.sleep(wait)
-            missing = self.missing(chain, heads, ledger)
+            found, missing = self._compared(chain, look, ledger)
             if not missing:
-                return
+                return found
+        others = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DataError(
-            f"entry {missing[0].seq} of the {chain} of ledger {ledger} ({missing[0].about}) has no head at {self.uri}: "
-            "it was not made by ifas, or the process that made it was killed",
-            "look at it; if it is right, keep its head: ifas ledger keep",
+            f"entry {missing[0].seq} of the {chain} of ledger {ledger} ({missing[0].about}){others} has no head at "
+            f"{self.uri}: it was not made by ifas, or with another witness, or the process that made it was killed",
+            "look at each: ifas ledger keep lists them",
         )
+
+    def _compared(self, chain: str, look: Look[T], ledger: str) -> tuple[T, list[Head]]:
+        names = storage.listing(self.uri)  # before the ledger is read: what is kept by now, it has
+        found, heads = look()
+        now = {head.seq: head.hash for head in heads}
+        kept = {one[1]: one[2] for name in names if (one := _parsed(name)) and one[0] == chain}
+        for seq, sha256 in sorted(kept.items()):
+            if now.get(seq) != sha256:
+                what = "another one now" if seq in now else "gone"
+                raise DataError(
+                    f"ledger {ledger} was altered: entry {seq} of its {chain}, which {self.uri} has kept, is {what}",
+                    "approve and package nothing from it; its heads tell which copy of it is whole",
+                )
+        return found, [head for head in heads if head.seq not in kept]
+
+
+def _parsed(name: str) -> tuple[str, int, str] | None:
+    """Chain, place and hash of a head, from the name of its object."""
+    found = re.fullmatch(r"([a-z]+)-(\d{8,})-([0-9a-f]{64})\.json", name)
+    return (found[1], int(found[2]), found[3]) if found else None

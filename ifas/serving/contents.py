@@ -20,7 +20,8 @@ def write_contents(folder: Path) -> None:
 def check_contents(folder: Path) -> dict[str, str]:
     """What `contents.json` says, if the folder holds just that. Compiled Python (`__pycache__`) does not count.
 
-    Who rewrites `contents.json` together with another file is not found out here.
+    It finds slips and careless edits. Who rewrites `contents.json`, this very code or compiled Python beside it is not
+    found out from inside.
 
     Raises:
         GateError: a file was changed, added or removed since the Bento was packaged; it is named.
@@ -59,5 +60,8 @@ def digest_below(contents: Mapping[str, str], folder: str) -> str:
 def _names(folder: Path) -> Iterator[str]:
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder)
-        if not file.is_dir() and "__pycache__" not in name.parts and name.as_posix() != CONTENTS_FILE:
+        # A link to a folder counts as a file: Python would import from it.
+        if file.is_dir() and not file.is_symlink():
+            continue
+        if "__pycache__" not in name.parts and name.as_posix() != CONTENTS_FILE:
             yield name.as_posix()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ifas.core.config import RunConfig
-from ifas.core.errors import DataError
+from ifas.core.errors import DataError, StaleCandidate
 from ifas.core.files import read_json, write_json
+from ifas.core.progress import emit
 from ifas.core.records import StepResult
 from ifas.steps.contract import Context
 from ifas.steps.gate import open_ledger, open_products, policy_of
+
+if TYPE_CHECKING:
+    from ifas.promotion.ledger import Ledger
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
@@ -21,11 +25,10 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     given = record_of(inputs["candidate"], "candidate", ("candidate",))
     ledger = open_ledger(config)
     approval = approval_of(ledger, given["candidate"])
-    policy_of(config, open_products(config).get(approval.product))
     if config.approve.by_policy and approval.state == "pending":
+        policy_of(config, open_products(config).get(approval.product))
         reason = f"every rule of the gate policy passed in run {context.run_id}"
-        ledger.approve(approval.candidate, actor="policy", reason=reason)
-        approval = approval_of(ledger, approval.candidate)
+        approval = approval_of(ledger, _approved(ledger, approval.candidate, reason))
     record = approval.model_dump()
     write_json(outputs["approval"], record)
     summary = f"candidate {approval.candidate} is {approval.state}"
@@ -34,6 +37,22 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     if approval.state == "pending":
         summary += f'; decide with: ifas approve {approval.candidate} --reason "..."'
     return StepResult(summary=summary, facts={"approval": record})
+
+
+def _approved(ledger: Ledger, candidate: str, reason: str) -> str:
+    """Approves a candidate by policy. While others become champion meanwhile, it is judged again, as a new one."""
+    from ifas.promotion.again import judge_again
+    from ifas.promotion.ledger import POLICY
+
+    while True:
+        try:
+            return ledger.approve(candidate, actor=POLICY, reason=reason).id
+        except StaleCandidate as stale:
+            again = judge_again(ledger, candidate)
+            emit("note", "approve", text=f"{stale.what}: judged again as candidate {again.id}, {again.state}")
+            candidate = again.id
+            if again.state != "pending":
+                return candidate
 
 
 def record_of(file: Path, kind: str, keys: tuple[str, ...]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from ifas.core.progress import emit
 from ifas.steps.contract import Step
 
 ENTRY = "entry.json"
+#: In place of a container image: a step that ran outside of one.
+LOCAL = "local"
 #: Changed sources that an explanation names.
 NAMED = 3
 
@@ -187,10 +189,20 @@ def _hash_or_none(path: Path) -> str | None:
 
 
 def put(
-    key: Key, outputs: Mapping[str, Path], hashes: Mapping[str, str], result: Mapping[str, Any], store: str = ""
+    key: Key,
+    outputs: Mapping[str, Path],
+    hashes: Mapping[str, str],
+    result: Mapping[str, Any],
+    store: str = "",
+    *,
+    image: str = LOCAL,
 ) -> None:
-    """Stores a step's outputs under its key, in `store` as well. If that fails, as on a full disk, a note says so."""
-    entry = {"key": key.parts(), "outputs": dict(hashes), "result": dict(result)}
+    """Stores a step's outputs under its key, in `store` as well. If that fails, as on a full disk, a note says so.
+
+    Args:
+        image: that made them.
+    """
+    entry = {"key": key.parts(), "outputs": dict(hashes), "result": dict(result), "image": image}
     try:
         with replacing(folder(key)) as beside:
             beside.mkdir(parents=True)
@@ -208,6 +220,11 @@ def put(
         storage.store(folder(key) / ENTRY, f"{_in(store, key)}/{ENTRY}")
     except DataError as error:
         emit("note", key.step, text=f"the result is not kept for other pods: {error.what}")
+
+
+def image(entry: Mapping[str, Any]) -> str:
+    """The image that made a kept result; `LOCAL` for one of before it was recorded."""
+    return str(entry.get("image", LOCAL))
 
 
 def take(key: Key, outputs: Mapping[str, Path]) -> None:

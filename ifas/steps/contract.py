@@ -56,9 +56,9 @@ class Step:
         run: Callable[..., StepResult] = self._module().run
         return run(config, inputs, outputs, context)
 
-    def permit(self, config: RunConfig, inputs: Mapping[str, Path], lineage: Lineage) -> None:
-        """Raises where these inputs must not be used, whether the step would run or a result of it be reused."""
-        getattr(self._module(), "permit", lambda *_: None)(config, inputs, lineage)
+    def permit(self, config: RunConfig) -> None:
+        """Raises where such a run must not be, whether the step would run or a result of it be reused."""
+        getattr(self._module(), "permit", lambda _config: None)(config)
 
     def identity(self, config: RunConfig) -> dict[str, Any]:
         """What else the result depends on, e.g. the commit that a revision names."""
@@ -131,6 +131,7 @@ _ALL = (
         sections=("package", "model"),
         inputs=("model", "evaluation", "approval"),
         outputs=("bento",),
+        cached=False,
     ),
 )
 

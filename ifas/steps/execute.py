@@ -23,6 +23,7 @@ from ifas.core.outputs import discard, overlap, producing, require_ours
 from ifas.core.progress import emit
 from ifas.core.records import Lineage, LineageEntry, StepResult, Usage
 from ifas.core.unforeseen import named
+from ifas.launch.pods import IMAGE_ENV
 from ifas.steps import cache
 from ifas.steps.attempts import spent
 from ifas.steps.contract import Context, Step
@@ -89,9 +90,9 @@ def execute(
                     origins=origins or {},
                     uri=_beside(step, config, uri, work),
                 )
-                result, reused, hashes = _result(step, key, config, inputs, beside, context, use_cache)
+                result, reused, hashes, image = _result(step, key, config, inputs, beside, context, use_cache)
                 seconds = time.monotonic() - begin
-                record = _record(key, result, hashes, reused, started, seconds, used())
+                record = _record(key, result, hashes, reused, image, started, seconds, used())
                 write_json(beside_lineage, lineage.append(record).model_dump())
             with suppress(DataError):  # what somebody else put there stays
                 discard(failed)
@@ -129,7 +130,7 @@ def reuse(
         beside_lineage = places.enter_context(producing(outputs[LINEAGE]))
         cache.take(key, {one: places.enter_context(producing(outputs[one])) for one in step.outputs})
         seconds = time.monotonic() - begin
-        record = _record(key, result, entry["outputs"], why, started, seconds, used())
+        record = _record(key, result, entry["outputs"], why, cache.image(entry), started, seconds, used())
         write_json(beside_lineage, lineage.append(record).model_dump())
     emit("done", name, summary=result.summary, seconds=seconds, reused=why)
     return result
@@ -140,6 +141,7 @@ def _record(
     result: StepResult,
     hashes: Mapping[str, str],
     reused: str,
+    image: str,
     started: datetime,
     seconds: float,
     usage: Usage,
@@ -152,7 +154,7 @@ def _record(
         outputs=dict(hashes),
         summary=result.summary,
         facts=result.facts,
-        image=os.environ.get("IFAS_IMAGE", "local"),
+        image=image,
         started=started.isoformat(timespec="seconds"),
         seconds=round(seconds, 2),
         reused=reused,
@@ -195,9 +197,7 @@ def _checked(
 def _beside(step: Step, config: RunConfig, uri: str, work: Path) -> str:
     """`Context.uri`: a folder of this key alone."""
     place = (config.train.storage if step.name == "train" else "") or uri
-    if place and not storage.is_remote(place):
-        place = Path(place).absolute().as_uri()
-    return place and f"{place.rstrip('/')}/{work.name}"
+    return place and f"{storage.uri_of(place).rstrip('/')}/{work.name}"
 
 
 def _failed(output: Path) -> Path:
@@ -213,13 +213,14 @@ def _result(
     outputs: Mapping[str, Path],
     context: Context,
     use_cache: bool,
-) -> tuple[StepResult, str, Mapping[str, str]]:
-    """The step's result in `outputs`, why it was reused (empty where it was not), and the outputs' hashes."""
-    step.permit(config, inputs, context.lineage)
+) -> tuple[StepResult, str, Mapping[str, str], str]:
+    """The step's result in `outputs`, why it was reused (empty where it was not), the outputs' hashes, and the image
+    that the step ran in."""
+    step.permit(config)
     entry, why = cache.find(key, config.cluster.store) if step.cached and use_cache else (None, "")
     if entry is not None:
         cache.take(key, outputs)
-        return StepResult.model_validate(entry["result"]), why, entry["outputs"]
+        return StepResult.model_validate(entry["result"]), why, entry["outputs"], cache.image(entry)
     if why:
         emit("note", step.name, text=f"running ({why})", quiet=True)
     if step.name == "train":
@@ -231,6 +232,7 @@ def _result(
     if unwritten:
         raise DataError(f"step {step.name} did not write {', '.join(unwritten)}", "report this as a bug of ifas")
     hashes = {output: sha256_tree(path) for output, path in sorted(outputs.items())}
+    image = os.environ.get(IMAGE_ENV, cache.LOCAL)
     if step.cached:
-        cache.put(key, outputs, hashes, result.model_dump(), config.cluster.store)
-    return result, "", hashes
+        cache.put(key, outputs, hashes, result.model_dump(), config.cluster.store, image=image)
+    return result, "", hashes, image

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ifas.core.config import RunConfig
-from ifas.core.errors import ConfigError, DataError
+from ifas.core.errors import ConfigError, DataError, MachineError
 from ifas.core.files import read_json, sha256_file, sha256_json, sha256_tree, write_json
 from ifas.core.records import METRICS_FILE, PREDICTIONS_FILE, Lineage, StepResult
 from ifas.steps.contract import Context
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ifas.promotion.policy import Policy
     from ifas.promotion.products import Product, Products
 
+WITNESS_ENV = "IFAS_WITNESS"
 #: Steps whose settings, code and image are evidence.
 BEFORE = ("ingest", "caption", "validate", "train", "evaluate")
 
@@ -42,9 +43,30 @@ def open_products(config: RunConfig, *, make: bool = True) -> Products:
     return Products(ledger_url(config), witness(config), make=make)
 
 
+def product_of(config: RunConfig) -> Product | None:
+    """The run's product as the ledger has it; None where there is no ledger yet, or none that can be reached.
+
+    Raises:
+        DataError: its products were altered.
+    """
+    from ifas.database.connection import exists
+    from ifas.promotion.tables import LEDGER
+
+    try:
+        if not exists(ledger_url(config), LEDGER):
+            return None
+        products = open_products(config, make=False)
+    except (ConfigError, MachineError):
+        return None
+    try:
+        return products.get(config.gate.product)
+    finally:
+        products.close()
+
+
 def witness(config: RunConfig) -> str:
     """Where the ledger's heads are kept. `IFAS_WITNESS` overrides the configuration, which a run can choose."""
-    return os.environ.get("IFAS_WITNESS") or config.gate.witness
+    return os.environ.get(WITNESS_ENV) or config.gate.witness
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
@@ -141,32 +163,28 @@ def evidence_of(inputs: Mapping[str, Path], lineage: Lineage) -> dict[str, str]:
 
     Args:
         inputs: paths of model and evaluation, and where they are at hand of dataset and captions. Where not, their
-            hashes are those that the gate's own entry in the lineage has.
+            hashes are those of the evaluation's inputs.
 
     Raises:
-        DataError: the lineage does not tell of dataset and captions either, or the metrics are not those of its
-            evaluation.
+        DataError: no evaluation is in the lineage, or something at hand is not what it judged or wrote.
     """
-    metrics = inputs["evaluation"] / METRICS_FILE
-    evaluated, gate = lineage.of("evaluate"), lineage.of("gate")
+    evaluated = lineage.of("evaluate")
     if evaluated is None:
         raise DataError("no lineage that tells of the evaluation was given", "give the one that its step wrote")
-    if evaluated.facts.get("metrics") != read_json(metrics):
-        raise DataError(f"{metrics} is not what the run's evaluation found", "give the files of one run")
-    known = dict(gate.inputs) if gate else {}
-    for name in ("dataset", "captions"):
-        if name in inputs:
-            known[name] = sha256_tree(inputs[name])
-        elif name not in known:
-            raise DataError("the lineage does not tell of a gate", "give the lineage of the run's gate, or a later one")
-    before = [entry for entry in lineage.entries if entry.step in BEFORE]
+    known = {**evaluated.inputs, **evaluated.outputs}
+    for name, path in inputs.items():
+        if name in known and sha256_tree(path) != known[name]:
+            raise DataError(
+                f"{path} is not the {name} of run {lineage.run_id}, as its lineage has it", "give the files of one run"
+            )
+    files = inputs["evaluation"]
+    if evaluated.facts.get("metrics") != read_json(files / METRICS_FILE):
+        raise DataError(f"{files / METRICS_FILE} is not what the run's evaluation found", "give the files of one run")
     return {
-        "dataset": known["dataset"],
-        "captions": known["captions"],
-        "model": sha256_tree(inputs["model"]),
-        "metrics": sha256_file(metrics),
-        "predictions": sha256_file(inputs["evaluation"] / PREDICTIONS_FILE),
-        "steps": sha256_json({entry.step: [entry.config, entry.code, entry.image] for entry in before}),
+        **{name: known[name] for name in ("dataset", "captions", "model")},
+        "metrics": sha256_file(files / METRICS_FILE),
+        "predictions": sha256_file(files / PREDICTIONS_FILE),
+        "steps": sha256_json({e.step: [e.config, e.code, e.image] for e in lineage.entries if e.step in BEFORE}),
     }
 
 

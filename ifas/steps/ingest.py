@@ -21,6 +21,17 @@ def identity(config: RunConfig) -> dict[str, Any]:
     return {"revision": Registry(ingest.registry).resolve(ingest.dataset, ingest.revision)}
 
 
+def permit(config: RunConfig) -> None:
+    """Asks the ledger, before anything is trained, whether the run may have its policy; see `policy_of`.
+
+    A run that was sent to a cluster is asked here first.
+    """
+    from ifas.steps.gate import policy_of, product_of
+
+    if product := product_of(config):
+        policy_of(config, product)
+
+
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
     """Fetches the revision; raises RegistryError or CorruptShardError."""
     from ifas.data.registry import Registry

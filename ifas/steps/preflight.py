@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ifas.promotion.policy import Rule
-    from ifas.promotion.products import Product
 
 SIDES = ("source_domains", "target_domains")
 #: How the metrics begin that need handled images.
@@ -103,32 +102,14 @@ def _sides(config: RunConfig) -> None:
         )
 
 
-def _product(config: RunConfig) -> Product | None:
-    """The run's product as the ledger has it; None where there is no ledger, or none that can be read (`_ledger`)."""
-    from ifas.database.connection import exists
-    from ifas.promotion.tables import LEDGER
-    from ifas.steps.gate import ledger_url, open_products
-
-    try:
-        if not exists(ledger_url(config), LEDGER):
-            return None
-        products = open_products(config, make=False)
-    except (ConfigError, MachineError):
-        return None
-    try:
-        return products.get(config.gate.product)
-    finally:
-        products.close()
-
-
 def _policy(config: RunConfig, here: bool) -> None:
     from ifas.promotion.policy import file_of
-    from ifas.steps.gate import policy_of
+    from ifas.steps.gate import policy_of, product_of
 
     file = file_of(config.gate.policy) if config.gate.policy else None
-    if not here and file is not None and not file.exists():
-        return
-    policy = policy_of(config, _product(config) if here else None)
+    if not here and (config.gate.policy is None or (file is not None and not file.exists())):
+        return  # the product's, or in the image
+    policy = policy_of(config, product_of(config) if here else None)
     unmeasured = [rule.id for rule in policy.rules if rule.metric.startswith("explanation_")]
     if unmeasured and config.evaluate.explain == "none":
         raise ConfigError(
@@ -261,7 +242,7 @@ def _data(config: RunConfig) -> Iterable[IfasError]:
 
 def faults_of_data(config: RunConfig, rows: pd.DataFrame) -> Iterable[IfasError]:
     """What the manifest of the revision lacks for the run's protocol, captioner and policy."""
-    from ifas.steps.gate import policy_of
+    from ifas.steps.gate import policy_of, product_of
 
     there = sorted(map(str, rows["domain"].unique()))
     wanted = {f"protocol.{side}": getattr(config.protocol, side) for side in SIDES}
@@ -273,7 +254,7 @@ def faults_of_data(config: RunConfig, rows: pd.DataFrame) -> Iterable[IfasError]
                 f"its domains are: {', '.join(there)}",
             )
     try:
-        policy = policy_of(config, _product(config))
+        policy = policy_of(config, product_of(config))
         rules, named = policy.rules, policy.name
     except IfasError:
         rules, named = [], ""  # reported above

@@ -11,7 +11,7 @@ from ifas.core.errors import DataError, TrainingError
 from ifas.core.files import sha256_file, sha256_json
 from ifas.core.manifest import ImageSource, check_columns
 from ifas.core.release_status import RELEASED
-from ifas.core.storage import is_remote
+from ifas.core.storage import uri_of
 from ifas.faces.boxes import Box, box_of
 
 if TYPE_CHECKING:
@@ -101,9 +101,7 @@ class Job:
         place = self.beside or self.train.storage
         if not place:
             return ""
-        if not is_remote(place):
-            place = Path(place).absolute().as_uri()
-        return f"{place.rstrip('/')}/{self.run.name}"
+        return f"{uri_of(place).rstrip('/')}/{self.run.name}"
 
     @property
     def species(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ import pytest
 
 from ifas.core.config import RunConfig, load
 from ifas.core.errors import ConfigError, DataError, GateError, NotApproved
-from ifas.core.files import read_json, write_json
+from ifas.core.files import read_json, sha256_tree, write_json
 from ifas.core.records import Lineage
 from ifas.data.registry import Registry
 from ifas.promotion.ledger import Ledger
@@ -101,19 +101,34 @@ def run(waiting: Run, tmp_path: Path) -> Run:
     return Run(waiting.config.model_copy(update={"gate": gate}), tmp_path / "artifacts", waiting.candidate)
 
 
+def sealed_again(run: Run, step: str) -> None:
+    """Makes the lineage of a step tell of the files that are there now, and seals it again."""
+    lineage = Lineage.model_validate(read_json(run.at(step, "lineage")))
+    files = run.at("evaluate", "evaluation")
+    model, evaluation = sha256_tree(run.at("train", "model")), sha256_tree(files)
+    again = Lineage(run_id=lineage.run_id)
+    for entry in lineage.entries:
+        change: dict[str, Any] = {}
+        if entry.step == "train":
+            change = {"outputs": {**entry.outputs, "model": model}}
+        elif entry.step == "evaluate":
+            change = {
+                "facts": {**entry.facts, "metrics": read_json(files / "metrics.json")},
+                "inputs": {**entry.inputs, "model": model},
+                "outputs": {"evaluation": evaluation},
+            }
+        again = again.append(entry.model_copy(update=change))
+    again.verify()
+    write_json(run.at(step, "lineage"), again.model_dump())
+
+
 def edited(run: Run, step: str, change: Callable[[dict[str, Any]], None]) -> None:
-    """Changes the metrics, and what the lineage of a step says of them, and seals the lineage again."""
+    """Changes the metrics; the lineage of a step is made to fit."""
     file = run.at("evaluate", "evaluation") / "metrics.json"
     metrics = read_json(file)
     change(metrics)
     write_json(file, metrics)
-    lineage = Lineage.model_validate(read_json(run.at(step, "lineage")))
-    again = Lineage(run_id=lineage.run_id)
-    for entry in lineage.entries:
-        facts = {**entry.facts, "metrics": metrics} if entry.step == "evaluate" else entry.facts
-        again = again.append(entry.model_copy(update={"facts": facts}))
-    again.verify()
-    write_json(run.at(step, "lineage"), again.model_dump())
+    sealed_again(run, step)
 
 
 def loosen(metrics: dict[str, Any]) -> None:
@@ -122,7 +137,7 @@ def loosen(metrics: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_what_was_approved_is_built_and_only_for_who_asks_this_ledger(run: Run, tmp_path: Path) -> None:
-    """The control: without an attack there is a Bento. Its copy in the cache is no way around another ledger."""
+    """The control: without an attack there is a Bento. Having been built once is no way around another ledger."""
     run.ledger.approve(run.candidate, actor="ann", reason="looked at it")
     package_candidate(run.config, run.candidate, tmp_path / "bento", None)
     execute(
@@ -154,17 +169,68 @@ def test_only_the_metrics_are_edited(run: Run, tmp_path: Path) -> None:
     metrics = read_json(file)
     loosen(metrics)
     write_json(file, metrics)
-    with pytest.raises(DataError, match=r"metrics\.json is not what the run's evaluation found"):
+    with pytest.raises(DataError, match="is not the evaluation of run waiting"):
         package_candidate(run.config, run.candidate, tmp_path / "bento", run.folder)
+
+
+def damage(run: Run) -> Path:
+    model = run.at("train", "model")
+    with (model / "model.safetensors").open("r+b") as weights:
+        weights.seek(-1, os.SEEK_END)
+        weights.write(b"\x7f")
+    return model
 
 
 def test_another_model_is_put_in_place(run: Run, tmp_path: Path) -> None:
     run.ledger.approve(run.candidate, actor="ann", reason="looked at it")
-    with (run.at("train", "model") / "model.safetensors").open("r+b") as weights:
-        weights.seek(-1, os.SEEK_END)
-        weights.write(b"\x7f")
+    damage(run)
+    with pytest.raises(DataError, match="is not the model of run waiting"):
+        package_candidate(run.config, run.candidate, tmp_path / "bento", run.folder)
+    sealed_again(run, "gate")
     with pytest.raises(GateError, match=r"^model: SHA-256"):
         package_candidate(run.config, run.candidate, tmp_path / "bento", run.folder)
+
+
+def test_another_model_or_other_predictions_are_brought_to_the_gate(run: Run, tmp_path: Path) -> None:
+    """What was evaluated is what is judged."""
+    with (run.at("evaluate", "evaluation") / "predictions.parquet").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(DataError, match="is not the evaluation of run waiting"):
+        run.gate(tmp_path / "gate", Path("builtin:permissive"))
+    with pytest.raises(DataError, match="is not the model of run waiting"):
+        run.gate(tmp_path / "gate", Path("builtin:permissive"), model=damage(run))
+    assert [row.id for row in run.ledger.list()] == [run.candidate]
+
+
+def test_a_candidate_of_another_product_is_packaged(run: Run, tmp_path: Path) -> None:
+    run.ledger.approve(run.candidate, actor="ann", reason="looked at it")
+    gate = run.config.gate.model_copy(update={"product": "front door"})
+    door = Run(run.config.model_copy(update={"gate": gate}), run.folder, run.candidate)
+    with pytest.raises(GateError, match="was approved for product ifas, this is for front door"):
+        door.package(tmp_path / "bento")
+
+
+def test_two_runs_that_their_policy_approves_at_once(run: Run, tmp_path: Path) -> None:
+    """Both were judged while there was no champion: the second is judged again, against the first."""
+
+    def alike(metrics: dict[str, Any]) -> None:
+        metrics["threshold"]["value"] += 1e-6
+
+    edited(run, "evaluate", alike)
+    second = run.gate(tmp_path / "second", Path("builtin:permissive"))
+    assert second["champion"] is None
+    by_policy = run.config.model_copy(update={"approve": run.config.approve.model_copy(update={"by_policy": True})})
+    said = []
+    for name, folder in (("first", run.folder / "gate"), ("second", tmp_path / "second")):
+        inputs = {"candidate": folder / "candidate", "lineage": folder / "lineage"}
+        outputs = {"approval": tmp_path / f"{name}-approval", "lineage": tmp_path / f"{name}-lineage"}
+        execute("approve", by_policy, run_id=name, inputs=inputs, outputs=outputs)
+        said.append(read_json(tmp_path / f"{name}-approval"))
+    assert [one["state"] for one in said] == ["approved", "approved"]
+    assert said[0]["candidate"] == run.candidate
+    again = run.ledger.get(said[1]["candidate"])
+    assert again.evidence["champion"] == run.candidate
+    assert run.ledger.get(second["candidate"]).state == "rejected"
 
 
 def test_an_approval_is_written_by_hand(run: Run, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from ifas.promotion.candidate import Candidate
 from ifas.promotion.gate import decide
 from ifas.promotion.ledger import Ledger
 from ifas.promotion.policy import Policy, Rule
+from ifas.promotion.products import Products
 
 #: Half right is enough, and no champion is made worse.
 POLICY = Policy(
@@ -110,6 +111,50 @@ def test_a_candidate_without_its_policy_can_not_be_judged_again(ledger: Ledger) 
     with pytest.raises(GateError, match="does not hold the policy"):
         judge_again(ledger, old.id)
     assert ledger.get(old.id).state == "pending"
+
+
+def test_a_policy_that_was_made_stricter_counts_for_who_waits(ledger: Ledger, url: str) -> None:
+    """Not what the candidate was judged by, and not what a run says."""
+    waits = submit(ledger, "waits", 0.9)
+    strict = Policy(name="strict", rules=[Rule(id="r", metric="auc", slice="target", min=0.95, reason="r")])
+    products = Products(url)
+    products.register("door", strict, by_policy=False, actor="admin", reason="a real door")
+    with pytest.raises(StaleCandidate, match="judged by another policy than product door has, 'strict'"):
+        ledger.approve(waits.id, actor="ann", reason="good")
+    again = judge_again(ledger, waits.id)
+    assert (again.state, again.evidence["policy"]) == ("refused", strict.sha256)
+    products.register("door", POLICY, by_policy=False, actor="admin", reason="too strict")
+    fits = submit(ledger, "fits", 0.9)
+    with pytest.raises(GateError, match="approved by people"):
+        ledger.approve(fits.id, actor="policy", reason="every rule passed")
+    assert ledger.approve(fits.id, actor="ann", reason="good").state == "approved"
+    products.close()
+
+
+def test_a_champion_that_is_hidden_for_a_moment(ledger: Ledger, url: str) -> None:
+    """A worse one is to be approved while nobody sees whom it should beat; afterwards all is put back."""
+    best, worse = submit(ledger, "best", 0.9), submit(ledger, "worse", 0.6)
+    ledger.approve(best.id, actor="ann", reason="good")
+    engine = create_engine(url)
+
+    def say(change: str) -> None:
+        with engine.begin() as connection:
+            connection.execute(text(f"UPDATE candidates SET {change} WHERE id = '{best.id}'"))
+
+    for hidden, back in (("product = 'x'", "product = 'door'"), ("state = 'rejected'", "state = 'approved'")):
+        say(hidden)
+        for act in (
+            lambda: ledger.approve(worse.id, actor="eve", reason="good"),
+            lambda: ledger.champion("door"),
+            lambda: submit(ledger, "another", 0.7),
+        ):
+            with pytest.raises(DataError, match="was altered at"):
+                act()
+        say(back)
+    engine.dispose()
+    with pytest.raises(StaleCandidate):
+        ledger.approve(worse.id, actor="ann", reason="good")
+    ledger.verify()
 
 
 def test_of_two_that_beat_nobody_only_one_becomes_champion_unjudged(ledger: Ledger, url: str) -> None:

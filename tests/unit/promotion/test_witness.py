@@ -46,7 +46,7 @@ def test_every_decision_has_its_head_and_the_control_passes(witnessed: Ledger, k
     rejected(witnessed)
     assert [file.name[:18] for file in sorted(kept.iterdir())] == [f"decisions-{n:08d}" for n in range(1, 5)]
     assert "ann: " in sorted(kept.iterdir())[2].read_text()
-    assert witnessed.keep_heads() == []
+    assert witnessed.without_head() == []
 
 
 def test_a_tail_that_was_cut_off_is_found(witnessed: Ledger, url: str) -> None:
@@ -59,7 +59,7 @@ def test_a_tail_that_was_cut_off_is_found(witnessed: Ledger, url: str) -> None:
         "UPDATE candidates SET state = 'pending'",
     )
     Ledger(url).verify()  # the chain alone can't tell
-    for ask in (witnessed.verify, lambda: require_approved(witnessed, bad, {}), witnessed.keep_heads):
+    for ask in (witnessed.verify, lambda: require_approved(witnessed, bad, {}), witnessed.without_head):
         with pytest.raises(DataError, match=r"entry 3 of its decisions, which file://.* has kept, is gone"):
             ask()
     Ledger(url).approve(bad, actor="eve", reason="good")
@@ -88,7 +88,9 @@ def test_an_approval_written_into_the_database_has_no_head(witnessed: Ledger, ur
         require_approved(witnessed, pending.id, {})
     assert "ifas ledger keep" in caught.value.fix
     # A process that was killed after its commit leaves the same: a person looks, and says so.
-    assert [head.seq for head in witnessed.keep_heads()] == [2]
+    missing = witnessed.without_head()
+    assert [head.seq for head in missing] == [2]
+    witnessed.keep(missing)
     assert require_approved(witnessed, pending.id, {}).actor == "ann"
 
 
@@ -96,9 +98,14 @@ def test_a_ledger_of_before_there_was_a_witness(url: str, kept: Path) -> None:
     plain = Ledger(url)
     rejected(plain)
     with pytest.raises(ConfigError, match="no witness is set"):
-        plain.keep_heads()
+        plain.without_head()
     later = Ledger(url, str(kept))
-    assert [head.seq for head in later.keep_heads()] == [1, 2, 3, 4]
+    missing = later.without_head()
+    assert [head.seq for head in missing] == [1, 2, 3, 4]
+    later.keep(missing[:3])
+    with pytest.raises(DataError, match=r"entry 4 of the decisions .* has no head"):
+        later.verify()
+    later.keep(missing)
     later.verify()
 
 
@@ -107,7 +114,7 @@ def test_heads_are_not_given_to_a_ledger_that_was_altered(witnessed: Ledger, url
     shutil.rmtree(kept)
     execute(url, *disarm(url), "UPDATE decisions SET reason = 'she said so' WHERE seq = 3")
     with pytest.raises(DataError, match="altered at decision 3"):
-        witnessed.keep_heads()
+        witnessed.without_head()
     assert not kept.exists()
 
 
@@ -121,8 +128,44 @@ def test_a_product_that_was_written_anew_is_found(url: str, kept: Path, monkeypa
     eve.register("door", permissive, by_policy=True, actor="admin", reason="a door")
     with pytest.raises(DataError, match=r"entry 2 of the products .* has no head"):
         honest.get("door")
-    assert [head.seq for head in honest.keep_heads()] == [2]
+    missing = honest.without_head()
+    assert [head.seq for head in missing] == [2]
+    Ledger(url, str(kept)).keep(missing)
     assert honest.get("door") == eve.get("door")
+
+
+def test_two_ledgers_have_no_common_witness_and_the_first_stays_whole(kept: Path, tmp_path: Path) -> None:
+    first = Ledger(f"sqlite:///{tmp_path / 'first.db'}", str(kept))
+    rejected(first)
+    second = Ledger(f"sqlite:///{tmp_path / 'second.db'}", str(kept))
+    with pytest.raises(DataError, match=r"stands .* not kept: .*it is the witness of another ledger"):
+        submit(second, "other")
+    first.verify()
+
+
+def test_a_witness_that_is_away_for_a_moment(url: str, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decision stands, and the error tells how its head is kept later."""
+    monkeypatch.setattr(witness, "PAUSES", (0.0, 0.1))
+    ledger = Ledger(url, str(kept))
+    candidate = submit(ledger)
+    kept.rename(kept.with_name("hidden"))
+    kept.write_text("not a folder")
+    with pytest.raises(DataError, match=rf"entry 2 of the decisions stands \(ann: {candidate.id}") as caught:
+        ledger.approve(candidate.id, actor="ann", reason="good")
+    assert "ifas ledger keep " in caught.value.fix
+    kept.unlink()
+    kept.with_name("hidden").rename(kept)
+    assert ledger.approve(candidate.id, actor="ann", reason="good").state == "approved"
+    with pytest.raises(DataError, match="has no head"):
+        require_approved(ledger, candidate.id, {})
+    ledger.keep(ledger.without_head())
+    assert require_approved(ledger, candidate.id, {}).state == "approved"
+
+
+def test_a_witness_may_have_any_name(url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "team heads #1 é"
+    submit(Ledger(url, str(folder)))
+    assert len(list(folder.iterdir())) == 1
 
 
 def test_many_deciders_at_once_each_keep_theirs(url: str, kept: Path) -> None:

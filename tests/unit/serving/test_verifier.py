@@ -198,6 +198,7 @@ def loosened(folder):
         (lambda folder: (folder / "sitecustomize.py").write_text("x"), r"sitecustomize\.py was added"),
         (lambda folder: (folder / "model" / "config.json").unlink(), r"model/config\.json is missing"),
         (lambda folder: (folder / "model" / "away").symlink_to("/nowhere"), "model/away was added"),
+        (lambda folder: (folder / "torch").symlink_to("/tmp", target_is_directory=True), "torch was added"),
     ],
 )
 def test_what_was_edited_after_packaging_is_named(tmp_path, edit, said):

@@ -75,6 +75,15 @@ def test_second_run_reuses_and_says_why(copy_step, go):
     assert first.entries[0].outputs == second.entries[0].outputs == {"copy": sha256_tree(outputs["copy"])}
 
 
+def test_a_reused_result_is_that_of_the_image_that_made_it(copy_step, go, tmp_path, monkeypatch):
+    monkeypatch.setenv("IFAS_IMAGE", "ifas@sha256:first")
+    go("a")
+    monkeypatch.setenv("IFAS_IMAGE", "ifas@sha256:second")
+    lineage, _ = go("b")
+    assert lineage.entries[-1].reused
+    assert lineage.entries[-1].image == "ifas@sha256:first"
+
+
 def test_changed_input_config_or_damaged_cache_runs_again(copy_step, go, tmp_path, monkeypatch):
     events = tmp_path / "events"
     monkeypatch.setenv("IFAS_EVENTS", str(events))
