@@ -13,12 +13,16 @@ import typer
 def serve(
     bento: Annotated[Path, typer.Argument(help="Bento folder: runs/latest/bento, or `ifas package --out`.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 3000,
+    key: Annotated[Path | None, typer.Option(help="Public key: serve only what it has signed, see `verify`.")] = None,
 ) -> None:
     """Serve a Bento on this machine until interrupted."""
     from ifas.core.environment import prepare
+    from ifas.promotion.statements import verify_package
     from ifas.serving.client import serve as serve_bento
 
     prepare()
+    if key is not None:
+        verify_package(bento, key)
     with serve_bento(bento, port=port) as url:
         typer.echo(f"serving {bento} at {url}  (POST {url}/verify, stop with Ctrl-C)")
         try:
@@ -26,6 +30,25 @@ def serve(
                 time.sleep(3600)
         except KeyboardInterrupt:
             typer.echo("stopped")
+
+
+def verify(
+    bento: Annotated[Path, typer.Argument(help="Folder that `package` made: bento/ and attestation.json.")],
+    key: Annotated[Path, typer.Option(help="Public Ed25519 key of who packages, PEM.")],
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Check that a Bento is, file by file, what was signed; show what was. Needs no ledger and no network."""
+    from ifas.promotion.statements import verify_package
+
+    said = verify_package(bento, key)
+    if as_json:
+        typer.echo(json.dumps(said, indent=2))
+        return
+    package, approval = said["package"], said["approval"]
+    typer.echo(
+        f"{package['tag']} is what was signed: candidate {approval['candidate']} of product {approval['product']}, "
+        f"approved {approval['at']} by {approval['actor']} ({approval['reason']}); threshold {package['threshold']:.4f}"
+    )
 
 
 def ask(

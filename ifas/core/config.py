@@ -512,6 +512,11 @@ class PackageConfig(Section):
     limits: ImageLimits = ImageLimits()
     traffic: TrafficConfig = TrafficConfig()
     publish_card: bool = Field(default=False, description="the service shows its model card to every client")
+    key: str = Field(
+        default="",
+        description="Ed25519 key, PEM, that signs the Bento: a file, or env:NAME of the variable that holds it; empty: "
+        "nothing is signed",
+    )
 
 
 class PodConfig(Section):

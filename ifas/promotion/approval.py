@@ -26,6 +26,7 @@ class Approval(BaseModel):
     actor: str
     reason: str
     at: str
+    evidence: dict[str, str]
     evidence_sha256: str
     model_sha256: str
 
@@ -50,6 +51,7 @@ def _of(found: Candidate, history: Sequence[Entry]) -> Approval:
         actor=last.actor if by_somebody else "",
         reason=last.reason if by_somebody else "",
         at=last.at if by_somebody else "",
+        evidence=found.evidence,
         evidence_sha256=found.evidence_sha256,
         model_sha256=found.model_sha256,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ifas.core.config import RunConfig
 from ifas.core.errors import GateError
-from ifas.core.files import read_json
+from ifas.core.files import read_json, write_json
 from ifas.core.records import METRICS_FILE, StepResult
 from ifas.steps.approve import record_of
 from ifas.steps.contract import Context
@@ -23,9 +23,14 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         NotApproved: the candidate is in any other state than approved.
         GateError: the ledger knows no such candidate, or it was approved with something else, or for another product.
         DataError: the ledger was altered, or a record is damaged.
+        ConfigError: there is no key to sign with.
     """
     from ifas.promotion.approval import require_approved
-    from ifas.serving.package import build_bento
+    from ifas.promotion.statements import ATTESTATION_FILE, PACKAGE, private_key, signed
+    from ifas.serving.package import BENTO_DIR, build_bento
+
+    if config.package.key:
+        private_key(config.package.key)  # before anything is built
 
     candidate = record_of(inputs["approval"], "approval", ("candidate",))["candidate"]
     approval = require_approved(open_ledger(config), str(candidate), evidence_of(inputs, context.lineage))
@@ -46,4 +51,11 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         publish_card=config.package.publish_card,
         out=outputs["bento"],
     )
-    return StepResult(summary=record.summary, facts=record.facts)
+    summary = record.summary
+    if config.package.key:
+        files = {f"{BENTO_DIR}/{file.path}": file.sha256 for file in record.files}
+        what = record.model_dump(mode="json", exclude={"files"})
+        said = signed(files, PACKAGE, {"package": what, "approval": approval.model_dump()}, config.package.key)
+        write_json(outputs["bento"] / ATTESTATION_FILE, said)
+        summary += ", signed"
+    return StepResult(summary=summary, facts=record.facts)

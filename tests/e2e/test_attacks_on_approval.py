@@ -30,6 +30,7 @@ from ifas.promotion.products import Products
 from ifas.steps.chain import run_chain
 from ifas.steps.execute import execute
 from ifas.steps.release import package_candidate
+from tests.unit.promotion.test_statements import keys
 
 #: Refuses every model, and a model that is worse than the champion.
 NO_LOSS = {"id": "no-loss", "metric": "hter", "slice": "target", "max_increase": 0.0, "missing_champion": "pass"}
@@ -139,7 +140,18 @@ def loosen(metrics: dict[str, Any]) -> None:
 def test_what_was_approved_is_built_and_only_for_who_asks_this_ledger(run: Run, tmp_path: Path) -> None:
     """The control: without an attack there is a Bento. Having been built once is no way around another ledger."""
     run.ledger.approve(run.candidate, actor="ann", reason="looked at it")
-    package_candidate(run.config, run.candidate, tmp_path / "bento", None)
+    key, public = keys(tmp_path / "keys")
+    signing = run.config.package.model_copy(update={"key": str(key)})
+    package_candidate(run.config.model_copy(update={"package": signing}), run.candidate, tmp_path / "bento", None)
+    verify = [str(Path(sys.executable).with_name("ifas")), "verify", str(tmp_path / "bento"), "--key", str(public)]
+    done = subprocess.run(verify, capture_output=True, text=True, check=False)
+    assert f"candidate {run.candidate} of product ifas, approved" in done.stdout, done.stderr
+    assert "by ann (looked at it)" in done.stdout
+    code = tmp_path / "bento" / "bento" / "src" / "ifas" / "serving" / "contents.py"
+    code.write_text(code.read_text().replace("!= said[name]", "is None"))
+    done = subprocess.run(verify, capture_output=True, text=True, check=False)
+    assert done.returncode == 6
+    assert "bento/src/ifas/serving/contents.py was changed" in done.stderr
     execute(
         "approve",
         run.config,

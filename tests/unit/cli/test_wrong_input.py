@@ -217,6 +217,11 @@ CASES: dict[str, list[Case]] = {
         case("r --endpoint http://127.0.0.1:9", "http://127.0.0.1:9", 7),
     ],
     "candidates": [*CONFIG, *LEDGER, case("{config} --state dance", "unknown candidate state 'dance'", 2)],
+    "verify": [
+        case("nowhere --key {notes}", "{notes} can't be used", 2),
+        case("{folder} --key nowhere.pub", "nowhere.pub can't be used", 2),
+        case("{folder}", "--key", 2),
+    ],
     "ledger verify": [*CONFIG, *LEDGER, case("{config} -s gate.witness=dance://x", "dance://x", 2)],
     "ledger keep": [*LEDGER, case("{config}", "no witness is set", 2)],
     "product register": [
