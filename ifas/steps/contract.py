@@ -66,7 +66,8 @@ class Step:
         return found
 
     def code(self) -> Code:
-        """The code that the result depends on, without the modules in `IN_IDENTITY`: `identity` covers those."""
+        """The code that the result depends on, without the modules in `IN_IDENTITY`: `identity` covers those, or they
+        decide nothing of the result."""
         return code_of(f"ifas.steps.{self.name}", without=getattr(self._module(), "IN_IDENTITY", ()))
 
     def _module(self) -> Any:

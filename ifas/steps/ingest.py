@@ -12,6 +12,9 @@ from ifas.core.manifest import DATASET_FILE, PREVIOUS_MANIFEST_FILE
 from ifas.core.records import StepResult
 from ifas.steps.contract import Context
 
+#: `permit` decides whether the step may run, and nothing of its result.
+IN_IDENTITY = ("ifas.steps.gate",)
+
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """The commit that the configured revision names now: a moved tag is a new dataset."""
