@@ -388,27 +388,45 @@ class Proof:
 
     # RayJobs.
 
+    def words(self, verb: str, step: str, run: str, *more: str, image: str = "") -> list[str]:
+        """`ifas launch run` or `render`."""
+        ifas = str(Path(sys.executable).with_name("ifas"))
+        command = [ifas, "launch", verb, step, "--image", image or self.image, "--run-id", run, *self.config]
+        return [*command, "--namespace", self.namespace, *more]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name != "IFAS_EVENTS"}
+        return {**kept, "KUBECONFIG": str(self.kubeconfig), "IFAS_HOME": str(self.scratch / "home")}
+
     def launch(self, step: str, run: str, *more: str, image: str = "") -> Client:
         """Starts `ifas launch run` on this machine."""
-        ifas = str(Path(sys.executable).with_name("ifas"))
-        command = [ifas, "launch", "run", step, "--image", image or self.image, "--run-id", run, *self.config]
-        command += ["--namespace", self.namespace, *more]
+        command = self.words("run", step, run, *more, image=image)
         log = self.scratch / f"{run}-{len(self.clients)}.log"
-        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "IFAS_HOME": str(self.scratch / "home")}
-        environment.pop("IFAS_EVENTS", None)
         with log.open("wb") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
+            process = subprocess.Popen(command, stdout=out, stderr=out, env=self.environment, start_new_session=True)
         self.clients.append(Client(command, log, process))
         return self.clients[-1]
+
+    def apply_changed(self, run: str, change: Callable[[dict[str, Any]], None]) -> None:
+        """Applies the RayJob that `train` would, changed. `train` then follows it as its own."""
+        command = self.words("render", "train", run, *self.training(run))
+        done = subprocess.run(command, env=self.environment, capture_output=True, check=False)
+        if done.returncode:
+            raise Failed(f"$ {' '.join(command)}\n{(done.stdout + done.stderr).decode(errors='replace')}")
+        job = yaml.safe_load(done.stdout)
+        change(job)
+        self.apply(job)
+
+    def training(self, out: str) -> list[str]:
+        files = _io("dataset captions validation", "3", "model", "4")
+        return [word.replace("/model", f"/model-{out}" if out else "/model") for word in files]
 
     def caption(self, run: str) -> Client:
         return self.launch("caption", run, *_io("dataset", "1", "captions", "2"))
 
     def train(self, run: str, *more: str, out: str = "", image: str = "") -> Client:
-        files = _io("dataset captions validation", "3", "model", "4")
-        return self.launch(
-            "train", run, *[word.replace("/model", f"/model{out}") for word in files], *more, image=image
-        )
+        return self.launch("train", run, *self.training(out), *more, image=image)
 
     def rayjob(self, step: str, run: str) -> dict[str, Any]:
         return self.get("-n", self.namespace, "rayjobs.ray.io", job_name(step, run), missing_ok=True)
@@ -662,32 +680,21 @@ def told_secret(proof: Proof) -> str:
 def told_submitter(proof: Proof) -> str:
     """A submitter that fits on no node is told, while head and workers run."""
 
-    def enlarge(run: str) -> None:
-        template = proof.rayjob("train", run)["spec"]["submitterPodTemplate"]
+    def enlarge(job: dict[str, Any]) -> None:
+        template = job["spec"]["submitterPodTemplate"]
         for resources in template["spec"]["containers"][0]["resources"].values():
             resources["cpu"] = "4000"
-        patch = json.dumps({"spec": {"submitterPodTemplate": template}})
-        name = job_name("train", run)
-        proof.kubectl("-n", proof.namespace, "patch", "rayjobs.ray.io", name, "--type=merge", "-p", patch)
 
-    pattern = r"waiting for a node for the submitter .*(Insufficient cpu|have cpu free)"
+    run = "told-submitter"
+    proof.apply_changed(run, enlarge)
     # KubeRay makes the submitter when head and workers have their image and are ready.
-    return _told(proof, "told-submitter", pattern, pull=proof.patience, change=enlarge)
+    return _told(
+        proof, run, r"waiting for a node for the submitter .*(Insufficient cpu|have cpu free)", pull=proof.patience
+    )
 
 
-def _told(
-    proof: Proof,
-    run: str,
-    pattern: str,
-    *more: str,
-    image: str = "",
-    pull: float = 0,
-    change: Callable[[str], None] | None = None,
-) -> str:
-    client = proof.train(run, *more, out=f"-{run}", image=image)
-    if change:
-        proof.until("the RayJob is there", lambda: client.over or bool(proof.rayjob("train", run)), 60)
-        change(run)
+def _told(proof: Proof, run: str, pattern: str, *more: str, image: str = "", pull: float = 0) -> str:
+    client = proof.train(run, *more, out=run, image=image)
     client.until("RayJob .*: (not seen|initializing|waiting|submitting)", 60)
     # Half a minute from when it is so, and KubeRay and the kubelet need some of their own to get there.
     took = client.until(pattern, pull + 120)
