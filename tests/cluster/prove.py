@@ -781,7 +781,7 @@ def training(proof: Proof) -> str:
 @row("policies", "validate")
 def policies(proof: Proof) -> str:
     """Only whom the policies name reaches the store and Ray's job API; then a cancelled job is gone."""
-    client = proof.train("cancelled", "--set", f"train.steps={20 * proof.steps}", out="-cancelled")
+    client = proof.train("cancelled", "--set", f"train.steps={20 * proof.steps}", out="cancelled")
     proof.until_training(client, "cancelled")
     store_at = proof.get("-n", proof.store_namespace, "service", "store")["spec"]["clusterIP"]
     heads = proof.ray_pods("train", "cancelled", "head")
