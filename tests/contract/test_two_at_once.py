@@ -27,7 +27,7 @@ main()
 #: What runs around every step, and does not decide its result.
 AROUND = re.compile(
     r"ifas|ifas\.configs|ifas\.cli(\..*)?|ifas\.steps\.(staged|execute|cache|code|folder|usage|cost_table|attempts)"
-    r"|ifas\.compute(\.connection|\.peak)?|ifas\.launch(\.pods)?"  # whether a step runs on a cluster: who pays, its image
+    r"|ifas\.compute(\.connection|\.peak)?|ifas\.launch(\.pods)?"  # on a cluster or not: who pays, its image
     r"|ifas\.(steps\.gate|promotion(\..*)?|database(\..*)?)"  # whether the run may be
     r"|ifas\.core\.(environment|home|outputs|progress|storage|unforeseen|urls)"
 )
