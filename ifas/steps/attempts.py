@@ -1,4 +1,4 @@
-"""How the tries of a step in a pipeline run failed, kept in `cluster.storage`: pods forget.
+"""How the tries of a step in a pipeline run failed, and what it used, kept in `cluster.storage`: pods forget.
 
 KFP repeats whatever fails, and can't see an exit code. So a try looks here first: after its user's own error, or when
 the retries for the infrastructure are spent, it fails again at once. A pod that was taken away leaves no record: it
@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,9 +22,11 @@ from ifas.core.config import ClusterConfig
 from ifas.core.errors import DataError, IfasError
 from ifas.core.files import read_json, write_json
 from ifas.core.progress import emit
+from ifas.core.records import Usage
 from ifas.core.unforeseen import named
 from ifas.core.urls import clean
-from ifas.steps.usage import price_of_try
+from ifas.steps.contract import STEPS
+from ifas.steps.usage import price_of_try, reserved_by
 
 #: Of the traceback of an error that nobody foresaw.
 LINES = 20
@@ -72,7 +75,7 @@ def counted(step: str, cluster: ClusterConfig, run_id: str) -> Iterator[None]:
         if place:
             price = price_of_try(step, cluster, time.monotonic() - begin)
             now = _failure(step, error).model_copy(update={"price": price})
-            _keep(f"{place}/{step}.json", [*earlier, now])
+            _keep(f"{place}/{step}.json", [one.model_dump() for one in (*earlier, now)], step)
         raise
     if earlier:
         # It did not end the run, and whoever tells how the run ended must not think so.
@@ -83,14 +86,23 @@ def counted(step: str, cluster: ClusterConfig, run_id: str) -> Iterator[None]:
 def failures(cluster: ClusterConfig, run_id: str, step: str) -> list[Failure]:
     """The failed tries of a step, oldest first; none where nothing is kept or the store is away."""
     place = _place(cluster, run_id)
-    if not place:
+    try:
+        return [Failure.model_validate(one) for one in _kept(f"{place}/{step}.json") or []] if place else []
+    except ValueError:
         return []
-    with tempfile.TemporaryDirectory(prefix="ifas-tries-") as scratch:
-        try:
-            found = read_json(storage.fetch(f"{place}/{step}.json", Path(scratch) / "tries"))
-            return [Failure.model_validate(one) for one in found]
-        except (DataError, ValueError):
-            return []
+
+
+def keep_usage(step: str, cluster: ClusterConfig, run_id: str, usage: Usage) -> None:
+    """Keeps what a step of a pipeline run used, for whoever tells how the run ended; elsewhere nothing is kept."""
+    place = _place(cluster, run_id)
+    if place and reserved_by(step, cluster) is not None:
+        _keep(f"{place}/{step}.usage.json", usage.model_dump(), step)
+
+
+def usages(cluster: ClusterConfig, run_id: str) -> dict[str, Usage]:
+    """What each step of a run used that succeeded, in the order of the DAG; see `keep_usage`."""
+    found = {step: _kept(f"{_place(cluster, run_id)}/{step}.usage.json") for step in STEPS} if cluster.store else {}
+    return {step: Usage.model_validate(one) for step, one in found.items() if one is not None}
 
 
 def spent(cluster: ClusterConfig, run_id: str, step: str) -> float:
@@ -113,13 +125,22 @@ def _failure(step: str, error: Exception) -> Failure:
     return Failure(step=step, what=known.what, fix=known.fix, code=known.exit_code, repeat=known.repeat)
 
 
-def _keep(uri: str, found: list[Failure]) -> None:
+def _keep(uri: str, found: Any, step: str) -> None:
     with tempfile.TemporaryDirectory(prefix="ifas-tries-") as scratch:
-        write_json(Path(scratch) / "tries", [one.model_dump() for one in found])
+        write_json(Path(scratch) / "kept", found)
         try:
-            storage.store(Path(scratch) / "tries", uri)
-        except DataError as error:  # the step's own error says more
-            emit("note", found[-1].step, text=f"the failure is not kept: {error.what}")
+            storage.store(Path(scratch) / "kept", uri)
+        except DataError as error:  # the step's own end says more
+            emit("note", step, text=f"what the run's end would tell of this step is not kept: {error.what}")
+
+
+def _kept(uri: str) -> Any:
+    """What is kept there; None where nothing is, or the store is away."""
+    with tempfile.TemporaryDirectory(prefix="ifas-tries-") as scratch:
+        try:
+            return read_json(storage.fetch(uri, Path(scratch) / "kept"))
+        except (DataError, ValueError):
+            return None
 
 
 def _place(cluster: ClusterConfig, run_id: str) -> str:

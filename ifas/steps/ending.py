@@ -13,7 +13,7 @@ from typing import Any
 from ifas.core.config import RunConfig
 from ifas.core.errors import ConfigError
 from ifas.core.urls import check_http, clean
-from ifas.steps.attempts import Failure, failures
+from ifas.steps.attempts import Failure, failures, usages
 from ifas.steps.contract import STEPS
 from ifas.steps.usage import KFP_RUN_ID
 
@@ -25,7 +25,7 @@ SUCCESS = ("SUCCEEDED", "COMPLETE", "CACHED")
 
 
 def tell(config: str, run_id: str, *, state: str, message: str = "") -> None:
-    """Prints how the run ended and posts the same as JSON: run, state, step, what, fix, code, last, tries.
+    """Prints how the run ended and posts the same as JSON: run, state, step, what, fix, code, last, tries, costs.
 
     A webhook that can't be reached changes nothing: the run has ended as it has.
 
@@ -48,6 +48,9 @@ def ending(config: RunConfig, run: str, *, state: str, message: str) -> dict[str
     """How the run ended, as the webhook gets it."""
     state = "SUCCEEDED" if state in SUCCESS else state
     said: dict[str, Any] = {"run": run, "state": state, "profile": config.profile, "dataset": config.ingest.dataset}
+    used = usages(config.cluster, run)
+    if used:
+        said["costs"] = {step: one.model_dump() for step, one in used.items()}
     if state == "SUCCEEDED":
         return said
     # Steps run one after the other: the last that failed ended the run.
@@ -66,6 +69,15 @@ def ending(config: RunConfig, run: str, *, state: str, message: str) -> dict[str
 def _text(said: dict[str, Any]) -> str:
     lines = [f"run {said['run']} {said['state'].lower()}" + (f" in step {said['step']}" if "step" in said else "")]
     lines += [f"  {name}: {said[name]}" for name in ("what", "last", "fix") if said.get(name)]
+    costs = said.get("costs", {})
+    for step, one in costs.items():
+        lines.append(
+            f"  {step:<9} {one['cpu_hours']:.3f} CPU-h  {one['gpu_hours']:.3f} GPU-h  "
+            f"{one['peak_memory_gib']:.2f} GiB  {one['price']:.2f} {one['currency']}"
+        )
+    if costs:
+        total = sum(one["price"] for one in costs.values())
+        lines.append(f"  {'all':<9} {total:.2f} {next(iter(costs.values()))['currency']}")
     return "\n".join(lines)
 
 

@@ -25,7 +25,7 @@ from ifas.core.records import Lineage, LineageEntry, StepResult, Usage
 from ifas.core.unforeseen import named
 from ifas.launch.pods import IMAGE_ENV
 from ifas.steps import cache
-from ifas.steps.attempts import spent
+from ifas.steps.attempts import keep_usage, spent
 from ifas.steps.contract import Context, Step
 from ifas.steps.contract import step as step_named
 from ifas.steps.usage import check_budget, metered
@@ -91,13 +91,14 @@ def execute(
                     uri=_beside(step, config, uri, work),
                 )
                 result, reused, hashes, image = _result(step, key, config, inputs, beside, context, use_cache)
-                seconds = time.monotonic() - begin
-                record = _record(key, result, hashes, reused, image, started, seconds, used())
+                seconds, usage = time.monotonic() - begin, used()
+                record = _record(key, result, hashes, reused, image, started, seconds, usage)
                 write_json(beside_lineage, lineage.append(record).model_dump())
             with suppress(DataError):  # what somebody else put there stays
                 discard(failed)
             if upload:
                 upload()
+            keep_usage(name, config.cluster, run_id, usage)
             if context.uri and (upload or not reused):
                 with storage.patient():
                     storage.delete(context.uri)

@@ -12,8 +12,9 @@ import pytest
 
 from ifas.core.config import load
 from ifas.core.errors import EXIT_CODES, ConfigError, DataError, IfasError, LaunchError, StoreAway
+from ifas.core.records import Usage
 from ifas.steps import ending
-from ifas.steps.attempts import counted, failures, spent
+from ifas.steps.attempts import counted, failures, keep_usage, spent
 
 
 @pytest.fixture
@@ -135,6 +136,24 @@ def test_a_failed_run_names_step_cause_and_what_to_do(config, webhook, monkeypat
     assert "test_attempts.py" in said["last"]
     assert "report it" in said["fix"]
     assert "run r failed in step train" in capsys.readouterr().out
+
+
+def test_the_end_of_a_run_tells_what_every_step_used(config, webhook, monkeypatch, capsys):
+    url, got, _ = webhook
+    monkeypatch.setenv(ending.WEBHOOK_ENV, url)
+    usage = Usage(cpu_hours=2.0, gpu_hours=0.5, peak_memory_gib=3.25, price=1.5, currency="EUR")
+    keep_usage("ingest", config.cluster, "r", usage)  # in no pod: nobody pays for it
+    monkeypatch.setenv("KFP_RUN_ID", "r")
+    keep_usage("package", config.cluster, "r", usage)
+    keep_usage("evaluate", config.cluster, "r", usage.model_copy(update={"price": 0.25}))
+    keep_usage("gate", config.cluster, "another", usage)
+    told(config, "SUCCEEDED")
+    (said,) = got
+    assert list(said["costs"]) == ["evaluate", "package"], "in the order of the DAG"
+    assert said["costs"]["package"] == usage.model_dump()
+    shown = capsys.readouterr().out
+    assert "package   2.000 CPU-h  0.500 GPU-h  3.25 GiB  1.50 EUR" in shown
+    assert "all       1.75 EUR" in shown
 
 
 def test_a_step_that_failed_and_then_succeeded_did_not_end_the_run(config, webhook):
