@@ -111,8 +111,8 @@ ifas step gate $CONFIG $LEDGER $D $C $M --input evaluation=evaluation --input li
   --output candidate=candidate --output lineage=lineage-6.json
 ifas step approve $CONFIG $LEDGER --input candidate=candidate --input lineage=lineage-6.json \
   --output approval=approval --output lineage=lineage-7.json
-ifas step package $CONFIG $LEDGER $M --input evaluation=evaluation --input approval=approval --input lineage=lineage-7.json \
-  --output bento=$STORE/bento --output lineage=$STORE/lineage-8.json
+ifas step package $CONFIG $LEDGER $M --input evaluation=evaluation --input approval=approval \
+  --input lineage=lineage-7.json --output bento=$STORE/bento --output lineage=$STORE/lineage-8.json
 """
 
 FETCH = """
