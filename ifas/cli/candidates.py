@@ -53,8 +53,8 @@ def approve(
 ) -> None:
     """Approve a pending candidate. Final.
 
-    If another champion has been approved since its gate, it is judged against that one first, as a new candidate,
-    and you decide about that.
+    If another champion has been approved or the product's policy changed since its gate, it is judged by today's
+    first, as a new candidate, and you decide about that.
     """
     from ifas.core.errors import GateError, StaleCandidate
     from ifas.promotion.again import judge_again

@@ -55,7 +55,7 @@ def list_products(
         return
     for entry in entries:
         typer.echo(
-            f"{entry.seq:>3}  {entry.name}  policy {entry.rules.name}, approved by {_approver(entry)}; "
+            f"{entry.seq:>3}  {entry.name}  policy {entry.parsed_policy.name}, approved by {_approver(entry)}; "
             f"{entry.at}, {entry.actor}: {entry.reason}"
         )
 

@@ -122,7 +122,7 @@ class NotApproved(GateError):
 
 
 class StaleCandidate(GateError):
-    """A candidate was to be approved that the gate compared with a champion that has been replaced since."""
+    """A candidate was to be approved that the gate judged against a champion, or by a policy, that is replaced."""
 
 
 class ModelRefused(IfasError):

@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -33,10 +33,39 @@ def sha256_tree(path: Path) -> str:
     """Hex SHA-256 over a file, or over the sorted (relative path, content) pairs of a folder."""
     if path.is_file():
         return sha256_file(path)
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    return sha256_listing({file.relative_to(path).as_posix(): sha256_file(file) for file in files})
+
+
+def sha256_listing(files: Mapping[str, str]) -> str:
+    """What `sha256_tree` gives for a folder with these files: relative path -> SHA-256."""
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
+    for name in sorted(files, key=lambda name: name.split("/")):
+        digest.update(f"{name}\0{files[name]}\n".encode())
     return digest.hexdigest()
+
+
+def listing(folder: Path) -> dict[str, Path]:
+    """Every file below a folder, by its relative path. A link to a folder counts as a file, and is not followed."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(folder).as_posix(): path for path in found}
+
+
+def first_difference(there: Mapping[str, Path], said: Mapping[str, str]) -> str:
+    """The first file that is not as it should be, and what became of it, such as "a.py was added"; empty if none.
+
+    Args:
+        there: name -> file. A link is another file than what was there before.
+        said: name -> SHA-256 that it should have.
+    """
+    for name in sorted({*there, *said}):
+        if name not in there:
+            return f"{name} is missing"
+        if name not in said:
+            return f"{name} was added"
+        if there[name].is_symlink() or sha256_file(there[name]) != said[name]:
+            return f"{name} was changed"
+    return ""
 
 
 def sha256_json(value: Any) -> str:

@@ -27,7 +27,7 @@ def judge_again(ledger: Ledger, candidate: str) -> Candidate:
         raise GateError(f"candidate {found.id} is {found.state}: only a pending one is judged again", "see `ifas show`")
     product, champion = ledger.product(found.product), ledger.champion(found.product)
     try:
-        policy = product.rules if product else Policy.model_validate(found.facts.get("policy"))
+        policy = product.parsed_policy if product else Policy.model_validate(found.facts.get("policy"))
     except ValidationError as error:
         raise GateError(
             f"the ledger does not hold the policy of candidate {found.id}", "run its gate again: ifas run"

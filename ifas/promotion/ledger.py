@@ -21,7 +21,7 @@ from ifas.database.connection import Database
 from ifas.promotion import chain
 from ifas.promotion.audit import audit
 from ifas.promotion.candidate import Candidate, DecisionLike, Entry
-from ifas.promotion.products import Product, newest
+from ifas.promotion.products import Product, chained, newest, registered
 from ifas.promotion.tables import LEDGER, STATES, TRANSITIONS, CandidateRow, DecisionRow
 from ifas.promotion.witness import Head, Witness
 
@@ -156,13 +156,6 @@ class Ledger:
             row = _champion(session, product)
             return None if row is None else Candidate.of(row)
 
-    def history(self, candidate: str) -> Sequence[Entry]:
-        """Decisions about a candidate, oldest first."""
-        with self._database.reading() as session:
-            row = self._find(session, candidate)
-            query = select(DecisionRow).where(DecisionRow.candidate_id == row.id).order_by(DecisionRow.seq)
-            return [Entry.of(decision) for decision in session.scalars(query)]
-
     def verify(self) -> str:
         """Checks the whole chain and every candidate against it, and the witness; returns the last decision's hash.
 
@@ -187,8 +180,7 @@ class Ledger:
 
     def product(self, name: str) -> Product | None:
         """A product as it was registered last, or None. Raises DataError where the products were altered."""
-        with self._database.reading() as session:
-            return newest(self._database, session, name)
+        return newest(registered(self._database, self._witness), name)
 
     def without_head(self) -> Sequence[Head]:
         """Heads that the witness lacks: of processes that were killed, of before there was a witness, of an intruder.
@@ -258,6 +250,8 @@ class Ledger:
         for name, value in (("reason", reason), ("actor", actor)):
             if not value.strip():
                 raise GateError(f"no {name} given: a decision without one means nothing later", f"give a {name}")
+        if state == "approved":
+            registered(self._database, self._witness)  # before the transaction, which must not wait for a store
         with self._database.writing() as session:
             self._audit(session)
             row = self._find(session, candidate)
@@ -270,7 +264,7 @@ class Ledger:
                 )
             if state == "approved":
                 _require_fresh(session, row)
-                _require_policy(newest(self._database, session, row.product), row, actor)
+                _require_policy(newest(chained(self._database, session), row.product), row, actor)
             before, row.state = row.state, state
             made = _append(session, row, before, state, actor.strip(), reason.strip())
             found = Candidate.of(row)
@@ -310,9 +304,10 @@ def _require_policy(product: Product | None, row: CandidateRow, actor: str) -> N
     """Raises where a candidate is not what its product asks for today; one that is not registered asks for nothing."""
     if product is None:
         return
-    if row.evidence.get("policy") != product.rules.sha256:
+    policy = product.parsed_policy
+    if row.evidence.get("policy") != policy.sha256:
         raise StaleCandidate(
-            f"candidate {row.id} was judged by another policy than product {product.name} has, {product.rules.name!r}",
+            f"candidate {row.id} was judged by another policy than product {product.name} has, {policy.name!r}",
             f'have it judged again: ifas approve {row.id} --reason "...", or run its gate again',
         )
     if actor == POLICY and not product.by_policy:

@@ -19,7 +19,7 @@ from ifas.core.files import sha256_json
 from ifas.database.connection import Database
 from ifas.promotion.policy import Policy
 from ifas.promotion.tables import LEDGER, ProductRow
-from ifas.promotion.witness import Head, Witness
+from ifas.promotion.witness import Head, Look, Witness
 
 #: Name of the chain of registrations.
 CHAIN = "products"
@@ -41,8 +41,8 @@ class Product(BaseModel):
     hash: str
 
     @property
-    def rules(self) -> Policy:
-        """The policy."""
+    def parsed_policy(self) -> Policy:
+        """The policy; `policy` stays as it was registered, since the hash covers it."""
         return Policy.model_validate(self.policy)
 
 
@@ -76,9 +76,9 @@ class Products:
             if not value.strip():
                 raise GateError(f"no {what} given", f"give a {what}")
         with self._database.writing() as session:
-            entries = _checked(self._database, session)
-            last = _newest(entries, name)
-            if last is not None and (last.rules.sha256, last.by_policy) == (policy.sha256, by_policy):
+            entries = chained(self._database, session)
+            last = newest(entries, name)
+            if last is not None and (last.parsed_policy.sha256, last.by_policy) == (policy.sha256, by_policy):
                 return last
             fields = {
                 "seq": len(entries) + 1,
@@ -100,34 +100,34 @@ class Products:
 
     def entries(self) -> Sequence[Product]:
         """Every registration, oldest first. Raises DataError where they were altered outside of ifas."""
-        if self._witness is None:
-            return self._look()[0]
-        return self._witness.check(CHAIN, self._look, self._database.shown)
+        return registered(self._database, self._witness)
 
     def get(self, name: str) -> Product | None:
         """The newest registration of a product, or None. Raises as `entries`."""
-        return _newest(self.entries(), name)
+        return newest(self.entries(), name)
 
     def without_head(self) -> Sequence[Head]:
         """As `Ledger.without_head`, of the registrations."""
-        return self._witness.missing(CHAIN, self._look, self._database.shown) if self._witness else []
-
-    def _look(self) -> tuple[Sequence[Product], Sequence[Head]]:
-        with self._database.reading() as session:
-            entries = _checked(self._database, session)
-        return entries, [_head(one) for one in entries]
+        return self._witness.missing(CHAIN, _look(self._database), self._database.shown) if self._witness else []
 
 
-def newest(database: Database, session: Session, name: str) -> Product | None:
-    """The newest registration of a product in an open ledger, or None. Raises DataError where they were altered."""
-    return _newest(_checked(database, session), name)
+def registered(database: Database, witness: Witness | None) -> Sequence[Product]:
+    """Every registration of a ledger, oldest first.
+
+    Raises:
+        DataError: their chain is broken, or is not what the witness has kept.
+    """
+    look = _look(database)
+    return witness.check(CHAIN, look, database.shown) if witness else look()[0]
 
 
-def _newest(entries: Sequence[Product], name: str) -> Product | None:
+def newest(entries: Sequence[Product], name: str) -> Product | None:
+    """The registration of a product that counts, or None."""
     return next((one for one in reversed(entries) if one.name == name), None)
 
 
-def _checked(database: Database, session: Session) -> Sequence[Product]:
+def chained(database: Database, session: Session) -> Sequence[Product]:
+    """Every registration of an open ledger, oldest first. Raises DataError where their chain is broken."""
     if not database.has(ProductRow.__tablename__, session):
         return []
     entries = [Product.model_validate(row) for row in session.scalars(select(ProductRow).order_by(ProductRow.seq))]
@@ -142,8 +142,17 @@ def _checked(database: Database, session: Session) -> Sequence[Product]:
     return entries
 
 
+def _look(database: Database) -> Look[Sequence[Product]]:
+    def look() -> tuple[Sequence[Product], Sequence[Head]]:
+        with database.reading() as session:
+            entries = chained(database, session)
+        return entries, [_head(one) for one in entries]
+
+    return look
+
+
 def _head(entry: Product) -> Head:
-    about = f"{entry.actor}: {entry.name} has the policy {entry.rules.name}"
+    about = f"{entry.actor}: {entry.name} has the policy {entry.parsed_policy.name}"
     return Head(chain=CHAIN, seq=entry.seq, hash=entry.hash, about=about)
 
 

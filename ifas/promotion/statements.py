@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ifas.core.errors import ConfigError, DataError, GateError
-from ifas.core.files import read_json, sha256_file
+from ifas.core.files import first_difference, listing, read_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -22,6 +22,8 @@ PAYLOAD = "application/vnd.in-toto+json"
 #: What a package's statement says: its tag, the approval and its evidence, and what it was built with.
 PACKAGE = "https://ifas.dev/attestations/package/v1"
 ATTESTATION_FILE = "attestation.json"
+#: Folder of the Bento beside it.
+BENTO = "bento"
 MADE_BY = "openssl genpkey -algorithm ed25519 -out key.pem; openssl pkey -in key.pem -pubout -out key.pub"
 
 
@@ -69,6 +71,8 @@ def opened(file: Path, kind: str, public: Path) -> dict[str, Any]:
         envelope.verify([key], threshold=1)
         statement: dict[str, Any] = json.loads(envelope.payload)
         found = (envelope.payload_type, statement["_type"], statement["predicateType"])
+    except FileNotFoundError as error:
+        raise DataError(f"there is no {file}: nothing was signed", "package with --set package.key=KEY") from error
     except VerificationError as error:
         raise GateError(f"{file} is not signed by the key in {public}", "get the key of who packages models") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -91,22 +95,9 @@ def verify_package(folder: Path, public: Path) -> dict[str, Any]:
     """
     statement = opened(folder / ATTESTATION_FILE, PACKAGE, public)
     said = {one["name"]: one["digest"]["sha256"] for one in statement["subject"]}
-    bento = folder / "bento"
-    there = {
-        file.relative_to(folder).as_posix(): file
-        for file in sorted(bento.rglob("*"))
-        if file.is_symlink() or not file.is_dir()
-    }
-    for name in sorted(there.keys() | said.keys()):
-        if name not in there:
-            what = "is missing"
-        elif name not in said:
-            what = "was added"
-        elif there[name].is_symlink() or sha256_file(there[name]) != said[name]:
-            what = "was changed"
-        else:
-            continue
-        raise GateError(f"{name} {what} since {folder} was signed", "do not serve it; package the candidate again")
+    there = {f"{BENTO}/{name}": file for name, file in listing(folder / BENTO).items()}
+    if what := first_difference(there, said):
+        raise GateError(f"{what} since {folder} was signed", "do not serve it; package the candidate again")
     predicate: dict[str, Any] = statement["predicate"]
     return predicate
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from ifas.core.errors import ConfigError, GateError
-from ifas.core.files import read_json, sha256_file, write_json
+from ifas.core.files import first_difference, listing, read_json, sha256_file, sha256_listing, write_json
 
 CONTENTS_FILE = "contents.json"
 
 
 def write_contents(folder: Path) -> None:
     """Writes `contents.json`: path -> SHA-256 of every other file in the folder."""
-    write_json(folder / CONTENTS_FILE, {name: sha256_file(folder / name) for name in _names(folder)})
+    write_json(folder / CONTENTS_FILE, {name: sha256_file(file) for name, file in _files(folder).items()})
 
 
 def check_contents(folder: Path) -> dict[str, str]:
@@ -34,34 +33,20 @@ def check_contents(folder: Path) -> dict[str, str]:
         raise ConfigError(
             f"{file} is missing or damaged: {error}", "serve a Bento that `ifas package` built, whole"
         ) from error
-    there = set(_names(folder))
-    for name in sorted(there | set(said)):
-        if name not in there:
-            what = "is missing"
-        elif name not in said:
-            what = "was added"
-        elif sha256_file(folder / name) != said[name]:
-            what = "was changed"
-        else:
-            continue
-        raise GateError(f"{name} {what} since this Bento was packaged", "package the candidate again")
+    if what := first_difference(_files(folder), said):
+        raise GateError(f"{what} since this Bento was packaged", "package the candidate again")
     return said
 
 
 def digest_below(contents: Mapping[str, str], folder: str) -> str:
     """What `sha256_tree` gives for a folder that holds just the contents below it."""
-    digest = hashlib.sha256()
-    for name in sorted(contents, key=lambda name: Path(name).parts):
-        if name.startswith(f"{folder}/"):
-            digest.update(f"{name.removeprefix(f'{folder}/')}\0{contents[name]}\n".encode())
-    return digest.hexdigest()
+    below = f"{folder}/"
+    return sha256_listing({n.removeprefix(below): sha256 for n, sha256 in contents.items() if n.startswith(below)})
 
 
-def _names(folder: Path) -> Iterator[str]:
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder)
-        # A link to a folder counts as a file: Python would import from it.
-        if file.is_dir() and not file.is_symlink():
-            continue
-        if "__pycache__" not in name.parts and name.as_posix() != CONTENTS_FILE:
-            yield name.as_posix()
+def _files(folder: Path) -> dict[str, Path]:
+    return {
+        name: file
+        for name, file in listing(folder).items()
+        if "__pycache__" not in name.split("/") and name != CONTENTS_FILE
+    }

@@ -143,7 +143,7 @@ def policy_of(config: RunConfig, product: Product | None) -> Policy:
 
     if product is None:
         return load_policy(config.gate.policy or DEFAULT)
-    policy = product.rules
+    policy = product.parsed_policy
     if config.gate.policy is not None and load_policy(config.gate.policy).sha256 != policy.sha256:
         raise ConfigError(
             f"product {product.name} has the policy {policy.name!r}, by {product.actor}; this run asks for "

@@ -28,7 +28,7 @@ main()
 AROUND = re.compile(
     r"ifas|ifas\.configs|ifas\.cli(\..*)?|ifas\.steps\.(staged|execute|cache|code|folder|usage|cost_table|attempts)"
     r"|ifas\.compute(\.connection|\.peak)?|ifas\.launch(\.pods)?"  # on a cluster or not: who pays, its image
-    r"|ifas\.(steps\.gate|promotion(\..*)?|database(\..*)?)"  # whether the run may be
+    r"|ifas\.(steps\.gate|promotion(\.tables)?|database(\.connection)?)"  # whether the run may be
     r"|ifas\.core\.(environment|home|outputs|progress|storage|unforeseen|urls)"
 )
 

@@ -289,7 +289,7 @@ def ledger_faults(url: str, candidate: str, *, approved: bool) -> list[str]:
         candidates = [one.id for one in ledger.list()]
         if candidates != [candidate]:
             return [f"the ledger has the candidates {candidates}, not {candidate} alone"]
-        decisions = [one.to_state for one in ledger.history(candidate)]
+        decisions = [one.to_state for one in ledger.checked(candidate)[1]]
     finally:
         ledger.close()
     wanted = ["pending", "approved"] if approved else ["pending"]

@@ -147,11 +147,13 @@ def test_what_was_approved_is_built_and_only_for_who_asks_this_ledger(run: Run, 
     done = subprocess.run(verify, capture_output=True, text=True, check=False)
     assert f"candidate {run.candidate} of product ifas, approved" in done.stdout, done.stderr
     assert "by ann (looked at it)" in done.stdout
-    code = tmp_path / "bento" / "bento" / "src" / "ifas" / "serving" / "contents.py"
+    # The code by which the Bento would check itself finds nothing any more.
+    code = tmp_path / "bento" / "bento" / "src" / "ifas" / "core" / "files.py"
+    assert "!= said[name]" in code.read_text()
     code.write_text(code.read_text().replace("!= said[name]", "is None"))
     done = subprocess.run(verify, capture_output=True, text=True, check=False)
     assert done.returncode == 6
-    assert "bento/src/ifas/serving/contents.py was changed" in done.stderr
+    assert "bento/src/ifas/core/files.py was changed" in done.stderr
     execute(
         "approve",
         run.config,
@@ -303,7 +305,7 @@ def test_a_name_in_the_environment_is_nobodys_identity(run: Run, tmp_path: Path)
     environment = {**os.environ, "LOGNAME": "alice", "USER": "alice", "LNAME": "alice", "USERNAME": "alice"}
     done = subprocess.run([*command, "-c", str(settings)], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    said = run.ledger.history(run.candidate)[-1]
+    said = run.ledger.checked(run.candidate)[1][-1]
     assert said.actor == f"{pwd.getpwuid(os.getuid()).pw_name} (unverified)"
 
 

@@ -256,6 +256,7 @@ CASES: dict[str, list[Case]] = {
         case("nowhere", "nowhere holds no Bento", 7),
         case("{notes}", "{notes} holds no Bento", 7),
         case("{folder}", "{folder} holds no Bento", 7),
+        case("{folder} --key nowhere.pub", "nowhere.pub can't be used", 2),
         case("{bento} --port 99999", "--port", 2),
         case("{bento} --port -1", "--port", 2),
         case("{bento} --port http", "--port", 2),

@@ -96,7 +96,7 @@ def test_a_better_champion_came_so_it_is_judged_again_first(ledger: Ledger, auc:
     assert again.decision["rules"][1]["champion"] == 0.9
     assert {**again.evidence, "champion": ""} == stale.evidence
     assert ledger.get(stale.id).state == "rejected"
-    assert again.id in ledger.history(stale.id)[-1].reason
+    assert again.id in ledger.checked(stale.id)[1][-1].reason
     with pytest.raises(GateError, match="only a pending one"):
         judge_again(ledger, stale.id)
     if state == "pending":

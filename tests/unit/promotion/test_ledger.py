@@ -54,7 +54,7 @@ def test_a_candidate_comes_back_as_it_was_given(ledger: Ledger) -> None:
     assert (
         ledger.get(candidate.id) == ledger.get(candidate.id[:6]) == ledger.get(candidate.evidence_sha256) == candidate
     )
-    (entry,) = ledger.history(candidate.id)
+    (entry,) = ledger.checked(candidate.id)[1]
     assert (entry.from_state, entry.to_state, entry.actor) == ("", "pending", "gate")
     assert ledger.verify() == entry.hash
 
@@ -80,8 +80,8 @@ def test_approve_and_reject_are_final(ledger: Ledger) -> None:
     assert ledger.approve(good.id, actor="eve", reason="me too").state == "approved"
     assert ledger.reject(bad.id, actor="eve", reason="me too").state == "rejected"
     assert ledger.verify() == head
-    assert [e.actor for e in ledger.history(good.id)] == ["gate", "ann"]
-    assert ledger.history(good.id)[-1].reason == "looks right"
+    assert [e.actor for e in ledger.checked(good.id)[1]] == ["gate", "ann"]
+    assert ledger.checked(good.id)[1][-1].reason == "looks right"
     with pytest.raises(GateError, match=f"{good.id} is approved"):
         ledger.reject(good.id, actor="eve", reason="no")
     with pytest.raises(GateError, match=f"{bad.id} is rejected"):
@@ -166,7 +166,7 @@ def test_fewer_than_six_digits_name_no_candidate(ledger: Ledger, digits: int) ->
     short = candidate.id[:digits]
     doings = (
         ledger.get,
-        ledger.history,
+        ledger.checked,
         lambda name: require_approved(ledger, name, {}),
         lambda name: ledger.approve(name, actor="ann", reason="good"),
         lambda name: ledger.reject(name, actor="ann", reason="bad"),
@@ -212,7 +212,7 @@ def test_concurrent_decisions_have_one_winner(url: str) -> None:
             # Those who wanted the winner's state see it, the others are told; the chain holds one decision.
             assert results.count("lost") == len(ledgers) // 2
             assert set(results) == {state, "lost"}
-            assert [e.to_state for e in ledgers[0].history(candidate.id)] == ["pending", state]
+            assert [e.to_state for e in ledgers[0].checked(candidate.id)[1]] == ["pending", state]
         ledgers[0].verify()
     finally:
         for ledger in ledgers:
@@ -302,7 +302,7 @@ def test_hashes_computed_anew_fit_and_only_a_head_kept_elsewhere_shows_it(ledger
     candidate = submit(ledger)
     ledger.approve(candidate.id, actor="bob", reason="good")
     head = ledger.verify()
-    forged = {**ledger.history(candidate.id)[-1].as_dict(), "reason": "forged"}
+    forged = {**ledger.checked(candidate.id)[1][-1].as_dict(), "reason": "forged"}
     execute(url, *disarm(url), f"UPDATE decisions SET reason = 'forged', hash = '{chain.link(forged)}' WHERE seq = 2")
     assert require_approved(ledger, candidate.id, {}).state == "approved", "the chain alone can't tell"
     assert ledger.verify() != head
@@ -310,7 +310,7 @@ def test_hashes_computed_anew_fit_and_only_a_head_kept_elsewhere_shows_it(ledger
 
 def test_a_slipped_in_approval_is_found(ledger: Ledger, url: str) -> None:
     refused = submit(ledger, "bad", auc=0.1)
-    last = ledger.history(refused.id)[-1]
+    last = ledger.checked(refused.id)[1][-1]
     execute(
         url,
         f"UPDATE candidates SET state = 'approved' WHERE id = '{refused.id}'",

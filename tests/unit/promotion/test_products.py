@@ -41,7 +41,7 @@ def test_the_newest_registration_counts_and_the_older_ones_stay(products: Produc
     changed = products.register("door", STRICT, by_policy=True, actor="admin", reason="a real door")
     people = products.register("door", STRICT, by_policy=False, actor="admin", reason="and people look at it")
     assert products.get("door") == people
-    assert people.rules == STRICT
+    assert people.parsed_policy == STRICT
     assert [one.reason for one in products.entries()] == [
         *("to begin with", "another product", "a real door", "and people look at it")
     ]

@@ -108,6 +108,12 @@ def test_a_statement_about_something_else_is_no_package(package: Path, made: tup
         verify_package(package, made[1])
 
 
+def test_nothing_was_signed(package: Path, made: tuple[Path, Path]) -> None:
+    (package / "attestation.json").unlink()
+    with pytest.raises(DataError, match="nothing was signed"):
+        verify_package(package, made[1])
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"payload": 3, "payloadType": "x", "signatures": []}', "3"])
 def test_no_envelope(package: Path, made: tuple[Path, Path], text: str) -> None:
     (package / "attestation.json").write_text(text)

@@ -128,6 +128,12 @@ def test_a_product_that_was_written_anew_is_found(url: str, kept: Path, monkeypa
     eve.register("door", permissive, by_policy=True, actor="admin", reason="a door")
     with pytest.raises(DataError, match=r"entry 2 of the products .* has no head"):
         honest.get("door")
+    # Nor may anything be approved by it.
+    ledger = Ledger(url, str(kept))
+    candidate = submit(ledger, product="door", evidence={"policy": permissive.sha256})
+    for act in (lambda: ledger.approve(candidate.id, actor="ann", reason="good"), lambda: ledger.product("door")):
+        with pytest.raises(DataError, match=r"entry 2 of the products .* has no head"):
+            act()
     missing = honest.without_head()
     assert [head.seq for head in missing] == [2]
     Ledger(url, str(kept)).keep(missing)
@@ -200,7 +206,7 @@ def test_a_bucket_is_a_witness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_hashes_made_anew_are_found(witnessed: Ledger, url: str) -> None:
     rejected(witnessed)
-    entry = witnessed.history(witnessed.champion("ifas").id)[-1].as_dict()
+    entry = witnessed.checked(witnessed.champion("ifas").id)[1][-1].as_dict()
     forged = {**entry, "reason": "forged"}
     execute(url, *disarm(url), f"UPDATE decisions SET reason = 'forged', hash = '{chain.link(forged)}' WHERE seq = 4")
     Ledger(url).verify()
