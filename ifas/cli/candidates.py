@@ -1,24 +1,27 @@
-"""`ifas candidates|show|approve|reject|package`: the ledger, for people."""
+"""`ifas candidates|show|approve|reject|revoke|package`: the ledger, for people."""
 
 from __future__ import annotations
 
 import json
-import os
-import pwd
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ifas.cli.run import ConfigOption, SetOption
+from ifas.core.account import UNVERIFIED, account
 
 CandidateArgument = Annotated[str, typer.Argument(help="Candidate id, or at least its first 6 digits.")]
 ReasonOption = Annotated[str, typer.Option(help="Why. Kept with the decision.")]
+KeyOption = Annotated[
+    str, typer.Option("--key", help="Your private key, where the product has reviewers: a PEM file, or env:NAME.")
+]
+AsOption = Annotated[str, typer.Option("--as", help="Reviewer, where the key speaks for more than one.")]
 
 
 def _ledger(config: str, overrides: list[str] | None) -> Any:
     from ifas.core.config import load
-    from ifas.steps.gate import open_ledger
+    from ifas.steps.ledger import open_ledger
 
     return open_ledger(load(config, overrides))
 
@@ -26,7 +29,9 @@ def _ledger(config: str, overrides: list[str] | None) -> Any:
 def candidates(
     config: ConfigOption = "laptop",
     overrides: SetOption = None,
-    state: Annotated[str | None, typer.Option(help="pending, approved, rejected or refused.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="pending, refused, approved, rejected, superseded, revoked, expired.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """List the candidates, newest first."""
@@ -37,21 +42,33 @@ def candidates(
         typer.echo(json.dumps([row.as_dict() for row in rows], indent=2))
         return
     for row in rows:
-        typer.echo(f"{row.id}  {row.state:<9} {row.created}  run {row.run_id}")
+        typer.echo(f"{row.id}  {row.state:<10} {row.created}  run {row.run_id}")
 
 
 def show(candidate: CandidateArgument, config: ConfigOption = "laptop", overrides: SetOption = None) -> None:
-    """A candidate with its evidence, decision and history, as JSON."""
-    ledger = _ledger(config, overrides)
-    found, entries = ledger.checked(candidate)
+    """A candidate with its evidence, decisions and the product's registrations, as JSON; `ifas verify` checks it."""
+    from ifas.core.config import load
+    from ifas.steps.ledger import open_products
+
+    found, entries = _ledger(config, overrides).checked(candidate)
+    of = [entry for entry in open_products(load(config, overrides)).entries() if entry.name == found.product]
     history = [entry.as_dict() for entry in entries]
-    typer.echo(json.dumps({**found.as_dict(), "history": history}, indent=2))
+    registrations = [entry.model_dump(mode="json") for entry in of]
+    typer.echo(json.dumps({**found.as_dict(), "history": history, "registrations": registrations}, indent=2))
 
 
 def approve(
-    candidate: CandidateArgument, reason: ReasonOption, config: ConfigOption = "laptop", overrides: SetOption = None
+    candidate: CandidateArgument,
+    reason: ReasonOption,
+    key: KeyOption = "",
+    name: AsOption = "",
+    override: Annotated[
+        bool, typer.Option("--override", help="Approve what the gate refused; for the product's overriders.")
+    ] = False,
+    config: ConfigOption = "laptop",
+    overrides: SetOption = None,
 ) -> None:
-    """Approve a pending candidate. Final.
+    """Approve a pending candidate. The champion until then is superseded.
 
     If another champion has been approved or the product's policy changed since its gate, it is judged by today's
     first, as a new candidate, and you decide about that.
@@ -61,8 +78,10 @@ def approve(
 
     ledger = _ledger(config, overrides)
     try:
-        done = ledger.approve(candidate, actor=account(), reason=reason)
+        done = ledger.approve(candidate, actor=_who(name, key), reason=reason, key=key, override=override)
     except StaleCandidate as stale:
+        if override:
+            raise
         again = judge_again(ledger, candidate)
         rules = again.decision["rules"]
         raise GateError(
@@ -72,25 +91,44 @@ def approve(
             if again.state == "pending"
             else f"see which rules failed: ifas show {again.id}",
         ) from stale
-    typer.echo(f"{done.id} is {done.state}; build its Bento with: ifas package {done.id} --out bento")
+    if done.state == "approved":
+        typer.echo(f"{done.id} is {done.state}; build its Bento with: ifas package {done.id} --out bento")
+    else:
+        typer.echo(f"{done.id} is {done.state}: your approval is kept, and product {done.product} asks for more")
 
 
 def reject(
-    candidate: CandidateArgument, reason: ReasonOption, config: ConfigOption = "laptop", overrides: SetOption = None
+    candidate: CandidateArgument,
+    reason: ReasonOption,
+    key: KeyOption = "",
+    name: AsOption = "",
+    config: ConfigOption = "laptop",
+    overrides: SetOption = None,
 ) -> None:
     """Reject a pending candidate. Final."""
-    done = _ledger(config, overrides).reject(candidate, actor=account(), reason=reason)
+    done = _ledger(config, overrides).reject(candidate, actor=_who(name, key), reason=reason, key=key)
     typer.echo(f"{done.id} is {done.state}")
 
 
-def account() -> str:
-    """The account that this process runs as, by the operating system. It proves nothing to another machine."""
-    uid = os.getuid()
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:  # a container's user may have no name
-        name = f"uid {uid}"
-    return f"{name} (unverified)"
+def revoke(
+    candidate: CandidateArgument,
+    reason: ReasonOption,
+    key: KeyOption = "",
+    name: AsOption = "",
+    config: ConfigOption = "laptop",
+    overrides: SetOption = None,
+) -> None:
+    """Take an approval back. Final. The champion that it superseded, if any, is approved again."""
+    ledger = _ledger(config, overrides)
+    done = ledger.revoke(candidate, actor=_who(name, key), reason=reason, key=key)
+    champion = ledger.champion(done.product)
+    now = f"the champion of product {done.product} is {champion.id}" if champion else f"{done.product} has no champion"
+    typer.echo(f"{done.id} is {done.state}; {now}")
+
+
+def _who(name: str, key: str) -> str:
+    """Who decides: the reviewer, whom the key proves; without a key the account, which nothing proves."""
+    return name if key else f"{name}{UNVERIFIED}" if name else account()
 
 
 def package(
@@ -116,7 +154,7 @@ ledger_app = typer.Typer(no_args_is_help=True)
 def verify(config: ConfigOption = "laptop", overrides: SetOption = None) -> None:
     """Check every decision, candidate and product of the ledger, and its witness."""
     from ifas.core.config import load
-    from ifas.steps.gate import open_products, witness
+    from ifas.steps.ledger import open_products, witness
 
     settings = load(config, overrides)
     head, products = _ledger(config, overrides).verify(), open_products(settings).entries()
@@ -137,7 +175,7 @@ def keep(
     """
     from ifas.core.config import load
     from ifas.core.errors import ConfigError
-    from ifas.steps.gate import open_products
+    from ifas.steps.ledger import open_products
 
     ledger = _ledger(config, overrides)
     missing = [*ledger.without_head(), *open_products(load(config, overrides)).without_head()]

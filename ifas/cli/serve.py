@@ -33,14 +33,23 @@ def serve(
 
 
 def verify(
-    bento: Annotated[Path, typer.Argument(help="Folder that `package` made: bento/ and attestation.json.")],
-    key: Annotated[Path, typer.Option(help="Public Ed25519 key of who packages, PEM.")],
+    what: Annotated[Path, typer.Argument(help="Folder that `package` made, or the JSON of `ifas show CANDIDATE`.")],
+    key: Annotated[Path, typer.Option(help="Public key (PEM): of who packages; for a candidate, the administrator's.")],
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Check that a Bento is, file by file, what was signed; show what was. Needs no ledger and no network."""
+    """Check that a Bento is, file by file, what was signed, or who decided about a candidate.
+
+    Needs no ledger and no network. Of a candidate, it shows the decisions that the record has: an older copy of it does
+    not know what was decided later.
+    """
+    from ifas.promotion.offline import verify_record
     from ifas.promotion.statements import verify_package
 
-    said = verify_package(bento, key)
+    if what.is_file():
+        record = verify_record(what, key)
+        typer.echo(json.dumps(record.model_dump(mode="json"), indent=2) if as_json else record.summary)
+        return
+    said = verify_package(what, key)
     if as_json:
         typer.echo(json.dumps(said, indent=2))
         return

@@ -471,6 +471,15 @@ class GateConfig(Section):
         description="folder or prefix of an object store, on which others have the rights: the head of each entry of "
         "the ledger is kept there, so that a ledger that was written anew or cut off is found",
     )
+    admin_key: str = Field(
+        default="",
+        description="public key (Ed25519, PEM, or a file of it) of who registers products; a registration that it has "
+        "not signed is refused, so that nobody adds reviewers by writing to the database",
+    )
+    submitter: str = Field(
+        default="",
+        description="who submits the run, for a product that wants another person to approve it; set by ifas",
+    )
     product: str = Field(
         default="ifas",
         min_length=1,

@@ -26,7 +26,8 @@ from ifas.core.files import check_writable, locked
 PATIENCE = 30
 #: TCP keepalives of PostgreSQL's connections: a node that is lost is known after a minute, not after two hours.
 KEEPALIVES = {"idle": 30, "interval": 10, "count": 3}
-_WRITING = "ifas_writing"
+#: Option of an engine whose transactions write: they take the writers' lock first.
+WRITING = "ifas_writing"
 #: First bytes of every SQLite database.
 _SQLITE = b"SQLite format 3\0"
 
@@ -41,6 +42,7 @@ class Use:
         tables: the tables, made where they are missing.
         lock: number of the writers' advisory lock; no other user of the same PostgreSQL database may take it.
         ahead: SQLite's write-ahead log, for many small commits: each is one write to the disk, on which it waits.
+        upgrade: brings tables that an older version made to today's form.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Use:
     tables: MetaData
     lock: int
     ahead: bool = False
+    upgrade: Callable[[Engine], None] | None = None
 
 
 def _sqlite(url: URL, use: Use) -> Engine:
@@ -83,7 +86,7 @@ def _sqlite(url: URL, use: Use) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        writing = connection.get_execution_options().get(_WRITING)
+        writing = connection.get_execution_options().get(WRITING)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     return engine
@@ -101,7 +104,7 @@ def _postgresql(url: URL, use: Use) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        if connection.get_execution_options().get(_WRITING):
+        if connection.get_execution_options().get(WRITING):
             connection.execute(text(f"SET LOCAL lock_timeout = '{PATIENCE}s'"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": use.lock})
         else:
@@ -183,6 +186,9 @@ class Database:
         # Only if they are missing: a reader needs no right to write.
         with self.reading() as session:
             there = {table for table in use.tables.tables if self.has(table, session)}
+        if there and use.upgrade:
+            with self._told():
+                use.upgrade(self._engine)
         if make and there != set(use.tables.tables):
             with self.writing() as session:
                 use.tables.create_all(session.connection())
@@ -200,7 +206,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """One transaction under the writer lock; committed when the block ends without an error."""
-        with self._session(self._engine.execution_options(**{_WRITING: True})) as session:
+        with self._session(self._engine.execution_options(**{WRITING: True})) as session:
             yield session
 
     @contextmanager
@@ -250,10 +256,15 @@ class Database:
 
     @contextmanager
     def _session(self, engine: Engine) -> Iterator[Session]:
+        with self._told(), Session(engine) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of the database as ours."""
         try:
-            with Session(engine) as session, session.begin():
-                yield session
-        except SQLAlchemyError as error:
+            yield
+        except (SQLAlchemyError, sqlite3.Error) as error:
             cause = self._masked(str(getattr(error, "orig", None) or error)).strip()
             if _disk_is_full(error):
                 raise MachineError(
@@ -281,9 +292,9 @@ _AWAY = re.compile(
 )
 
 
-def _disk_is_full(error: SQLAlchemyError) -> bool:
+def _disk_is_full(error: SQLAlchemyError | sqlite3.Error) -> bool:
     """Whether the disk of the database has no space: what SQLite and PostgreSQL say of it."""
-    cause = getattr(error, "orig", None)
+    cause = getattr(error, "orig", None) or error
     return getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(cause, "sqlstate", "") == "53100"
 
 

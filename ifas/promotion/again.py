@@ -12,7 +12,7 @@ from ifas.promotion.policy import Policy
 
 
 def judge_again(ledger: Ledger, candidate: str) -> Candidate:
-    """Submits the candidate's figures against today's champion and policy, as a new candidate; the old one is rejected.
+    """Submits a candidate's figures against today's champion and policy, as a new one; the old one is superseded.
 
     The figures and the evidence are those that the ledger has: no file is needed. The policy is the product's, or where
     the product is not registered, the one that the candidate was judged by. The champion's figures are those of its own
@@ -44,5 +44,5 @@ def judge_again(ledger: Ledger, candidate: str) -> Candidate:
         facts={**found.facts, "policy": policy.model_dump(mode="json"), "champion": name or None},
     )
     against = f"{f'champion {name}' if name else 'no champion'} and policy {policy.name}"
-    ledger.reject(found.id, actor="gate", reason=f"judged again, against {against}, as {again.id}")
+    ledger.supersede(found.id, again.id, f"against {against}")
     return again

@@ -7,16 +7,21 @@ checked, and says whether these things are what was approved.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from ifas.core.errors import GateError, NotApproved
 from ifas.promotion.candidate import Candidate, Entry
 from ifas.promotion.ledger import Ledger
+from ifas.promotion.people import VERDICTS
 
 
 class Approval(BaseModel):
-    """The state of a candidate; who brought it there, why and when (empty while nobody has); what that is about."""
+    """The state of a candidate; who brought it there, why and when (empty while nobody has); what that is about.
+
+    `statements`: what reviewers signed, DSSE envelopes; none where the product has no reviewers.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -26,6 +31,7 @@ class Approval(BaseModel):
     actor: str
     reason: str
     at: str
+    statements: list[dict[str, Any]]
     evidence: dict[str, str]
     evidence_sha256: str
     model_sha256: str
@@ -42,15 +48,18 @@ def approval_of(ledger: Ledger, candidate: str) -> Approval:
 
 
 def _of(found: Candidate, history: Sequence[Entry]) -> Approval:
-    last = history[-1]
-    by_somebody = found.state in ("approved", "rejected")
+    verdict = VERDICTS.get(found.state) if found.state not in ("pending", "refused") else None
+    # With several reviewers, each one's; of an approval that was taken back and given again, the first.
+    by = [entry for entry in history if entry.from_state and VERDICTS.get(entry.to_state) == verdict] if verdict else []
+    by = [entry for entry in by if entry.from_state != "superseded"]
     return Approval(
         candidate=found.id,
         product=found.product,
         state=found.state,
-        actor=last.actor if by_somebody else "",
-        reason=last.reason if by_somebody else "",
-        at=last.at if by_somebody else "",
+        actor=", ".join(dict.fromkeys(entry.actor for entry in by)),
+        reason="; ".join(dict.fromkeys(entry.reason for entry in by)),
+        at=by[-1].at if by else "",
+        statements=[entry.statement for entry in by if entry.statement],
         evidence=found.evidence,
         evidence_sha256=found.evidence_sha256,
         model_sha256=found.model_sha256,

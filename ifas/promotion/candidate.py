@@ -7,6 +7,9 @@ from typing import Any, Protocol
 
 from ifas.promotion.tables import CandidateRow, DecisionRow
 
+#: Who approves where no person does.
+POLICY = "policy"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -48,6 +51,7 @@ class Entry:
     evidence_sha256: str
     record_sha256: str
     at: str
+    statement: dict[str, Any] | None = None
     previous: str
     hash: str
 

@@ -42,8 +42,9 @@ RECORD = (
 
 
 def link(decision: Mapping[str, Any]) -> str:
-    """Hash of one decision."""
-    return sha256_json({name: decision[name] for name in SEALED})
+    """Hash of one decision. Entries of older versions have no statement, and neither has one that nobody signed."""
+    sealed = {name: decision[name] for name in SEALED}
+    return sha256_json(sealed | ({"statement": signed} if (signed := decision.get("statement")) is not None else {}))
 
 
 def record(candidate: Mapping[str, Any]) -> str:

@@ -1,8 +1,10 @@
 """The ledger of candidates and of every decision about them.
 
-A candidate starts as `pending` if it passed the gate, else as `refused`. A person or the policy, giving a reason, makes
-a pending one `approved` or `rejected`; this is final. An approval is bound to the candidate's evidence hash (dataset,
-captions, model, metrics, policy, champion), so it can't be used for another model.
+A candidate starts as `pending` if it passed the gate, else as `refused`. People or the policy, giving a reason, make a
+pending one `approved` or `rejected`. An approved one is the product's champion until it is `revoked`, or `superseded`
+by the next; a pending one that waits for too long is `expired`. A decision is bound to the candidate's evidence hash
+(dataset, captions, model, metrics, policy, champion), so it can't be used for another model; where a product has
+reviewers, they sign it (`people`).
 """
 
 from __future__ import annotations
@@ -10,19 +12,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ifas.core.errors import ConfigError, DataError, GateError, StaleCandidate, unknown_key
+from ifas.core.errors import ConfigError, DataError, GateError, unknown_key
 from ifas.database.connection import Database
-from ifas.promotion import chain
+from ifas.promotion import chain, statements
 from ifas.promotion.audit import audit
 from ifas.promotion.candidate import Candidate, DecisionLike, Entry
+from ifas.promotion.clock import after
+from ifas.promotion.deciding import Verdict, decided, expire, impossible, require_fresh, require_policy
+from ifas.promotion.entries import LEDGER_ITSELF, append, champion
 from ifas.promotion.products import Product, chained, newest, registered
-from ifas.promotion.tables import LEDGER, STATES, TRANSITIONS, CandidateRow, DecisionRow
+from ifas.promotion.tables import STATES, CandidateRow, DecisionRow
+from ifas.promotion.upgrade import LEDGER
 from ifas.promotion.witness import Head, Witness
 
 #: Digits of a candidate's id, and the least number of them that may be given.
@@ -30,8 +36,6 @@ ID_DIGITS = 12
 LEAST_DIGITS = 6
 #: Name of the chain of decisions.
 CHAIN = "decisions"
-#: Who approves where no person does.
-POLICY = "policy"
 
 T = TypeVar("T")
 
@@ -42,12 +46,14 @@ class Ledger:
     Args:
         url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. Its password is never shown.
         witness: where the heads of its decisions are kept as well; empty: nowhere.
+        admin: public key of who registers products, PEM or a file of it; empty: registrations need no signature.
 
     Raises:
-        ConfigError: not a usable URL, or the database can't be reached.
+        ConfigError: not a usable URL or key, or the database can't be reached.
     """
 
-    def __init__(self, url: str, witness: str = "") -> None:
+    def __init__(self, url: str, witness: str = "", admin: Path | str = "") -> None:
+        self._admin = statements.public_pem_of(admin) if admin else ""
         self._database = Database(url, LEDGER)
         self._witness = Witness(witness) if witness else None
 
@@ -89,7 +95,6 @@ class Ledger:
             "id": sha256[:ID_DIGITS],
             "product": product,
             "run_id": run_id,
-            "created": _now(),
             "model_sha256": model_sha256,
             "evidence_sha256": sha256,
             "dataset_revision": dataset_revision,
@@ -98,14 +103,16 @@ class Ledger:
             "decision": judged,
             "facts": _json(facts, "facts"),
         }
+        made: list[Entry] = []
         with self._database.writing() as session:
-            self._audit(session)
-            present, made = session.get(CandidateRow, fields["id"]), None
+            of = newest(self._audit(session), product)
+            made += expire(session, product, of.parsed_people if of else None)
+            present = session.get(CandidateRow, fields["id"])
             if present is None:
-                present = CandidateRow(**fields, state=state)
+                present = CandidateRow(**fields, created=after(session), state=state)
                 session.add(present)
                 session.flush()
-                made = _append(session, present, "", state, actor, reason)
+                made.append(append(session, present, state, actor, reason))
             elif present.evidence_sha256 != sha256:
                 raise GateError(
                     f"candidate id {fields['id']} is taken by other evidence", "change the run and repeat it"
@@ -132,28 +139,53 @@ class Ledger:
         with self._database.reading() as session:
             return [Candidate.of(row) for row in session.scalars(query)]
 
-    def approve(self, candidate: str, *, actor: str, reason: str) -> Candidate:
-        """Approves a pending candidate, for good; approving it again changes nothing.
+    def approve(self, candidate: str, *, actor: str, reason: str, key: str = "", override: bool = False) -> Candidate:
+        """Approves a candidate; approving it again changes nothing. The champion until then is superseded.
+
+        Args:
+            actor: who approves. With a key: the reviewer, or empty for the one whose key it is.
+            key: reference of the reviewer's private key, which a product with reviewers asks for; see `people`.
+            override: that it is approved although the gate refused it, which the product's overriders may do.
+
+        Returns:
+            The candidate: still `pending` (or `refused`) while the product asks for approvals of more reviewers.
 
         Raises:
             StaleCandidate: the champion is no longer the one that the gate compared it with; see `judge_again`.
-            GateError: it is refused or rejected, no reason is given, or there is no such candidate.
+            GateError: its state does not allow it, no reason is given, there is no such candidate, or the product has
+                reviewers and this is none of them.
         """
-        return self._decide(candidate, "approved", actor, reason)
+        return self._decide(candidate, "approved", actor, reason, key, override=override)
 
-    def reject(self, candidate: str, *, actor: str, reason: str) -> Candidate:
-        """Rejects a pending candidate, for good; rejecting it again changes nothing.
+    def reject(self, candidate: str, *, actor: str, reason: str, key: str = "") -> Candidate:
+        """Rejects a pending candidate, for good; again it changes nothing. Arguments and errors as `approve`."""
+        return self._decide(candidate, "rejected", actor, reason, key)
 
-        Raises:
-            GateError: it is refused or approved, no reason is given, or there is no such candidate.
+    def revoke(self, candidate: str, *, actor: str, reason: str, key: str = "") -> Candidate:
+        """Takes an approval back, for good. Arguments and errors as `approve`.
+
+        If it was the champion, the one that it superseded is approved again: the latest that was neither revoked nor
+        judged by another policy than the product has today.
         """
-        return self._decide(candidate, "rejected", actor, reason)
+        return self._decide(candidate, "revoked", actor, reason, key)
+
+    def supersede(self, candidate: str, by: str, why: str) -> Candidate:
+        """Ends a pending candidate that was judged again as another one. Raises GateError where it is not pending."""
+        with self._database.writing() as session:
+            self._audit(session)
+            row = self._find(session, candidate)
+            if row.state != "pending":
+                raise GateError(f"candidate {row.id} is {row.state}, not pending", "see `ifas show`")
+            made = append(session, row, "superseded", LEDGER_ITSELF, f"judged again as {by}: {why}")
+            found = Candidate.of(row)
+        self._keep([made])
+        return found
 
     def champion(self, product: str) -> Candidate | None:
         """The candidate of a product that was approved last, or None. Raises DataError where the ledger was altered."""
         with self._database.reading() as session:
             self._audit(session)
-            row = _champion(session, product)
+            row = champion(session, product)
             return None if row is None else Candidate.of(row)
 
     def verify(self) -> str:
@@ -180,7 +212,7 @@ class Ledger:
 
     def product(self, name: str) -> Product | None:
         """A product as it was registered last, or None. Raises DataError where the products were altered."""
-        return newest(registered(self._database, self._witness), name)
+        return newest(registered(self._database, self._witness, self._admin), name)
 
     def without_head(self) -> Sequence[Head]:
         """Heads that the witness lacks: of processes that were killed, of before there was a witness, of an intruder.
@@ -201,13 +233,16 @@ class Ledger:
             raise ConfigError("no witness is set, so there is nowhere to keep heads", "set gate.witness")
         return self._witness
 
-    def _audit(self, session: Session) -> None:
-        _, altered = audit(session)
+    def _audit(self, session: Session) -> Sequence[Product]:
+        """The registrations of products. Raises DataError where anything was altered."""
+        products = chained(self._database, session, self._admin)
+        _, altered = audit(session, products)
         if altered:
             raise DataError(
                 f"ledger {self._database.shown} was altered at {altered}",
                 "restore it from a backup; approve and package nothing from it until then",
             )
+        return products
 
     def _look(self, read: Callable[[Session], T]) -> tuple[T, Sequence[Head]]:
         """What `read` gives, and the head of every decision, in one view that the audit lets pass."""
@@ -245,73 +280,42 @@ class Ledger:
             )
         return rows[0]
 
-    def _decide(self, candidate: str, state: str, actor: str, reason: str) -> Candidate:
-        verb = {"approved": "approve", "rejected": "reject"}[state]
-        for name, value in (("reason", reason), ("actor", actor)):
+    def _decide(
+        self, candidate: str, state: str, actor: str, reason: str, key: str, *, override: bool = False
+    ) -> Candidate:
+        for name, value in (("reason", reason), ("actor", actor or key)):
             if not value.strip():
                 raise GateError(f"no {name} given: a decision without one means nothing later", f"give a {name}")
         if state == "approved":
-            registered(self._database, self._witness)  # before the transaction, which must not wait for a store
+            registered(self._database, self._witness, self._admin)  # before the transaction, which must not wait
+        made: list[Entry] = []
         with self._database.writing() as session:
-            self._audit(session)
+            products = self._audit(session)
             row = self._find(session, candidate)
             if row.state == state:
                 return Candidate.of(row)
-            if state not in TRANSITIONS[row.state]:
-                why = {"refused": "the gate refused it"}.get(row.state, "that decision is final")
-                raise GateError(
-                    f"candidate {row.id} is {row.state}: {why}, so you can't {verb} it", "train and submit a new one"
-                )
-            if state == "approved":
-                _require_fresh(session, row)
-                _require_policy(newest(chained(self._database, session), row.product), row, actor)
-            before, row.state = row.state, state
-            made = _append(session, row, before, state, actor.strip(), reason.strip())
+            product = newest(products, row.product)
+            people = product.parsed_people if product else None
+            made += expire(session, row.product, people)
+            # What has expired is kept, so the error waits for the end of the transaction.
+            wrong = impossible(row, state, override=override)
+            if wrong is None:
+                if state == "approved":
+                    require_fresh(session, row)
+                    require_policy(product, row, actor, override=override)
+                verdict = Verdict(state, actor.strip(), reason.strip(), key, override)
+                made += decided(session, row, verdict, product)
             found = Candidate.of(row)
         self._keep(made)
+        if wrong:
+            raise wrong
         return found
 
-    def _keep(self, entry: Entry | None) -> None:
-        """Keeps the head of an entry that this process has just made: it stands, wherever this fails."""
-        if self._witness and entry:
-            self._witness.keep_made(_head(entry))
-
-
-def _champion(session: Session, product: str) -> CandidateRow | None:
-    query = (
-        select(CandidateRow)
-        .join(DecisionRow, DecisionRow.candidate_id == CandidateRow.id)
-        .where(CandidateRow.product == product, CandidateRow.state == "approved", DecisionRow.to_state == "approved")
-        .order_by(DecisionRow.seq.desc())
-        .limit(1)
-    )
-    return session.scalars(query).first()
-
-
-def _require_fresh(session: Session, row: CandidateRow) -> None:
-    """Raises StaleCandidate where the gate compared a candidate with another champion than today's."""
-    champion, before = _champion(session, row.product), row.evidence.get("champion", "")
-    now = champion.id if champion else ""
-    if now != before:
-        raise StaleCandidate(
-            f"candidate {row.id} was compared with {f'champion {before}' if before else 'no champion'}, but {now} has "
-            "been approved since",
-            f'have it judged again: ifas approve {row.id} --reason "...", or run its gate again',
-        )
-
-
-def _require_policy(product: Product | None, row: CandidateRow, actor: str) -> None:
-    """Raises where a candidate is not what its product asks for today; one that is not registered asks for nothing."""
-    if product is None:
-        return
-    policy = product.parsed_policy
-    if row.evidence.get("policy") != policy.sha256:
-        raise StaleCandidate(
-            f"candidate {row.id} was judged by another policy than product {product.name} has, {policy.name!r}",
-            f'have it judged again: ifas approve {row.id} --reason "...", or run its gate again',
-        )
-    if actor == POLICY and not product.by_policy:
-        raise GateError(f"product {product.name} is approved by people, not by its policy", "approve.by_policy=false")
+    def _keep(self, entries: Sequence[Entry]) -> None:
+        """Keeps the heads of entries that this process has just made: they stand, wherever this fails."""
+        if self._witness:
+            for entry in entries:
+                self._witness.keep_made(_head(entry))
 
 
 def _entries(session: Session) -> Sequence[Entry]:
@@ -321,30 +325,6 @@ def _entries(session: Session) -> Sequence[Entry]:
 def _head(entry: Entry) -> Head:
     about = f"{entry.actor}: {entry.candidate_id} is {entry.to_state}"
     return Head(chain=CHAIN, seq=entry.seq, hash=entry.hash, about=about)
-
-
-def _append(session: Session, row: CandidateRow, before: str, after: str, actor: str, reason: str) -> Entry:
-    last = session.scalars(select(DecisionRow).order_by(DecisionRow.seq.desc()).limit(1)).first()
-    fields = {
-        "seq": last.seq + 1 if last else 1,
-        "candidate_id": row.id,
-        "from_state": before,
-        "to_state": after,
-        "actor": actor,
-        "reason": reason,
-        "evidence_sha256": row.evidence_sha256,
-        "record_sha256": chain.record(Candidate.of(row).as_dict()),
-        "at": _now(),
-        "previous": last.hash if last else "",
-    }
-    made = DecisionRow(**fields, hash=chain.link(fields))
-    session.add(made)
-    session.flush()
-    return Entry.of(made)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _json(value: Mapping[str, Any], what: str) -> dict[str, Any]:

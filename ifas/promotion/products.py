@@ -1,32 +1,45 @@
 """Products: what a model is for, the policy that it must pass, and who approves it; registered in the ledger.
 
 A run names a product, and can't choose another policy for it. Each registration is an entry of its own, chained to the
-one before like decisions are; the newest of a product counts.
+one before like decisions are; the newest of a product counts. Where the administrator's public key is known
+(`gate.admin_key`), a registration that this key has not signed counts for nothing: it is found as an alteration.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ifas.core.errors import DataError, GateError
+from ifas.core.errors import DataError, GateError, IfasError
 from ifas.core.files import sha256_json
 from ifas.database.connection import Database
+from ifas.promotion import statements
+from ifas.promotion.clock import after
+from ifas.promotion.people import People
 from ifas.promotion.policy import Policy
-from ifas.promotion.tables import LEDGER, ProductRow
+from ifas.promotion.tables import ProductRow
+from ifas.promotion.upgrade import LEDGER
 from ifas.promotion.witness import Head, Look, Witness
 
 #: Name of the chain of registrations.
 CHAIN = "products"
+#: What an administrator's statement says.
+REGISTRATION = "https://ifas.dev/attestations/product/v1"
+#: Fields that entries of older versions lack; where they are empty, a hash does not cover them.
+ADDED = ("people",)
 
 
 class Product(BaseModel):
-    """One registration. `by_policy`: a candidate that passes is approved without a person."""
+    """One registration.
+
+    `by_policy`: a candidate that passes is approved without a person. `people`: who else decides. `statement`: that the
+    administrator registered just this, a DSSE envelope.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True)
 
@@ -34,11 +47,18 @@ class Product(BaseModel):
     name: str
     policy: dict[str, Any]
     by_policy: bool
+    people: dict[str, Any] | None = None
     actor: str
     reason: str
     at: str
+    statement: dict[str, Any] | None = None
     previous: str
     hash: str
+
+    @property
+    def parsed_people(self) -> People | None:
+        """Who decides; None of a product that the policy alone decides about."""
+        return None if self.people is None else People.model_validate(self.people)
 
     @property
     def parsed_policy(self) -> Policy:
@@ -50,14 +70,15 @@ class Products:
     """The products of a ledger.
 
     Args:
-        url, witness: of the ledger; see `Ledger`.
+        url, witness, admin: of the ledger; see `Ledger`.
         make: whether tables that are not there are made.
 
     Raises:
         ConfigError: not a usable URL, or the database can't be reached.
     """
 
-    def __init__(self, url: str, witness: str = "", *, make: bool = True) -> None:
+    def __init__(self, url: str, witness: str = "", admin: Path | str = "", *, make: bool = True) -> None:
+        self._admin = statements.public_pem_of(admin) if admin else ""
         self._database = Database(url, LEDGER, make=make)
         self._witness = Witness(witness) if witness else None
 
@@ -65,32 +86,63 @@ class Products:
         """Closes the connections."""
         self._database.close()
 
-    def register(self, name: str, policy: Policy, *, by_policy: bool, actor: str, reason: str) -> Product:
-        """Registers a product, or changes it. The same policy and approval again change nothing.
+    def register(
+        self,
+        name: str,
+        policy: Policy,
+        *,
+        by_policy: bool,
+        actor: str,
+        reason: str,
+        people: People | None = None,
+        key: str = "",
+    ) -> Product:
+        """Registers a product, or changes it. The same policy and people again change nothing.
+
+        Args:
+            by_policy: whether a candidate that passes may be approved without a person.
+            people: who decides. Without them `by_policy` must be true: else nobody could approve anything.
+            key: reference of the administrator's private key; see `statements.private_key`.
 
         Raises:
-            GateError: no name, actor or reason is given.
+            GateError: no name, actor or reason is given, nobody could approve, or the key is not the administrator's.
             DataError: the products were altered outside of ifas.
         """
         for what, value in (("name", name), ("actor", actor), ("reason", reason)):
             if not value.strip():
                 raise GateError(f"no {what} given", f"give a {what}")
+        if people is None and not by_policy:
+            raise GateError(
+                f"nobody could approve a candidate of product {name}: an account name proves nothing",
+                "name who may: --reviewer NAME=KEY.pub; or let the policy approve: --by-policy",
+            )
+        if self._admin and (not key or statements.raw(statements.public_pem(key)) != statements.raw(self._admin)):
+            raise GateError(
+                "products of this ledger are registered by its administrator", "give the administrator's key: --key"
+            )
+        asked = people.model_dump(mode="json") if people else None
         with self._database.writing() as session:
-            entries = chained(self._database, session)
+            entries = chained(self._database, session, self._admin)
             last = newest(entries, name)
-            if last is not None and (last.parsed_policy.sha256, last.by_policy) == (policy.sha256, by_policy):
+            same = (policy.sha256, by_policy, asked)
+            if last is not None and (last.parsed_policy.sha256, last.by_policy, last.people) == same:
                 return last
             fields = {
                 "seq": len(entries) + 1,
                 "name": name,
                 "policy": policy.model_dump(mode="json"),
                 "by_policy": by_policy,
+                "people": asked,
                 "actor": actor.strip(),
                 "reason": reason.strip(),
-                "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "at": after(session),
                 "previous": entries[-1].hash if entries else "",
             }
-            row = ProductRow(**fields, hash=_link(fields))
+            sha256 = link(fields)
+            said = {field: fields[field] for field in ("name", "by_policy", "people", "actor", "reason", "at")}
+            said["policy"] = policy.sha256
+            signed = statements.signed({f"product/{name}": sha256}, REGISTRATION, said, key) if key else None
+            row = ProductRow(**fields, statement=signed, hash=sha256)
             session.add(row)
             session.flush()
             made = Product.model_validate(row)
@@ -100,7 +152,7 @@ class Products:
 
     def entries(self) -> Sequence[Product]:
         """Every registration, oldest first. Raises DataError where they were altered outside of ifas."""
-        return registered(self._database, self._witness)
+        return registered(self._database, self._witness, self._admin)
 
     def get(self, name: str) -> Product | None:
         """The newest registration of a product, or None. Raises as `entries`."""
@@ -108,16 +160,23 @@ class Products:
 
     def without_head(self) -> Sequence[Head]:
         """As `Ledger.without_head`, of the registrations."""
-        return self._witness.missing(CHAIN, _look(self._database), self._database.shown) if self._witness else []
+        return (
+            self._witness.missing(CHAIN, _look(self._database, self._admin), self._database.shown)
+            if self._witness
+            else []
+        )
 
 
-def registered(database: Database, witness: Witness | None) -> Sequence[Product]:
+def registered(database: Database, witness: Witness | None, admin: str) -> Sequence[Product]:
     """Every registration of a ledger, oldest first.
 
+    Args:
+        admin: the administrator's public key, PEM; empty where it is not known.
+
     Raises:
-        DataError: their chain is broken, or is not what the witness has kept.
+        DataError: their chain is broken, is not what the witness has kept, or not what the administrator signed.
     """
-    look = _look(database)
+    look = _look(database, admin)
     return witness.check(CHAIN, look, database.shown) if witness else look()[0]
 
 
@@ -126,26 +185,42 @@ def newest(entries: Sequence[Product], name: str) -> Product | None:
     return next((one for one in reversed(entries) if one.name == name), None)
 
 
-def chained(database: Database, session: Session) -> Sequence[Product]:
-    """Every registration of an open ledger, oldest first. Raises DataError where their chain is broken."""
+def in_force(entries: Sequence[Product], name: str, at: str) -> Product | None:
+    """The registration of a product that counted at a time, or None."""
+    return newest([entry for entry in entries if entry.at <= at], name)
+
+
+def chained(database: Database, session: Session, admin: str) -> Sequence[Product]:
+    """Every registration of an open ledger, oldest first. Raises DataError where chain or signature is broken."""
     if not database.has(ProductRow.__tablename__, session):
         return []
     entries = [Product.model_validate(row) for row in session.scalars(select(ProductRow).order_by(ProductRow.seq))]
     head = ""
     for position, entry in enumerate(entries, start=1):
-        if (entry.seq, entry.previous, entry.hash) != (position, head, _link(entry.model_dump())):
+        fits = (entry.seq, entry.previous, entry.hash) == (position, head, link(entry.model_dump()))
+        if not fits or (admin and not registered_by(entry, admin)):
+            what = "was altered" if not fits else "was not signed by the administrator"
             raise DataError(
-                f"ledger {database.shown} was altered at entry {entry.seq} of its products, {entry.name!r}",
+                f"ledger {database.shown} {what} at entry {entry.seq} of its products, {entry.name!r}",
                 "restore it from a backup; train and approve nothing from it until then",
             )
         head = entry.hash
     return entries
 
 
-def _look(database: Database) -> Look[Sequence[Product]]:
+def registered_by(entry: Product, admin: str) -> bool:
+    """Whether the administrator has signed a registration."""
+    try:
+        said = statements.verified(entry.statement, REGISTRATION, [admin], entry.name)
+        return bool(said["subject"] == [{"name": f"product/{entry.name}", "digest": {"sha256": entry.hash}}])
+    except (IfasError, KeyError):
+        return False
+
+
+def _look(database: Database, admin: str) -> Look[Sequence[Product]]:
     def look() -> tuple[Sequence[Product], Sequence[Head]]:
         with database.reading() as session:
-            entries = chained(database, session)
+            entries = chained(database, session, admin)
         return entries, [_head(one) for one in entries]
 
     return look
@@ -156,5 +231,7 @@ def _head(entry: Product) -> Head:
     return Head(chain=CHAIN, seq=entry.seq, hash=entry.hash, about=about)
 
 
-def _link(entry: Mapping[str, Any]) -> str:
-    return sha256_json({name: entry[name] for name in Product.model_fields if name != "hash"})
+def link(entry: Mapping[str, Any]) -> str:
+    """Hash of a registration; the statement is about this hash."""
+    covered = {name: entry.get(name) for name in Product.model_fields if name not in ("hash", "statement")}
+    return sha256_json({name: value for name, value in covered.items() if name not in ADDED or value is not None})

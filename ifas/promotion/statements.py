@@ -5,9 +5,11 @@ A stranger who has the public key checks one without ifas's ledger, and with oth
 
 from __future__ import annotations
 
+import base64
+import copy
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,25 +63,51 @@ def opened(file: Path, kind: str, public: Path) -> dict[str, Any]:
         DataError: no envelope.
         ConfigError: no such key.
     """
-    from securesystemslib.dsse import Envelope
-    from securesystemslib.exceptions import VerificationError
-    from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
-
-    key = SSlibKey.from_crypto(public_key(public))
+    key = public_pem_of(public)
     try:
-        envelope = Envelope.from_dict(read_json(file))
-        envelope.verify([key], threshold=1)
-        statement: dict[str, Any] = json.loads(envelope.payload)
-        found = (envelope.payload_type, statement["_type"], statement["predicateType"])
+        envelope = read_json(file)
     except FileNotFoundError as error:
         raise DataError(f"there is no {file}: nothing was signed", "package with --set package.key=KEY") from error
-    except VerificationError as error:
-        raise GateError(f"{file} is not signed by the key in {public}", "get the key of who packages models") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise DataError(f"{file} is no signed statement: {error}", "package the candidate again") from error
+    return verified(envelope, kind, [key], str(file))
+
+
+def verified(envelope: Any, kind: str, keys: Sequence[str], what: str) -> dict[str, Any]:
+    """The statement in an envelope, if one of the public keys (PEM) has signed it.
+
+    Raises:
+        GateError: none has, or the statement is of another kind.
+        DataError: no envelope.
+    """
+    from securesystemslib.dsse import Envelope
+    from securesystemslib.exceptions import VerificationError
+    from securesystemslib.signer import Key, SSlibKey  # type: ignore[attr-defined]
+
+    trusted = list[Key](SSlibKey.from_crypto(_loaded(pem)) for pem in keys)
+    try:
+        opened = Envelope.from_dict(copy.deepcopy(dict(envelope)))  # it takes apart what it is given
+        opened.verify(trusted, threshold=1)
+        statement: dict[str, Any] = json.loads(opened.payload)
+        found = (opened.payload_type, statement["_type"], statement["predicateType"])
+    except VerificationError as error:
+        raise GateError(
+            f"{what} is not signed by the key that was given for it", "get the key of who signed"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{what} is no signed statement: {error}", "have it signed again") from error
     if found != (PAYLOAD, STATEMENT, kind):
-        raise GateError(f"{file} states something else: {', '.join(map(str, found))}", f"what is needed is {kind}")
+        raise GateError(f"{what} states something else: {', '.join(map(str, found))}", f"what is needed is {kind}")
     return statement
+
+
+def unverified(envelope: Mapping[str, Any]) -> dict[str, Any]:
+    """What an envelope says, whoever made it; empty where it says nothing. For finding the keys to check it with."""
+    try:
+        found = json.loads(base64.b64decode(envelope["payload"]))
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("predicate"), dict) else {}
 
 
 def verify_package(folder: Path, public: Path) -> dict[str, Any]:
@@ -112,25 +140,53 @@ def private_key(reference: str) -> Ed25519PrivateKey:
         text = os.environ[name].encode() if reference != name else Path(reference).read_bytes()
         key = load_pem_private_key(text, password=None)
     except KeyError:
-        raise ConfigError(f"package.key is {reference}, and {name} is not set", "set it to the key, as PEM") from None
+        raise ConfigError(f"the key is {reference}, and {name} is not set", "set it to the key, as PEM") from None
     except (OSError, ValueError, TypeError) as error:
         said = error.strerror if isinstance(error, OSError) else "it is no unencrypted private key in PEM"
-        raise ConfigError(f"package.key {reference} can't be used: {said}", f"make one: {MADE_BY}") from None
+        raise ConfigError(f"key {reference} can't be used: {said}", f"make one: {MADE_BY}") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError(f"package.key {reference} is no Ed25519 key", f"make one: {MADE_BY}")
+        raise ConfigError(f"key {reference} is no Ed25519 key", f"make one: {MADE_BY}")
     return key
 
 
-def public_key(file: Path) -> Ed25519PublicKey:
-    """The key in a PEM file. Raises ConfigError."""
+def public_pem(reference: str) -> str:
+    """The public key, PEM, of a private one. Raises as `private_key`."""
+    return _pem(private_key(reference).public_key())
+
+
+def public_pem_of(source: Path | str) -> str:
+    """A public key as PEM, from a file, or from a text that is PEM already. Raises ConfigError."""
+    text = str(source)
+    if text.lstrip().startswith("-----BEGIN"):
+        return _pem(_loaded(text))
+    try:
+        return _pem(_loaded(Path(source).read_text(encoding="ascii")))
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else "it is no public key in PEM"
+        raise ConfigError(f"key {source} can't be used: {said}", f"keys are made by: {MADE_BY}") from error
+    except ConfigError as error:
+        raise ConfigError(f"key {source} can't be used: {error.what}", error.fix) from error
+
+
+def raw(pem: str) -> bytes:
+    """The 32 bytes of a public key, which are the same however its PEM was written. Raises ConfigError."""
+    return _loaded(pem).public_bytes_raw()
+
+
+def _pem(key: Ed25519PublicKey) -> str:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def _loaded(pem: str) -> Ed25519PublicKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        key = load_pem_public_key(file.read_bytes())
-    except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else "it is no public key in PEM"
-        raise ConfigError(f"key {file} can't be used: {said}", f"keys are made by: {MADE_BY}") from error
+        key = load_pem_public_key(pem.encode())
+    except ValueError as error:
+        raise ConfigError("it is no public key in PEM", f"keys are made by: {MADE_BY}") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise ConfigError(f"key {file} is no Ed25519 key", f"keys are made by: {MADE_BY}")
+        raise ConfigError("it is no Ed25519 key", f"keys are made by: {MADE_BY}")
     return key

@@ -7,17 +7,24 @@ from typing import Any
 from sqlalchemy import JSON, Boolean, CheckConstraint, Connection, ForeignKey, String, Text, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from ifas.database.connection import Use
-
-#: State -> states that may follow it. `refused` failed the gate; `approved` and `rejected` are final.
+#: State -> states that may follow it. `refused` failed the gate, and only an override gets it approved. `pending` and
+#: `refused` follow themselves when one of several reviewers approves. `superseded`: another was approved for the
+#: product, or it was judged again; one that was approved before is approved again when its successor is revoked.
 TRANSITIONS: dict[str, tuple[str, ...]] = {
     "": ("pending", "refused"),
-    "pending": ("approved", "rejected"),
-    "refused": (),
-    "approved": (),
+    "pending": ("pending", "approved", "rejected", "expired", "superseded"),
+    "refused": ("refused", "approved"),
+    "approved": ("superseded", "revoked"),
+    "superseded": ("approved", "revoked"),
     "rejected": (),
+    "expired": (),
+    "revoked": (),
 }
 STATES = tuple(state for state in TRANSITIONS if state)
+
+
+#: Name of the constraint that lets a candidate have these states only.
+STATE_CHECK = "candidates_state"
 
 
 class Base(DeclarativeBase):
@@ -28,7 +35,7 @@ class CandidateRow(Base):
     """A model that went through the gate. Only `state` ever changes."""
 
     __tablename__ = "candidates"
-    __table_args__ = (CheckConstraint(f"state IN {STATES}", name="candidates_state"),)
+    __table_args__ = (CheckConstraint(f"state IN {STATES}", name=STATE_CHECK),)
 
     id: Mapped[str] = mapped_column(String(12), primary_key=True)
     product: Mapped[str] = mapped_column(String(200), index=True)
@@ -45,7 +52,10 @@ class CandidateRow(Base):
 
 
 class DecisionRow(Base):
-    """One change of a candidate's state. `previous` is unique, so the chain can't fork."""
+    """One decision about a candidate. `previous` is unique, so the chain can't fork.
+
+    `statement`: the decision as its reviewer signed it, a DSSE envelope; none where nobody has to sign.
+    """
 
     __tablename__ = "decisions"
 
@@ -58,6 +68,7 @@ class DecisionRow(Base):
     evidence_sha256: Mapped[str] = mapped_column(String(64))
     record_sha256: Mapped[str] = mapped_column(String(64))
     at: Mapped[str] = mapped_column(String(40))
+    statement: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     previous: Mapped[str] = mapped_column(String(64), unique=True)
     hash: Mapped[str] = mapped_column(String(64), unique=True)
 
@@ -71,6 +82,8 @@ class ProductRow(Base):
     name: Mapped[str] = mapped_column(String(200), index=True)
     policy: Mapped[dict[str, Any]] = mapped_column(JSON)
     by_policy: Mapped[bool] = mapped_column(Boolean)
+    people: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    statement: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     actor: Mapped[str] = mapped_column(String(200))
     reason: Mapped[str] = mapped_column(Text)
     at: Mapped[str] = mapped_column(String(40))
@@ -100,6 +113,3 @@ def append_only(table: str, dialect: str) -> tuple[str, ...]:
 def _make_append_only(table: Any, connection: Connection, **_: Any) -> None:
     for statement in append_only(table.name, connection.dialect.name):
         connection.exec_driver_sql(statement)
-
-
-LEDGER = Use("ledger", "gate.ledger (or IFAS_LEDGER)", Base.metadata, lock=0x1FA5_1ED6)

@@ -12,7 +12,8 @@ from ifas.core.files import read_json, write_json
 from ifas.core.progress import emit
 from ifas.core.records import StepResult
 from ifas.steps.contract import Context
-from ifas.steps.gate import open_ledger, open_products, policy_of
+from ifas.steps.gate import policy_of
+from ifas.steps.ledger import open_ledger, open_products
 
 if TYPE_CHECKING:
     from ifas.promotion.ledger import Ledger
@@ -42,7 +43,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
 def _approved(ledger: Ledger, candidate: str, reason: str) -> str:
     """Approves a candidate by policy. While others become champion meanwhile, it is judged again, as a new one."""
     from ifas.promotion.again import judge_again
-    from ifas.promotion.ledger import POLICY
+    from ifas.promotion.candidate import POLICY
 
     while True:
         try:

@@ -27,7 +27,14 @@ class Context:
     origins: Mapping[str, str] = field(
         default_factory=dict, metadata={"about": "input -> pinned URI that other machines can fetch it from"}
     )
+    lineage_uri: str = field(
+        default="", metadata={"about": "of `lineage_out`, where other machines will find it; empty: nowhere"}
+    )
     uri: str = field(default="", metadata={"about": "like `work`, where other machines find it; empty: nowhere"})
+
+    def place(self, name: str, path: Path) -> str:
+        """Where an input is found later: its pinned URI, or its path, which only this machine knows."""
+        return self.origins.get(name) or str(path.absolute())
 
     def origin(self, name: str) -> str:
         """URI of an input, without its pin; empty where it is a local path."""

@@ -2,71 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ifas.core.account import account
 from ifas.core.config import RunConfig
-from ifas.core.errors import ConfigError, DataError, MachineError
+from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import read_json, sha256_file, sha256_json, sha256_tree, write_json
 from ifas.core.records import METRICS_FILE, PREDICTIONS_FILE, Lineage, StepResult
 from ifas.steps.contract import Context
+from ifas.steps.ledger import open_ledger, open_products
 
 if TYPE_CHECKING:
     from ifas.promotion.candidate import Candidate
     from ifas.promotion.ledger import Ledger
     from ifas.promotion.policy import Policy
-    from ifas.promotion.products import Product, Products
+    from ifas.promotion.products import Product
 
-WITNESS_ENV = "IFAS_WITNESS"
 #: Steps whose settings, code and image are evidence.
 BEFORE = ("ingest", "caption", "validate", "train", "evaluate")
-
-
-def ledger_url(config: RunConfig) -> str:
-    """The ledger's URL. `IFAS_LEDGER` overrides the configuration, so that no password has to be written there."""
-    return os.environ.get("IFAS_LEDGER") or config.gate.ledger
-
-
-def open_ledger(config: RunConfig) -> Ledger:
-    """The ledger, with its witness. Raises as `Ledger`."""
-    from ifas.promotion.ledger import Ledger
-
-    return Ledger(ledger_url(config), witness(config))
-
-
-def open_products(config: RunConfig, *, make: bool = True) -> Products:
-    """The products of the ledger, with its witness. Raises as `Products`."""
-    from ifas.promotion.products import Products
-
-    return Products(ledger_url(config), witness(config), make=make)
-
-
-def product_of(config: RunConfig) -> Product | None:
-    """The run's product as the ledger has it; None where there is no ledger yet, or none that can be reached.
-
-    Raises:
-        DataError: its products were altered.
-    """
-    from ifas.database.connection import exists
-    from ifas.promotion.tables import LEDGER
-
-    try:
-        if not exists(ledger_url(config), LEDGER):
-            return None
-        products = open_products(config, make=False)
-    except (ConfigError, MachineError):
-        return None
-    try:
-        return products.get(config.gate.product)
-    finally:
-        products.close()
-
-
-def witness(config: RunConfig) -> str:
-    """Where the ledger's heads are kept. `IFAS_WITNESS` overrides the configuration, which a run can choose."""
-    return os.environ.get(WITNESS_ENV) or config.gate.witness
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
@@ -93,11 +48,12 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         decision=decision,
         facts={
             "champion": rival.id if rival else None,
+            "submitter": config.gate.submitter or account(),
             "policy": policy.model_dump(mode="json"),
+            # Of a pod, URIs: its disk is gone when somebody decides.
             "artifacts": {
-                "model": str(inputs["model"].absolute()),
-                "evaluation": str(inputs["evaluation"].absolute()),
-                "lineage": str(context.lineage_out.absolute()),
+                **{name: context.place(name, path) for name, path in inputs.items() if name != "lineage"},
+                "lineage": context.lineage_uri or str(context.lineage_out.absolute()),
             },
         },
     )

@@ -13,7 +13,7 @@ from ifas.core.records import StepResult
 from ifas.steps.contract import Context
 
 #: `permit` decides whether the step may run, and nothing of its result.
-IN_IDENTITY = ("ifas.steps.gate",)
+IN_IDENTITY = ("ifas.steps.gate", "ifas.steps.ledger")
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
@@ -29,7 +29,8 @@ def permit(config: RunConfig) -> None:
 
     A run that was sent to a cluster is asked here first.
     """
-    from ifas.steps.gate import policy_of, product_of
+    from ifas.steps.gate import policy_of
+    from ifas.steps.ledger import product_of
 
     if product := product_of(config):
         policy_of(config, product)

@@ -11,7 +11,8 @@ from ifas.core.files import read_json, write_json
 from ifas.core.records import METRICS_FILE, StepResult
 from ifas.steps.approve import record_of
 from ifas.steps.contract import Context
-from ifas.steps.gate import evidence_of, open_ledger
+from ifas.steps.gate import evidence_of
+from ifas.steps.ledger import open_ledger
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:

@@ -104,7 +104,8 @@ def _sides(config: RunConfig) -> None:
 
 def _policy(config: RunConfig, here: bool) -> None:
     from ifas.promotion.policy import file_of
-    from ifas.steps.gate import policy_of, product_of
+    from ifas.steps.gate import policy_of
+    from ifas.steps.ledger import product_of
 
     file = file_of(config.gate.policy) if config.gate.policy else None
     if not here and (config.gate.policy is None or (file is not None and not file.exists())):
@@ -211,8 +212,8 @@ def _home() -> None:
 
 def _ledger(config: RunConfig) -> None:
     from ifas.database.connection import check
-    from ifas.promotion.tables import LEDGER
-    from ifas.steps.gate import ledger_url
+    from ifas.promotion.upgrade import LEDGER
+    from ifas.steps.ledger import ledger_url
 
     check(ledger_url(config), LEDGER)
 
@@ -242,7 +243,8 @@ def _data(config: RunConfig) -> Iterable[IfasError]:
 
 def faults_of_data(config: RunConfig, rows: pd.DataFrame) -> Iterable[IfasError]:
     """What the manifest of the revision lacks for the run's protocol, captioner and policy."""
-    from ifas.steps.gate import policy_of, product_of
+    from ifas.steps.gate import policy_of
+    from ifas.steps.ledger import product_of
 
     there = sorted(map(str, rows["domain"].unique()))
     wanted = {f"protocol.{side}": getattr(config.protocol, side) for side in SIDES}

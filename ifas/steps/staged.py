@@ -14,7 +14,7 @@ from pathlib import Path
 from ifas.core import storage
 from ifas.core.config import RunConfig
 from ifas.core.errors import ConfigError, DataError
-from ifas.core.files import read_json, write_json
+from ifas.core.files import read_json, sha256_tree, write_json
 from ifas.core.records import StepResult
 from ifas.steps.contract import step as step_named
 from ifas.steps.execute import LINEAGE, execute
@@ -23,6 +23,8 @@ from ifas.steps.execute import LINEAGE, execute
 RECORD = ".ifas.json"
 #: Added to the URI of a step's first output: what must survive this machine while the step works.
 WORK = ".work"
+#: Among `places`, the lineage that the step writes; `lineage` is the one that it reads.
+WRITTEN = "lineage written"
 
 
 def execute_staged(
@@ -33,12 +35,14 @@ def execute_staged(
     inputs: Mapping[str, str],
     outputs: Mapping[str, str],
     hashes: Mapping[str, str] | None = None,
+    places: Mapping[str, str] | None = None,
     use_cache: bool = True,
 ) -> StepResult:
     """`execute` with URIs. Outputs that are not named are kept in a temporary folder and dropped.
 
     Args:
         hashes: input -> SHA-256 of what it must hold, for those where it is known.
+        places: URIs of inputs, and of the lineage that is written, that somebody else fetches and stores (KFP).
 
     Raises:
         ConfigError: a hash of no input.
@@ -55,6 +59,8 @@ def execute_staged(
         wanted_in = {n: storage.pinned(uri, hashes[n]) if n in hashes else uri for n, uri in inputs.items()}
         local_in = {n: storage.here(uri) for n, uri in wanted_in.items()}
         origins = {n: storage.pinned(uri, local_in[n].name) for n, uri in inputs.items() if storage.is_remote(uri)}
+        elsewhere = {n: uri for n, uri in (places or {}).items() if storage.is_remote(uri)}
+        origins |= {n: storage.pinned(elsewhere[n], sha256_tree(local_in[n])) for n in elsewhere if n in local_in}
         wanted = {**{n: str(here / "out" / n) for n in (*step.outputs, LINEAGE)}, **outputs}
         local_out = {n: here / "out" / n if storage.is_remote(uri) else Path(uri) for n, uri in wanted.items()}
         remote = {n: uri for n, uri in wanted.items() if storage.is_remote(uri)}
@@ -76,6 +82,7 @@ def execute_staged(
                 outputs=local_out,
                 use_cache=use_cache,
                 origins=origins,
+                lineage_uri=elsewhere.get(WRITTEN, wanted[LINEAGE] if LINEAGE in remote else ""),
                 uri=f"{first.rstrip('/')}{WORK}" if storage.is_remote(first) else "",
                 upload=upload if remote else None,
             )

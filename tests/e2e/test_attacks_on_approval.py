@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ifas.core.config import RunConfig, load
 from ifas.core.errors import ConfigError, DataError, GateError, NotApproved
@@ -25,6 +27,7 @@ from ifas.core.files import read_json, sha256_tree, write_json
 from ifas.core.records import Lineage
 from ifas.data.registry import Registry
 from ifas.promotion.ledger import Ledger
+from ifas.promotion.people import People
 from ifas.promotion.policy import load_policy
 from ifas.promotion.products import Products
 from ifas.steps.chain import run_chain
@@ -32,6 +35,9 @@ from ifas.steps.execute import execute
 from ifas.steps.release import package_candidate
 from tests.unit.promotion.test_statements import keys
 
+PEM, INFO = Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+#: Who decides about the product in these tests; nobody here has the private key.
+ANN = People(reviewers={"ann": [Ed25519PrivateKey.generate().public_key().public_bytes(PEM, INFO).decode()]})
 #: Refuses every model, and a model that is worse than the champion.
 NO_LOSS = {"id": "no-loss", "metric": "hter", "slice": "target", "max_increase": 0.0, "missing_champion": "pass"}
 PERFECT = {"id": "perfect", "metric": "auc", "slice": "target", "min": 1.0, "bound": "interval"}
@@ -244,7 +250,7 @@ def test_two_runs_that_their_policy_approves_at_once(run: Run, tmp_path: Path) -
     assert said[0]["candidate"] == run.candidate
     again = run.ledger.get(said[1]["candidate"])
     assert again.evidence["champion"] == run.candidate
-    assert run.ledger.get(second["candidate"]).state == "rejected"
+    assert run.ledger.get(second["candidate"]).state == "superseded"
 
 
 def test_an_approval_is_written_by_hand(run: Run, tmp_path: Path) -> None:
@@ -309,9 +315,55 @@ def test_a_name_in_the_environment_is_nobodys_identity(run: Run, tmp_path: Path)
     assert said.actor == f"{pwd.getpwuid(os.getuid()).pw_name} (unverified)"
 
 
+def test_reviewers_are_known_by_their_keys_from_registration_to_bento(run: Run, tmp_path: Path) -> None:
+    """And nobody is by a name: with `ifas`, as people use it."""
+    settings = tmp_path / "config.json"
+    admin, ann, bob, eve = (keys(tmp_path / name) for name in ("admin", "ann", "bob", "eve"))
+    config = run.config.model_copy(
+        update={"gate": run.config.gate.model_copy(update={"policy": None, "admin_key": str(admin[1])})}
+    )
+    settings.write_text(config.model_dump_json())
+
+    def ifas(*words: object, code: int = 0, **environment: str) -> str:
+        command = [str(Path(sys.executable).with_name("ifas")), *map(str, words)]
+        given = {**os.environ, **environment}
+        done = subprocess.run(command, env=given, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    policy = run.ledger.get(run.candidate).facts["policy"]
+    (tmp_path / "policy.yaml").write_text(json.dumps(policy))
+    register = ("product", "register", "ifas", "--policy", "policy.yaml", "--reason", "the front door", "-c", settings)
+    people = ("--reviewer", f"ann={ann[1]}", "--reviewer", f"bob={bob[1]}", "--approvals", 2)
+    assert "registered by its administrator" in ifas(*register, *people, "--key", eve[0], code=6)
+    assert "approved by 2 of ann, bob (entry 1, signed)" in ifas(*register, *people, "--key", admin[0])
+
+    approve = ("approve", run.candidate, "--reason", "looked at it", "-c", settings)
+    assert "reviewers (ann, bob), who sign" in ifas(*approve, code=6, LOGNAME="ann", USER="ann")
+    assert "reviewers (ann, bob), who sign" in ifas(*approve, "--as", "ann", code=6)
+    assert "is of no reviewer" in ifas(*approve, "--key", eve[0], "--as", "ann", code=6)
+    assert "asks for more" in ifas(*approve, "--key", ann[0])
+    package = ("package", run.candidate, "--out", "built", "-c", settings, "-s", f"package.key={eve[0]}")
+    assert "is pending, not approved" in ifas(*package, code=6)
+    assert "is approved" in ifas(*approve, "--key", "env:BOB", BOB=bob[0].read_text())
+    ifas(*package)
+
+    (tmp_path / "record.json").write_text(ifas("show", run.candidate, "-c", settings))
+    assert "approved by ann, bob" in ifas("verify", "record.json", "--key", admin[1])
+    assert "is not signed by the key" in ifas("verify", "record.json", "--key", eve[1], code=6)
+    assert "by ann, bob (looked at it)" in ifas("verify", "built", "--key", eve[1])
+
+    assert "has no champion" in ifas(
+        "revoke", run.candidate, "--reason", "lets masks in", "--key", ann[0], "-c", settings
+    )
+    assert "is revoked, not approved" in ifas(*package[:3], "again", *package[4:], code=6)
+
+
 def test_a_run_chooses_a_permissive_policy_for_a_product_that_has_a_strict_one(run: Run, tmp_path: Path) -> None:
     products = Products(run.config.gate.ledger)
-    products.register("ifas", load_policy("builtin:strict"), by_policy=False, actor="admin", reason="a door")
+    products.register(
+        "ifas", load_policy("builtin:strict"), by_policy=False, people=ANN, actor="admin", reason="a door"
+    )
     products.close()
     settings = tmp_path / "config.json"
     settings.write_text(run.config.model_dump_json())
@@ -348,7 +400,9 @@ def test_a_run_chooses_a_permissive_policy_for_a_product_that_has_a_strict_one(r
 
 def test_the_policy_of_a_product_is_edited_in_the_database(run: Run, tmp_path: Path) -> None:
     products = Products(run.config.gate.ledger)
-    products.register("ifas", load_policy("builtin:strict"), by_policy=False, actor="admin", reason="a door")
+    products.register(
+        "ifas", load_policy("builtin:strict"), by_policy=False, people=ANN, actor="admin", reason="a door"
+    )
     with sqlite3.connect(tmp_path / "ledger.db") as connection:
         connection.execute("DROP TRIGGER products_no_update")
         connection.execute("UPDATE products SET by_policy = 1")

@@ -231,6 +231,15 @@ CASES: dict[str, list[Case]] = {
         case("{config} door --policy builtin:dance --reason r", "unknown builtin policy 'dance'", 2),
         case("{config} door --policy {typo} --reason r", "not valid YAML", 2),
         case("{config} door --policy builtin:demo --reason ' '", "no reason given", 6),
+        case("{config} door --policy builtin:demo --reason r", "nobody could approve", 6),
+        case("{config} door --policy builtin:demo --reason r --reviewer ann", "not NAME=FILE", 2),
+        case(
+            "{config} door --policy builtin:demo --reason r --reviewer ann=nowhere.pub", "nowhere.pub can't be used", 2
+        ),
+        case("{config} door --policy builtin:demo --reason r --approvals 2", "approvals without a reviewer", 2),
+        case(
+            "{config} door --policy builtin:demo --reason r --by-policy -s gate.admin_key=nowhere.pub", "nowhere.pub", 2
+        ),
         case("{config} '' --policy builtin:demo --reason r", "no name given", 6),
     ],
     "product list": [*CONFIG, *LEDGER],
@@ -244,7 +253,13 @@ CASES: dict[str, list[Case]] = {
     "reject": [
         *[Case(f"{one.arguments} --reason r", one.words, one.code) for one in CANDIDATE],
         case("{config} {pending} --reason ' '", "no reason given", 6),
-        case("{config} {approved} --reason r", "that decision is final", 6),
+        case("{config} {approved} --reason r", "no such decision follows", 6),
+    ],
+    "revoke": [
+        *[Case(f"{one.arguments} --reason r", one.words, one.code) for one in CANDIDATE],
+        case("{config} {pending} --reason r", "is pending", 6),
+        case("{config} {approved} --reason ' '", "no reason given", 6),
+        case("{config} {approved} --reason r --key nowhere.pem", "has no reviewers", 6),
     ],
     "package": [
         *CANDIDATE,

@@ -10,6 +10,7 @@ import pytest
 
 from ifas.promotion.ledger import Ledger
 from tests.servers_pg import Postgres, postgres_server
+from tests.unit.promotion.reviewers import Keys
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +33,8 @@ def ledger(url: str) -> Iterator[Ledger]:
     opened = Ledger(url)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    return Keys(tmp_path)

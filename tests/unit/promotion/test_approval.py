@@ -18,6 +18,7 @@ from ifas.promotion.gate import decide
 from ifas.promotion.ledger import Ledger
 from ifas.promotion.policy import Policy, Rule
 from ifas.promotion.products import Products
+from tests.unit.promotion.reviewers import Keys
 
 #: Half right is enough, and no champion is made worse.
 POLICY = Policy(
@@ -87,7 +88,7 @@ def test_a_better_champion_came_so_it_is_judged_again_first(ledger: Ledger, auc:
     stale, better = submit(ledger, "stale", auc), submit(ledger, "better", 0.9)
     assert stale.state == better.state == "pending", "each was the first, with no champion to beat"
     ledger.approve(better.id, actor="ann", reason="good")
-    with pytest.raises(StaleCandidate, match=f"no champion, but {better.id} has been approved since"):
+    with pytest.raises(StaleCandidate, match=f"no champion, but the champion of product door is {better.id} by now"):
         ledger.approve(stale.id, actor="ann", reason="I have waited for long")
     assert ledger.get(stale.id).state == "pending", "an attempt changes nothing"
 
@@ -95,7 +96,7 @@ def test_a_better_champion_came_so_it_is_judged_again_first(ledger: Ledger, auc:
     assert (again.state, again.evidence["champion"], again.facts["champion"]) == (state, better.id, better.id)
     assert again.decision["rules"][1]["champion"] == 0.9
     assert {**again.evidence, "champion": ""} == stale.evidence
-    assert ledger.get(stale.id).state == "rejected"
+    assert ledger.get(stale.id).state == "superseded"
     assert again.id in ledger.checked(stale.id)[1][-1].reason
     with pytest.raises(GateError, match="only a pending one"):
         judge_again(ledger, stale.id)
@@ -113,21 +114,22 @@ def test_a_candidate_without_its_policy_can_not_be_judged_again(ledger: Ledger) 
     assert ledger.get(old.id).state == "pending"
 
 
-def test_a_policy_that_was_made_stricter_counts_for_who_waits(ledger: Ledger, url: str) -> None:
+def test_a_policy_that_was_made_stricter_counts_for_who_waits(ledger: Ledger, url: str, keys: Keys) -> None:
     """Not what the candidate was judged by, and not what a run says."""
     waits = submit(ledger, "waits", 0.9)
     strict = Policy(name="strict", rules=[Rule(id="r", metric="auc", slice="target", min=0.95, reason="r")])
     products = Products(url)
-    products.register("door", strict, by_policy=False, actor="admin", reason="a real door")
+    people = keys.people("ann")
+    products.register("door", strict, by_policy=False, actor="admin", reason="a real door", people=people)
     with pytest.raises(StaleCandidate, match="judged by another policy than product door has, 'strict'"):
         ledger.approve(waits.id, actor="ann", reason="good")
     again = judge_again(ledger, waits.id)
     assert (again.state, again.evidence["policy"]) == ("refused", strict.sha256)
-    products.register("door", POLICY, by_policy=False, actor="admin", reason="too strict")
+    products.register("door", POLICY, by_policy=False, actor="admin", reason="too strict", people=people)
     fits = submit(ledger, "fits", 0.9)
     with pytest.raises(GateError, match="approved by people"):
         ledger.approve(fits.id, actor="policy", reason="every rule passed")
-    assert ledger.approve(fits.id, actor="ann", reason="good").state == "approved"
+    assert ledger.approve(fits.id, actor="ann", reason="good", key=keys.private("ann")).state == "approved"
     products.close()
 
 

@@ -7,14 +7,20 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from ifas.core.errors import DataError, GateError
 from ifas.promotion.ledger import Ledger
+from ifas.promotion.people import People
 from ifas.promotion.policy import load_policy
 from ifas.promotion.products import Products
 
+#: Of any key: nobody decides here.
+KEY = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+PEOPLE = People(reviewers={"ann": [KEY]})
 STRICT, DEMO = load_policy("builtin:strict"), load_policy("builtin:demo")
 
 
@@ -39,7 +45,9 @@ def test_the_newest_registration_counts_and_the_older_ones_stay(products: Produc
     products.register("gate", DEMO, by_policy=True, actor="admin", reason="another product")
     assert products.register("door", DEMO, by_policy=True, actor="eve", reason="again") == first
     changed = products.register("door", STRICT, by_policy=True, actor="admin", reason="a real door")
-    people = products.register("door", STRICT, by_policy=False, actor="admin", reason="and people look at it")
+    people = products.register(
+        "door", STRICT, by_policy=False, people=PEOPLE, actor="admin", reason="and people look at it"
+    )
     assert products.get("door") == people
     assert people.parsed_policy == STRICT
     assert [one.reason for one in products.entries()] == [
@@ -52,13 +60,15 @@ def test_the_newest_registration_counts_and_the_older_ones_stay(products: Produc
 def test_nothing_is_registered_by_nobody_for_no_reason(products: Products, lacking: str) -> None:
     given = {"name": "door", "actor": "admin", "reason": "good", lacking: "  "}
     with pytest.raises(GateError, match=f"no {lacking}"):
-        products.register(given["name"], DEMO, by_policy=False, actor=given["actor"], reason=given["reason"])
+        products.register(
+            given["name"], DEMO, by_policy=False, people=PEOPLE, actor=given["actor"], reason=given["reason"]
+        )
     assert products.entries() == []
 
 
 @pytest.mark.parametrize("statement", ["UPDATE products SET by_policy = NOT by_policy", "DELETE FROM products"])
 def test_products_are_append_only(products: Products, url: str, statement: str) -> None:
-    products.register("door", STRICT, by_policy=False, actor="admin", reason="good")
+    products.register("door", STRICT, by_policy=False, people=PEOPLE, actor="admin", reason="good")
     with pytest.raises(DBAPIError, match="append-only"):
         execute(url, statement)
 
@@ -73,8 +83,8 @@ def test_products_are_append_only(products: Products, url: str, statement: str) 
     ],
 )
 def test_tampering_is_found(products: Products, url: str, tampering: str) -> None:
-    products.register("door", STRICT, by_policy=False, actor="admin", reason="good")
-    products.register("door", DEMO, by_policy=False, actor="admin", reason="bad")
+    products.register("door", STRICT, by_policy=False, people=PEOPLE, actor="admin", reason="good")
+    products.register("door", DEMO, by_policy=False, people=PEOPLE, actor="admin", reason="bad")
     names = ("products_no_update", "products_no_delete")
     drop = [f"DROP TRIGGER {name}" for name in names] if url.startswith("sqlite") else []
     execute(url, *(drop or ["DROP TRIGGER products_append_only ON products"]), tampering)
@@ -92,7 +102,7 @@ def test_a_ledger_of_before_there_were_products(url: str) -> None:
     assert reader.entries() == []
     reader.close()
     writer = Products(url)
-    writer.register("door", STRICT, by_policy=False, actor="admin", reason="good")
+    writer.register("door", STRICT, by_policy=False, people=PEOPLE, actor="admin", reason="good")
     with pytest.raises(DBAPIError, match="append-only"):
         execute(url, "DELETE FROM products")
     writer.close()
@@ -104,7 +114,7 @@ def test_registrations_at_once_lose_nothing(url: str) -> None:
     def act(number: int) -> None:
         own = Products(url)
         start.wait()
-        own.register(f"door {number % 4}", STRICT, by_policy=False, actor="admin", reason="good")
+        own.register(f"door {number % 4}", STRICT, by_policy=False, people=PEOPLE, actor="admin", reason="good")
         own.close()
 
     with ThreadPoolExecutor(8) as pool:

@@ -122,7 +122,7 @@ def test_a_product_that_was_written_anew_is_found(url: str, kept: Path, monkeypa
     monkeypatch.setattr(witness, "PAUSES", (0.0, 0.1))
     strict, permissive = load_policy("builtin:strict"), load_policy("builtin:permissive")
     honest = Products(url, str(kept))
-    honest.register("door", strict, by_policy=False, actor="admin", reason="a door")
+    honest.register("door", strict, by_policy=True, actor="admin", reason="a door")
     assert honest.get("door") is not None
     eve = Products(url)
     eve.register("door", permissive, by_policy=True, actor="admin", reason="a door")

@@ -1,0 +1,181 @@
+"""What a decision about a candidate needs, and what follows from it: whose signature, how many, which states."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ifas.core.account import UNVERIFIED
+from ifas.core.errors import GateError, StaleCandidate
+from ifas.promotion import statements
+from ifas.promotion.audit import approvers
+from ifas.promotion.candidate import POLICY, Entry
+from ifas.promotion.clock import now
+from ifas.promotion.entries import LEDGER_ITSELF, append, champion
+from ifas.promotion.people import VERDICTS, Decision, People, lacking, sign
+from ifas.promotion.products import Product
+from ifas.promotion.tables import TRANSITIONS, CandidateRow, DecisionRow
+
+#: Why a state can't be left.
+FINAL = {
+    "refused": "the gate refused it",
+    "expired": "it waited for too long",
+    "superseded": "another was approved, or it was judged again, since",
+}
+
+
+class Verdict(NamedTuple):
+    """What somebody says of a candidate."""
+
+    state: str
+    actor: str
+    reason: str
+    key: str
+    override: bool
+
+
+def impossible(row: CandidateRow, state: str, *, override: bool) -> GateError | None:
+    """Why a candidate can't be brought to a state."""
+    if state in TRANSITIONS[row.state] and override == (row.state == "refused"):
+        if row.state != "superseded" or state != "approved":
+            return None
+    elif override:
+        return GateError(f"candidate {row.id} is {row.state}: an override is for refused ones", "leave --override out")
+    why = FINAL.get(row.state, "no such decision follows" if row.state in ("pending", "approved") else "that is final")
+    verb = VERDICTS[state]
+    fix = "`ifas candidates` lists them" if state == "revoked" else "train and submit a new one"
+    return GateError(f"candidate {row.id} is {row.state}: {why}, so you can't {verb} it", fix)
+
+
+def decided(session: Session, row: CandidateRow, verdict: Verdict, product: Product | None) -> list[Entry]:
+    """The entries of a decision: its own, and of what follows from it.
+
+    Raises:
+        GateError: the product has reviewers, and this is none of them, or not one who may decide this.
+    """
+    people = product.parsed_people if product else None
+    state, actor, envelope = verdict.state, verdict.actor, None
+    if people is not None and not (actor == POLICY and state == "approved"):
+        if not verdict.key:
+            raise GateError(
+                f"product {row.product} is decided about by its reviewers ({', '.join(people.reviewers)}), who sign",
+                "decide with your key: --key KEY.pem",
+            )
+        said = Decision(
+            decision=VERDICTS[state],
+            override=verdict.override,
+            reviewer=actor,
+            reason=verdict.reason,
+            candidate=row.id,
+            product=row.product,
+            evidence_sha256=row.evidence_sha256,
+            evidence=row.evidence,
+        )
+        envelope = sign(people, said, verdict.key)
+        actor = statements.unverified(envelope)["predicate"]["reviewer"]
+        if state == "approved":
+            _require_may_approve(people, row, actor, override=verdict.override)
+            before = approvers(people, _signed(session, row))
+            if actor in before:
+                return []
+            if lacking(people, [*before, actor]):
+                state = row.state
+    elif verdict.key:
+        raise GateError(
+            f"product {row.product} has no reviewers, so there is nobody whose key this could be",
+            "leave the key out, or have reviewers registered: ifas product register --reviewer NAME=KEY.pub",
+        )
+    previous = champion(session, row.product)
+    made = [append(session, row, state, actor, verdict.reason, envelope)]
+    if state == "approved":
+        others = select(CandidateRow).where(
+            CandidateRow.product == row.product, CandidateRow.state == "approved", CandidateRow.id != row.id
+        )
+        why = f"{row.id} was approved"
+        made += [append(session, one, "superseded", LEDGER_ITSELF, why) for one in session.scalars(others).all()]
+    elif state == "revoked" and previous is not None and previous.id == row.id:
+        back = _reinstated(session, row.product, product)
+        if back is not None:
+            made.append(append(session, back, "approved", LEDGER_ITSELF, f"{row.id}, which superseded it, was revoked"))
+    return made
+
+
+def _require_may_approve(people: People, row: CandidateRow, reviewer: str, *, override: bool) -> None:
+    submitter = str(row.facts.get("submitter", "")).removesuffix(UNVERIFIED)
+    if reviewer == submitter and not people.submitter_may_approve:
+        raise GateError(
+            f"{reviewer} submitted candidate {row.id}, and product {row.product} wants another person to approve it",
+            f"ask one of {', '.join(sorted(set(people.reviewers) - {reviewer})) or 'the administrator'}",
+        )
+    if override and reviewer not in people.overriders:
+        raise GateError(
+            f"{reviewer} may not approve what the gate refused",
+            f"ask one of {', '.join(people.overriders)}" if people.overriders else "train and submit a new one",
+        )
+
+
+def _signed(session: Session, row: CandidateRow) -> list[Entry]:
+    query = select(DecisionRow).where(DecisionRow.candidate_id == row.id).order_by(DecisionRow.seq)
+    return [Entry.of(one) for one in session.scalars(query) if one.statement is not None]
+
+
+def expire(session: Session, product: str, people: People | None) -> list[Entry]:
+    """Ends the candidates of a product that wait for longer than it allows."""
+    if people is None or people.pending_days is None:
+        return []
+    oldest = now() - timedelta(days=people.pending_days)
+    waiting = select(CandidateRow).where(CandidateRow.product == product, CandidateRow.state == "pending")
+    return [
+        append(session, row, "expired", LEDGER_ITSELF, f"waited for longer than {people.pending_days} days")
+        for row in session.scalars(waiting).all()
+        if datetime.fromisoformat(row.created) < oldest
+    ]
+
+
+def _reinstated(session: Session, name: str, product: Product | None) -> CandidateRow | None:
+    """The candidate that was champion before, if the product's policy of today has judged it."""
+    query = (
+        select(CandidateRow)
+        .join(DecisionRow, DecisionRow.candidate_id == CandidateRow.id)
+        .where(CandidateRow.product == name, CandidateRow.state == "superseded", DecisionRow.to_state == "approved")
+        .order_by(DecisionRow.seq.desc())
+    )
+    row = session.scalars(query).first()
+    fits = row is not None and (product is None or row.evidence.get("policy") == product.parsed_policy.sha256)
+    return row if fits else None
+
+
+def require_fresh(session: Session, row: CandidateRow) -> None:
+    """Raises StaleCandidate where the gate compared a candidate with another champion than today's."""
+    best, before = champion(session, row.product), row.evidence.get("champion", "")
+    today = best.id if best else ""
+    if today != before:
+        raise StaleCandidate(
+            f"candidate {row.id} was compared with {f'champion {before}' if before else 'no champion'}, but the "
+            f"champion of product {row.product} is {today or 'none'} by now",
+            f'have it judged again: ifas approve {row.id} --reason "...", or run its gate again',
+        )
+
+
+def require_policy(product: Product | None, row: CandidateRow, actor: str, *, override: bool) -> None:
+    """Raises where a candidate is not what its product asks for today; one that is not registered asks for nothing."""
+    if product is None:
+        if override:
+            raise GateError(f"product {row.product} is not registered, so nobody may override its gate", "register it")
+        return
+    policy = product.parsed_policy
+    if row.evidence.get("policy") != policy.sha256:
+        raise StaleCandidate(
+            f"candidate {row.id} was judged by another policy than product {product.name} has, {policy.name!r}",
+            f'have it judged again: ifas approve {row.id} --reason "...", or run its gate again',
+        )
+    if actor == POLICY and not product.by_policy:
+        raise GateError(f"product {product.name} is approved by people, not by its policy", "approve.by_policy=false")
+    if actor != POLICY and product.people is None and (override or not product.by_policy):
+        raise GateError(
+            f"product {product.name} has no reviewers, and an account name proves nothing",
+            "have them registered: ifas product register --reviewer NAME=KEY.pub",
+        )

@@ -1,0 +1,82 @@
+"""Checks a candidate's record without its ledger: who registered the product, who decided, and about what.
+
+A record is a copy: what was decided after it was made, it can't know, and nobody can tell from it alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ifas.core.errors import DataError, GateError
+from ifas.core.files import read_json
+from ifas.promotion.audit import approvers, history
+from ifas.promotion.candidate import Candidate, Entry
+from ifas.promotion.products import Product, in_force, link, registered_by
+from ifas.promotion.statements import public_pem_of
+
+
+class Record(BaseModel):
+    """What a record proves."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    candidate: str
+    product: str
+    state: str
+    at: str
+    approved_by: list[str]
+    reasons: list[str]
+    evidence: dict[str, str]
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        by = f", approved by {', '.join(self.approved_by)}" if self.approved_by else ""
+        of = f"candidate {self.candidate} of product {self.product}"
+        return f"{of} is {self.state} since {self.at} ({self.reasons[-1]}){by}"
+
+
+def verify_record(file: Path, admin: Path) -> Record:
+    """What the JSON of `ifas show` proves to who has the administrator's public key.
+
+    Raises:
+        GateError: the product is not registered by this administrator, or a decision is not what its reviewers signed.
+        DataError: no such record.
+        ConfigError: no such key.
+    """
+    key = public_pem_of(admin)
+    try:
+        found: dict[str, Any] = dict(read_json(file))
+        entries = [Entry(**one) for one in found.pop("history")]
+        products = [Product.model_validate(one) for one in found.pop("registrations")]
+        candidate = Candidate(**found)
+    except FileNotFoundError as error:
+        raise DataError(f"there is no {file}", "make it: ifas show CANDIDATE > candidate.json") from error
+    except (ValueError, TypeError, KeyError, ValidationError) as error:
+        raise DataError(f"{file} is no record of a candidate: {error}", "make it: ifas show CANDIDATE") from error
+    for product in products:
+        sound = product.name == candidate.product and product.hash == link(product.model_dump())
+        if not sound or not registered_by(product, key):
+            raise GateError(
+                f"registration {product.seq} of product {product.name} is not signed by the key in {admin}",
+                "get the administrator's key, and a record of its ledger",
+            )
+    wrong = "it has no decisions" if not entries else history(candidate, entries, products)
+    if wrong:
+        raise GateError(f"{file}: {wrong}", "trust nothing of it; ask for a new copy")
+    now = in_force(products, candidate.product, entries[-1].at)
+    if now is None:
+        raise GateError(f"product {candidate.product} is not registered, so nothing proves who decided", "register it")
+    people = now.parsed_people
+    return Record(
+        candidate=candidate.id,
+        product=candidate.product,
+        state=candidate.state,
+        at=entries[-1].at,
+        approved_by=approvers(people, [entry for entry in entries if entry.statement]) if people else [],
+        reasons=[entry.reason for entry in entries],
+        evidence=candidate.evidence,
+    )

@@ -1,0 +1,66 @@
+"""The ledger of a run's configuration, and what a run can't choose about it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ifas.core.config import RunConfig
+from ifas.core.errors import ConfigError, MachineError
+
+if TYPE_CHECKING:
+    from ifas.promotion.ledger import Ledger
+    from ifas.promotion.products import Product, Products
+
+WITNESS_ENV = "IFAS_WITNESS"
+ADMIN_KEY_ENV = "IFAS_ADMIN_KEY"
+
+
+def ledger_url(config: RunConfig) -> str:
+    """The ledger's URL. `IFAS_LEDGER` overrides the configuration, so that no password has to be written there."""
+    return os.environ.get("IFAS_LEDGER") or config.gate.ledger
+
+
+def open_ledger(config: RunConfig) -> Ledger:
+    """The ledger, with its witness. Raises as `Ledger`."""
+    from ifas.promotion.ledger import Ledger
+
+    return Ledger(ledger_url(config), witness(config), admin_key(config))
+
+
+def open_products(config: RunConfig, *, make: bool = True) -> Products:
+    """The products of the ledger, with its witness. Raises as `Products`."""
+    from ifas.promotion.products import Products
+
+    return Products(ledger_url(config), witness(config), admin_key(config), make=make)
+
+
+def product_of(config: RunConfig) -> Product | None:
+    """The run's product as the ledger has it; None where there is no ledger yet, or none that can be reached.
+
+    Raises:
+        DataError: its products were altered.
+    """
+    from ifas.database.connection import exists
+    from ifas.promotion.upgrade import LEDGER
+
+    try:
+        if not exists(ledger_url(config), LEDGER):
+            return None
+        products = open_products(config, make=False)
+    except (ConfigError, MachineError):
+        return None
+    try:
+        return products.get(config.gate.product)
+    finally:
+        products.close()
+
+
+def witness(config: RunConfig) -> str:
+    """Where the ledger's heads are kept. `IFAS_WITNESS` overrides the configuration, which a run can choose."""
+    return os.environ.get(WITNESS_ENV) or config.gate.witness
+
+
+def admin_key(config: RunConfig) -> str:
+    """The administrator's public key, PEM or a file of it. `IFAS_ADMIN_KEY` overrides the configuration."""
+    return os.environ.get(ADMIN_KEY_ENV) or config.gate.admin_key

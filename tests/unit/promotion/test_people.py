@@ -1,0 +1,374 @@
+"""Who is no reviewer and wants a model to ship: with another's name, key or signature, or with SQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from sqlalchemy import create_engine, text
+
+from ifas.core.errors import ConfigError, DataError, GateError
+from ifas.core.files import write_json
+from ifas.promotion import chain, clock, deciding
+from ifas.promotion.approval import approval_of, require_approved
+from ifas.promotion.candidate import Candidate
+from ifas.promotion.ledger import Ledger
+from ifas.promotion.offline import verify_record
+from ifas.promotion.people import People
+from ifas.promotion.products import Product, Products, link
+from tests.unit.promotion.reviewers import Keys
+from tests.unit.promotion.test_approval import POLICY, submit
+
+
+@pytest.fixture
+def door(url: str, keys: Keys) -> Callable[..., Product]:
+    """Registers the product `door`, signed by the administrator; ann and bob decide about it."""
+
+    def register(*, by_policy: bool = False, names: tuple[str, ...] = ("ann", "bob"), **rules: Any) -> Product:
+        products = Products(url, "", keys.public("admin"))
+        people = keys.people(*names, **rules)
+        made = products.register(
+            "door", POLICY, by_policy=by_policy, actor="adm", reason="r", people=people, key=keys.private("admin")
+        )
+        products.close()
+        return made
+
+    return register
+
+
+def states(ledger: Ledger, candidate: Candidate) -> list[str]:
+    return [entry.to_state for entry in ledger.checked(candidate.id)[1]]
+
+
+def run_sql(url: str, *statements: str, **values: Any) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement), values)
+    engine.dispose()
+
+
+def test_only_a_reviewers_own_key_decides(ledger: Ledger, door: Callable[..., Product], keys: Keys) -> None:
+    door()
+    one = submit(ledger, "one", 0.9)
+    said = {"reason": "good"}
+    for act in (ledger.approve, ledger.reject):
+        with pytest.raises(GateError, match=r"reviewers \(ann, bob\), who sign"):
+            act(one.id, actor="ann", **said)
+        with pytest.raises(GateError, match="is of no reviewer of product door"):
+            act(one.id, actor="ann", key=keys.private("eve"), **said)
+        with pytest.raises(GateError, match="does not speak for ann, it does for bob"):
+            act(one.id, actor="ann", key=keys.private("bob"), **said)
+        with pytest.raises(ConfigError, match="can't be used"):
+            act(one.id, actor="ann", key="nowhere.pem", **said)
+    with pytest.raises(GateError, match="approved by people, not by its policy"):
+        ledger.approve(one.id, actor="policy", **said)
+    assert states(ledger, one) == ["pending"]
+    ledger.approve(one.id, actor="", key=keys.private("ann"), **said)
+    approval = approval_of(ledger, one.id)
+    assert (approval.state, approval.actor) == ("approved", "ann")
+    (envelope,) = approval.statements
+    assert set(envelope) >= {"payload", "payloadType", "signatures"}
+    assert "keyid" in envelope["signatures"][0]
+
+
+def test_a_key_is_for_products_with_reviewers(ledger: Ledger, keys: Keys) -> None:
+    with pytest.raises(GateError, match="has no reviewers"):
+        ledger.approve(submit(ledger, "one", 0.9).id, actor="", reason="r", key=keys.private("ann"))
+
+
+def test_two_must_approve_and_nobody_counts_twice(ledger: Ledger, door: Callable[..., Product], keys: Keys) -> None:
+    door(approvals=2)
+    one = submit(ledger, "one", 0.9)
+    for _ in range(3):
+        assert ledger.approve(one.id, actor="ann", reason="good", key=keys.private("ann")).state == "pending"
+    assert states(ledger, one) == ["pending", "pending"]
+    with pytest.raises(GateError, match="not approved"):
+        require_approved(ledger, one.id, {})
+    assert ledger.approve(one.id, actor="bob", reason="me too", key=keys.private("bob")).state == "approved"
+    approval = approval_of(ledger, one.id)
+    assert (approval.actor, approval.reason) == ("ann, bob", "good; me too")
+    assert len(approval.statements) == 2
+
+    # One who is no reviewer any more does not count any more.
+    two = submit(ledger, "two", 0.95, ledger.get(one.id))
+    ledger.approve(two.id, actor="ann", reason="good", key=keys.private("ann"))
+    door(names=("bob", "cem"), approvals=2)
+    assert ledger.approve(two.id, actor="bob", reason="good", key=keys.private("bob")).state == "pending"
+    assert ledger.approve(two.id, actor="cem", reason="good", key=keys.private("cem")).state == "approved"
+    ledger.verify()
+
+
+def test_a_page_that_signs_for_those_who_signed_in(ledger: Ledger, url: str, keys: Keys) -> None:
+    people = People(reviewers={name: [keys.public("page")] for name in ("ann", "bob")}, approvals=2)
+    products = Products(url)
+    products.register("door", POLICY, by_policy=False, actor="adm", reason="r", people=people)
+    products.close()
+    one = submit(ledger, "one", 0.9)
+    with pytest.raises(GateError, match="speaks for ann, bob"):
+        ledger.approve(one.id, actor="", reason="good", key=keys.private("page"))
+    ledger.approve(one.id, actor="ann", reason="good", key=keys.private("page"))
+    assert ledger.approve(one.id, actor="bob", reason="good", key=keys.private("page")).state == "approved"
+
+
+def test_who_submits_does_not_approve(ledger: Ledger, door: Callable[..., Product], keys: Keys) -> None:
+    door()
+    one = submit(ledger, "one", 0.9, submitter="ann (unverified)")
+    with pytest.raises(GateError, match="ann submitted candidate"):
+        ledger.approve(one.id, actor="ann", reason="mine is best", key=keys.private("ann"))
+    assert ledger.approve(one.id, actor="bob", reason="good", key=keys.private("bob")).state == "approved"
+    door(submitter_may_approve=True)
+    two = submit(ledger, "two", 0.95, ledger.get(one.id), submitter="ann (unverified)")
+    assert ledger.approve(two.id, actor="ann", reason="good", key=keys.private("ann")).state == "approved"
+
+
+def test_an_override_is_a_role_of_its_own(ledger: Ledger, door: Callable[..., Product], keys: Keys) -> None:
+    bad = submit(ledger, "bad", 0.1)
+    with pytest.raises(GateError, match="not registered, so nobody may override"):
+        ledger.approve(bad.id, actor="ann", reason="I insist", override=True)
+    door(overriders=["bob"])
+    bad = submit(ledger, "bad", 0.2)
+    assert bad.state == "refused"
+    with pytest.raises(GateError, match="the gate refused it"):
+        ledger.approve(bad.id, actor="bob", reason="I insist", key=keys.private("bob"))
+    with pytest.raises(GateError, match="ann may not approve what the gate refused"):
+        ledger.approve(bad.id, actor="ann", reason="I insist", key=keys.private("ann"), override=True)
+    done = ledger.approve(bad.id, actor="bob", reason="a demo stand", key=keys.private("bob"), override=True)
+    assert done.state == "approved"
+    assert states(ledger, bad) == ["refused", "approved"]
+    fine = submit(ledger, "fine", 0.9, ledger.get(bad.id))
+    with pytest.raises(GateError, match="an override is for refused ones"):
+        ledger.approve(fine.id, actor="bob", reason="I insist", key=keys.private("bob"), override=True)
+
+
+def test_a_candidate_that_waits_for_too_long_expires(
+    ledger: Ledger, door: Callable[..., Product], keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door(pending_days=30)
+    old, other = submit(ledger, "old", 0.9), submit(ledger, "other", 0.9)
+    later = datetime.now(UTC) + timedelta(days=31)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    monkeypatch.setattr(deciding, "now", lambda: later)
+    with pytest.raises(GateError, match=f"{old.id} is expired: it waited for too long"):
+        ledger.approve(old.id, actor="ann", reason="good", key=keys.private("ann"))
+    assert {ledger.get(one.id).state for one in (old, other)} == {"expired"}, "kept, though the call failed"
+    assert submit(ledger, "new", 0.9).state == "pending"
+    ledger.verify()
+
+
+def test_an_approval_is_taken_back_and_the_one_before_is_champion_again(
+    ledger: Ledger, door: Callable[..., Product], keys: Keys
+) -> None:
+    door()
+    key, said = keys.private("ann"), {"actor": "ann", "reason": "r"}
+    first = submit(ledger, "first", 0.8)
+    ledger.approve(first.id, **said, key=key)
+    second = submit(ledger, "second", 0.9, ledger.get(first.id))
+    ledger.approve(second.id, **said, key=key)
+    assert states(ledger, first) == ["pending", "approved", "superseded"]
+    with pytest.raises(GateError, match="not approved"):
+        require_approved(ledger, first.id, {})
+    with pytest.raises(GateError, match="who sign"):
+        ledger.revoke(second.id, **said)
+    assert ledger.revoke(second.id, **said, key=key).state == "revoked"
+    champion = ledger.champion("door")
+    assert champion is not None
+    assert champion.id == first.id
+    assert states(ledger, first)[-1] == "approved"
+    assert ledger.revoke(first.id, **said, key=key).state == "revoked"
+    assert ledger.champion("door") is None
+    for one in (first, second):
+        with pytest.raises(GateError, match="is revoked"):
+            ledger.approve(one.id, **said, key=key)
+    ledger.verify()
+
+
+def forged(ledger: Ledger, url: str, candidate: Candidate, statement: Any = None, **changes: Any) -> None:
+    """An approval written into the database by who knows how the hashes are made."""
+    with ledger._database.reading() as session:
+        last = session.execute(text("SELECT seq, hash, at FROM decisions ORDER BY seq DESC LIMIT 1")).one()
+    fields = {
+        "seq": last.seq + 1,
+        "candidate_id": candidate.id,
+        "from_state": candidate.state,
+        "to_state": "approved",
+        "actor": "ann",
+        "reason": "good",
+        "evidence_sha256": candidate.evidence_sha256,
+        "record_sha256": chain.record(candidate.as_dict()),
+        "at": (datetime.fromisoformat(last.at) + timedelta(seconds=1)).isoformat(timespec="milliseconds"),
+        "previous": last.hash,
+        **changes,
+    }
+    sealed = chain.link({**fields, "statement": statement})
+    columns = ", ".join((*fields, "hash", "statement"))
+    values = ", ".join(f":{name}" for name in (*fields, "hash", "statement"))
+    run_sql(
+        url,
+        f"INSERT INTO decisions ({columns}) VALUES ({values})",
+        **fields,
+        hash=sealed,
+        statement=json.dumps(statement) if statement else None,
+    )
+    run_sql(url, f"UPDATE candidates SET state = 'approved' WHERE id = '{candidate.id}'")
+
+
+def test_an_approval_by_sql_lacks_the_signature(ledger: Ledger, url: str, door: Callable[..., Product]) -> None:
+    door()
+    one = submit(ledger, "one", 0.9)
+    forged(ledger, url, one)
+    with pytest.raises(DataError, match="door has reviewers, and none signed it"):
+        require_approved(ledger, one.id, {})
+
+
+@pytest.mark.parametrize("actor", ["ledger", "policy", "gate"])
+def test_nor_is_it_one_in_the_name_of_the_software(
+    ledger: Ledger, url: str, door: Callable[..., Product], actor: str
+) -> None:
+    door()
+    one, bad = submit(ledger, "one", 0.9), submit(ledger, "bad", 0.1)
+    for candidate in (bad, one):
+        with pytest.raises(DataError, match=r"none signed it|is not signed"):
+            forged(ledger, url, candidate, actor=actor)
+            ledger.verify()
+
+
+def test_a_signature_is_for_one_candidate(ledger: Ledger, url: str, door: Callable[..., Product], keys: Keys) -> None:
+    door()
+    good = submit(ledger, "good", 0.9)
+    ledger.approve(good.id, actor="ann", reason="good", key=keys.private("ann"))
+    other = submit(ledger, "other", 0.9, ledger.get(good.id))
+    forged(ledger, url, other, approval_of(ledger, good.id).statements[0])
+    with pytest.raises(DataError, match="its signature is about another candidate"):
+        ledger.verify()
+
+
+def test_a_rejection_can_not_be_turned_into_an_approval(
+    ledger: Ledger, url: str, door: Callable[..., Product], keys: Keys
+) -> None:
+    door(approvals=2)
+    one = submit(ledger, "one", 0.9)
+    ledger.approve(one.id, actor="ann", reason="good", key=keys.private("ann"))
+    forged(ledger, url, ledger.get(one.id), ledger.checked(one.id)[1][-1].statement)
+    with pytest.raises(DataError, match="2 reviewers must approve, fewer did"):
+        ledger.verify()
+
+
+def test_a_reviewer_added_by_sql_is_found_by_who_has_the_administrators_key(
+    ledger: Ledger, url: str, door: Callable[..., Product], keys: Keys
+) -> None:
+    made = door()
+    fields = {
+        **made.model_dump(),
+        "seq": 2,
+        "people": keys.people("eve").model_dump(),
+        "previous": made.hash,
+        "at": (datetime.fromisoformat(made.at) + timedelta(seconds=1)).isoformat(timespec="milliseconds"),
+    }
+    own = json.loads(json.dumps(fields))
+    names = [name for name in fields if name != "hash"]
+    run_sql(
+        url,
+        f"INSERT INTO products ({', '.join(names)}, hash) VALUES ({', '.join(f':{n}' for n in names)}, :hash)",
+        **{name: json.dumps(own[name]) if isinstance(own[name], dict) else own[name] for name in names},
+        hash=link(own),
+    )
+    one = submit(ledger, "one", 0.9)
+    assert ledger.approve(one.id, actor="eve", reason="mine", key=keys.private("eve")).state == "approved"
+    careful = Ledger(url, "", keys.public("admin"))
+    for ask in (careful.verify, lambda: require_approved(careful, one.id, {})):
+        with pytest.raises(DataError, match="was not signed by the administrator at entry 2"):
+            ask()
+    careful.close()
+
+
+def test_only_the_administrator_registers(url: str, keys: Keys) -> None:
+    products = Products(url, "", keys.public("admin"))
+    for key in ("", keys.private("eve")):
+        with pytest.raises(GateError, match="registered by its administrator"):
+            products.register("door", POLICY, by_policy=True, actor="eve", reason="r", key=key)
+    assert products.entries() == []
+    products.close()
+
+
+def test_a_product_that_nobody_could_approve_is_not_registered(url: str) -> None:
+    products = Products(url)
+    with pytest.raises(GateError, match="nobody could approve"):
+        products.register("door", POLICY, by_policy=False, actor="adm", reason="r")
+    products.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"reviewers": {}}, "at least 1"),
+        ({"reviewers": {"ann": []}}, "needs a name and a key"),
+        ({"reviewers": {"ann": ["no key"]}}, "the key of reviewer ann"),
+        ({"approvals": 2}, "2 approvals are asked of 1 reviewers"),
+        ({"overriders": ["eve"]}, "overriders who are no reviewers: eve"),
+    ],
+)
+def test_people_who_could_not_decide(keys: Keys, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        People.model_validate({"reviewers": {"ann": [keys.public("ann")]}, **wrong})
+
+
+def test_time_never_runs_backwards(
+    ledger: Ledger, door: Callable[..., Product], keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = submit(ledger, "one", 0.9)
+    monkeypatch.setattr(clock, "now", lambda: datetime(2020, 1, 1, tzinfo=UTC))
+    made = door()
+    assert made.at > one.created
+    ledger.reject(one.id, actor="ann", reason="bad", key=keys.private("ann"))
+    first, second = ledger.checked(one.id)[1]
+    assert first.at < made.at < second.at
+    ledger.verify()
+
+
+def test_a_stranger_checks_a_record_with_the_administrators_key(
+    ledger: Ledger, url: str, door: Callable[..., Product], keys: Keys, tmp_path: Path
+) -> None:
+    door(approvals=2)
+    one = submit(ledger, "one", 0.9)
+    for name in ("ann", "bob"):
+        ledger.approve(one.id, actor=name, reason=f"{name} looked", key=keys.private(name))
+    products = Products(url)
+    record = {
+        **ledger.get(one.id).as_dict(),
+        "history": [entry.as_dict() for entry in ledger.checked(one.id)[1]],
+        "registrations": [entry.model_dump(mode="json") for entry in products.entries()],
+    }
+    products.close()
+    file, admin, eve = tmp_path / "record.json", tmp_path / "admin.pub", tmp_path / "eve.pub"
+    keys.private("eve")
+
+    def said(changed: Callable[[dict[str, Any]], object] = lambda _: None, key: Path = admin) -> str:
+        copy = json.loads(json.dumps(record))
+        changed(copy)
+        write_json(file, copy)
+        return verify_record(file, key).summary
+
+    assert "is approved since" in said()
+    assert "approved by ann, bob" in said()
+    with pytest.raises(GateError, match="is not signed by the key in"):
+        said(key=eve)
+    attacks: dict[str, Callable[[dict[str, Any]], object]] = {
+        "record was changed": lambda r: r.update(model_sha256="0" * 64),
+        "other evidence": lambda r: r["evidence"].update(model="0" * 64),
+        "does not fit its hash": lambda r: r["history"][1].update(actor="bob"),
+        "can't go from": lambda r: r["history"].pop(1),
+        "its decisions say pending": lambda r: r["history"].pop(),
+        "has no decisions": lambda r: r["history"].clear(),
+        "not signed by the key": lambda r: r["registrations"][0]["people"].update(approvals=1),
+        "none proves|nothing proves": lambda r: r["registrations"].clear(),
+        "no record": lambda r: r.pop("facts"),
+    }
+    for words, attack in attacks.items():
+        with pytest.raises((GateError, DataError), match=words):
+            said(attack)
