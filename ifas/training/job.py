@@ -12,6 +12,7 @@ from ifas.core.files import sha256_file, sha256_json
 from ifas.core.manifest import ImageSource, check_columns
 from ifas.core.release_status import RELEASED
 from ifas.core.storage import uri_of
+from ifas.core.taxonomy import media_named
 from ifas.faces.boxes import Box, box_of
 
 if TYPE_CHECKING:
@@ -60,8 +61,11 @@ class Row(NamedTuple):
 
     @property
     def attack(self) -> str:
-        """Spoof type that the answer names first: that of an attack, asked the fixed question; else none."""
-        return "" if self.question or self.live else self.spoof_type
+        """Spoof type that the answer names first: the one that the caption of an attack names; else none.
+
+        From the caption, not from the label: what nobody could see in the image, or say of it, is not taught.
+        """
+        return "" if self.question or self.live else next(iter(media_named(self.caption)), "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,7 +116,8 @@ def _begin(job: Job, clock: StartupTimer, free: checkpoint.FreeBytes) -> _Rank:
         load(storage.here(job.base), dtype=dtype) if job.base else build(job.model, seed=config.seed, dtype=dtype)
     )
     # What was never shown is never named, see `attack_named`.
-    shown = [attack for attack in ATTACKS if attack in job.species]
+    said = {row.attack for row in job.rows if row.attack} or set(job.species)
+    shown = [attack for attack in ATTACKS if attack in said]
     processor.attacks = dict.fromkeys(shown, 1 / len(shown))
     parameters = tuning.count(model)["total"]["parameters"]
     tuning.prepare(model, job.model, seed=config.seed)
