@@ -77,7 +77,7 @@ def require_approved(ledger: Ledger, candidate: str, evidence: Mapping[str, str]
         DataError: the ledger was altered.
         GateError: there is no such candidate, or it was approved with something else than this.
     """
-    found, history = ledger.checked(candidate)
+    found, history = ledger.shippable(candidate)
     approval = _of(found, history)
     if approval.state != "approved":
         raise NotApproved(

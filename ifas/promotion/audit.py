@@ -33,7 +33,7 @@ def audit(session: Session, products: Sequence[Product]) -> tuple[str, str]:
     """(hash of the last decision, first place where the ledger was altered; empty if it was not)."""
     candidates = {row.id: Candidate.of(row) for row in session.scalars(select(CandidateRow))}
     told = {name: _Told() for name in candidates}
-    head = ""
+    head, heads = "", {0: ""}
     for position, row in enumerate(session.scalars(select(DecisionRow).order_by(DecisionRow.seq)), start=1):
         entry = Entry.of(row)
         candidate = candidates.get(entry.candidate_id)
@@ -45,7 +45,10 @@ def audit(session: Session, products: Sequence[Product]) -> tuple[str, str]:
             wrong = _next(entry, candidate, told[candidate.id], products)
         if wrong:
             return head, f"decision {entry.seq} about candidate {entry.candidate_id}: {wrong}"
-        head = entry.hash
+        head = heads[entry.seq] = entry.hash
+    for product in products:
+        if product.follows and heads.get(product.follows["seq"]) != product.follows["hash"]:
+            return head, f"decision {product.follows['seq']}: it is not the one that a registration followed"
     for name, candidate in candidates.items():
         if candidate.state != told[name].state:
             said = told[name].state or "nothing"
@@ -66,7 +69,7 @@ def history(candidate: Candidate, entries: Sequence[Entry], products: Sequence[P
 def _next(entry: Entry, candidate: Candidate, told: _Told, products: Sequence[Product]) -> str:
     """What is wrong with the next decision about a candidate; empty if nothing is, and then it is told."""
     wrong = _broken(entry, candidate, told) or _unproven(
-        entry, candidate, told, in_force(products, candidate.product, entry.at)
+        entry, candidate, told, in_force(products, candidate.product, entry.seq, entry.at)
     )
     told.state = entry.to_state
     told.was_approved |= entry.to_state == "approved"

@@ -117,6 +117,14 @@ def _require_may_approve(people: People, row: CandidateRow, reviewer: str, *, ov
         )
 
 
+def not_registered(product: str) -> GateError:
+    """Of a ledger with an administrator: there, what nobody registered is for nobody to approve."""
+    return GateError(
+        f"product {product} is not registered by the ledger's administrator",
+        "have it registered: ifas product register",
+    )
+
+
 def _signed(session: Session, row: CandidateRow) -> list[Entry]:
     query = select(DecisionRow).where(DecisionRow.candidate_id == row.id).order_by(DecisionRow.seq)
     return [Entry.of(one) for one in session.scalars(query) if one.statement is not None]
@@ -160,9 +168,15 @@ def require_fresh(session: Session, row: CandidateRow) -> None:
         )
 
 
-def require_policy(product: Product | None, row: CandidateRow, actor: str, *, override: bool) -> None:
-    """Raises where a candidate is not what its product asks for today; one that is not registered asks for nothing."""
+def require_policy(product: Product | None, row: CandidateRow, actor: str, *, override: bool, admin: bool) -> None:
+    """Raises where a candidate is not what its product asks for today; one that is not registered asks for nothing.
+
+    Args:
+        admin: the ledger has an administrator, so every product must be registered.
+    """
     if product is None:
+        if admin:
+            raise not_registered(row.product)
         if override:
             raise GateError(f"product {row.product} is not registered, so nobody may override its gate", "register it")
         return

@@ -24,7 +24,7 @@ from ifas.promotion import chain, statements
 from ifas.promotion.audit import audit
 from ifas.promotion.candidate import Candidate, DecisionLike, Entry
 from ifas.promotion.clock import after
-from ifas.promotion.deciding import Verdict, decided, expire, impossible, require_fresh, require_policy
+from ifas.promotion.deciding import Verdict, decided, expire, impossible, not_registered, require_fresh, require_policy
 from ifas.promotion.entries import LEDGER_ITSELF, append, champion
 from ifas.promotion.products import Product, chained, newest, registered
 from ifas.promotion.tables import STATES, CandidateRow, DecisionRow
@@ -198,6 +198,17 @@ class Ledger:
         entries = self._checked(_entries)
         return entries[-1].hash if entries else ""
 
+    def shippable(self, candidate: str) -> tuple[Candidate, Sequence[Entry]]:
+        """As `checked`, if its product is one that may be shipped: in a ledger with an administrator, a registered one.
+
+        Raises:
+            GateError, DataError: as `checked`.
+        """
+        found, entries = self.checked(candidate)
+        if self._admin and self.product(found.product) is None:
+            raise not_registered(found.product)
+        return found, entries
+
     def checked(self, candidate: str) -> tuple[Candidate, Sequence[Entry]]:
         """A candidate and its decisions, oldest first, in one view of the ledger that `verify` would let pass.
 
@@ -302,7 +313,7 @@ class Ledger:
             if wrong is None:
                 if state == "approved":
                     require_fresh(session, row)
-                    require_policy(product, row, actor, override=override)
+                    require_policy(product, row, actor, override=override, admin=bool(self._admin))
                 verdict = Verdict(state, actor.strip(), reason.strip(), key, override)
                 made += decided(session, row, verdict, product)
             found = Candidate.of(row)

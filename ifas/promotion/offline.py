@@ -67,7 +67,7 @@ def verify_record(file: Path, admin: Path) -> Record:
     wrong = "it has no decisions" if not entries else history(candidate, entries, products)
     if wrong:
         raise GateError(f"{file}: {wrong}", "trust nothing of it; ask for a new copy")
-    now = in_force(products, candidate.product, entries[-1].at)
+    now = in_force(products, candidate.product, entries[-1].seq, entries[-1].at)
     if now is None:
         raise GateError(f"product {candidate.product} is not registered, so nothing proves who decided", "register it")
     people = now.parsed_people

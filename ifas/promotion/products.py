@@ -22,7 +22,7 @@ from ifas.promotion import statements
 from ifas.promotion.clock import after
 from ifas.promotion.people import People
 from ifas.promotion.policy import Policy
-from ifas.promotion.tables import ProductRow
+from ifas.promotion.tables import DecisionRow, ProductRow
 from ifas.promotion.upgrade import LEDGER
 from ifas.promotion.witness import Head, Look, Witness
 
@@ -31,14 +31,15 @@ CHAIN = "products"
 #: What an administrator's statement says.
 REGISTRATION = "https://ifas.dev/attestations/product/v1"
 #: Fields that entries of older versions lack; where they are empty, a hash does not cover them.
-ADDED = ("people",)
+ADDED = ("people", "follows")
 
 
 class Product(BaseModel):
     """One registration.
 
-    `by_policy`: a candidate that passes is approved without a person. `people`: who else decides. `statement`: that the
-    administrator registered just this, a DSSE envelope.
+    `by_policy`: a candidate that passes is approved without a person. `people`: who else decides. `follows`: the
+    decision that was the last one by then (`seq`, 0 for none, and `hash`): what comes after it counts by this
+    registration, whatever time it bears. `statement`: that the administrator registered just this, a DSSE envelope.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True)
@@ -48,6 +49,7 @@ class Product(BaseModel):
     policy: dict[str, Any]
     by_policy: bool
     people: dict[str, Any] | None = None
+    follows: dict[str, Any] | None = None
     actor: str
     reason: str
     at: str
@@ -133,13 +135,16 @@ class Products:
                 "policy": policy.model_dump(mode="json"),
                 "by_policy": by_policy,
                 "people": asked,
+                "follows": last_decision(session),
                 "actor": actor.strip(),
                 "reason": reason.strip(),
                 "at": after(session),
                 "previous": entries[-1].hash if entries else "",
             }
             sha256 = link(fields)
-            said = {field: fields[field] for field in ("name", "by_policy", "people", "actor", "reason", "at")}
+            said = {
+                field: fields[field] for field in ("name", "by_policy", "people", "follows", "actor", "reason", "at")
+            }
             said["policy"] = policy.sha256
             signed = statements.signed({f"product/{name}": sha256}, REGISTRATION, said, key) if key else None
             row = ProductRow(**fields, statement=signed, hash=sha256)
@@ -185,9 +190,20 @@ def newest(entries: Sequence[Product], name: str) -> Product | None:
     return next((one for one in reversed(entries) if one.name == name), None)
 
 
-def in_force(entries: Sequence[Product], name: str, at: str) -> Product | None:
-    """The registration of a product that counted at a time, or None."""
-    return newest([entry for entry in entries if entry.at <= at], name)
+def in_force(entries: Sequence[Product], name: str, seq: int, at: str) -> Product | None:
+    """The registration of a product that counted for a decision, or None.
+
+    Args:
+        seq, at: of the decision; its time is asked only where a registration does not say what it follows.
+    """
+    before = [one for one in entries if (one.follows["seq"] < seq if one.follows else one.at <= at)]
+    return newest(before, name)
+
+
+def last_decision(session: Session) -> dict[str, Any]:
+    """Place and hash of the last decision by now; 0 and nothing where there is none."""
+    last = session.scalars(select(DecisionRow).order_by(DecisionRow.seq.desc()).limit(1)).first()
+    return {"seq": last.seq if last else 0, "hash": last.hash if last else ""}
 
 
 def chained(database: Database, session: Session, admin: str) -> Sequence[Product]:

@@ -83,6 +83,7 @@ class ProductRow(Base):
     policy: Mapped[dict[str, Any]] = mapped_column(JSON)
     by_policy: Mapped[bool] = mapped_column(Boolean)
     people: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    follows: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     statement: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     actor: Mapped[str] = mapped_column(String(200))
     reason: Mapped[str] = mapped_column(Text)
