@@ -64,13 +64,13 @@ def verify_record(file: Path, admin: Path) -> Record:
                 f"registration {product.seq} of product {product.name} is not signed by the key in {admin}",
                 "get the administrator's key, and a record of its ledger",
             )
+    if not products:
+        raise GateError(f"product {candidate.product} is not registered, so nothing proves who decided", "register it")
     wrong = "it has no decisions" if not entries else history(candidate, entries, products)
     if wrong:
         raise GateError(f"{file}: {wrong}", "trust nothing of it; ask for a new copy")
     now = in_force(products, candidate.product, entries[-1].seq, entries[-1].at)
-    if now is None:
-        raise GateError(f"product {candidate.product} is not registered, so nothing proves who decided", "register it")
-    people = now.parsed_people
+    people = now.parsed_people if now else None
     return Record(
         candidate=candidate.id,
         product=candidate.product,
