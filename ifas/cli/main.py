@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from ifas import __version__
-from ifas.cli import candidates, cluster, data, demo, inspect, launch, product, run, schedule, serve, trigger
+from ifas.cli import candidates, cluster, data, demo, gate, inspect, launch, product, run, schedule, serve, trigger
 from ifas.core.errors import IfasError
 from ifas.core.home import home
 from ifas.core.urls import clean
@@ -42,6 +42,7 @@ app.command()(launch.logs)
 app.command()(launch.cancel)
 app.command()(candidates.candidates)
 app.command()(candidates.show)
+app.command()(gate.gate)
 app.command()(candidates.approve)
 app.command()(candidates.reject)
 app.command()(candidates.revoke)

@@ -71,7 +71,7 @@ def refuse(entries: list[dict[str, Any]]) -> None:
     raise ModelRefused(
         f"the gate refused candidate {gate['candidate']}, by {len(failed)} of {len(gate['decision']['rules'])} rules "
         f"of policy {gate['decision']['policy']}:{''.join(lines)}",
-        f"read the report, then train a better model; `ifas show {gate['candidate']}` has all margins",
+        f"read the report, then train a better model; see what is missing: ifas gate --explain {gate['candidate']}",
     )
 
 

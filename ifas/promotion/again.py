@@ -40,7 +40,7 @@ def judge_again(ledger: Ledger, candidate: str) -> Candidate:
         model_sha256=found.model_sha256,
         dataset_revision=found.dataset_revision,
         metrics=found.metrics,
-        decision=decide(found.metrics, champion.metrics if champion else None, policy),
+        decision=decide(found.metrics, champion.metrics if champion else None, policy, name or None),
         facts={**found.facts, "policy": policy.model_dump(mode="json"), "champion": name or None},
     )
     against = f"{f'champion {name}' if name else 'no champion'} and policy {policy.name}"

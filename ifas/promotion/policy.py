@@ -5,7 +5,9 @@
       - {id: worst-attack, metric: apcer_max, slice: target, max: 0.2, reason: ...}
       - {id: no-regression, metric: auc, slice: "spoof_type:*", max_drop: 0.02, missing_champion: pass, reason: ...}
 
-A slice that ends in `:*` stands for every slice of that kind; the rule must hold on each of them.
+A slice that ends in `:*` stands for every slice of that kind; the rule must hold on each of them. `bound: interval`
+limits the pessimistic end of the 95 % interval; `min_n` and `min_subjects` say on how many pictures and people a figure
+must rest.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from ifas.core.config import first_problem
 from ifas.core.errors import ConfigError, IfasError, unknown_key
@@ -35,6 +37,11 @@ LIMITS: dict[Limit, Literal["lower", "higher"]] = {
     "max_drop": "higher",
 }
 
+#: Keys that rules did not always have. Where they are not set they are left out, so that a policy keeps its hash.
+LATER = ("min_n", "min_subjects")
+#: Figures that evaluation never gives an interval.
+WITHOUT_INTERVAL = ("acer_not_iso",)
+
 
 class Rule(BaseModel):
     """One limit. Exactly one of `max`, `min`, `max_increase` and `max_drop` is set; all are shares, 0 to 1."""
@@ -50,7 +57,15 @@ class Rule(BaseModel):
     max_increase: float | None = Field(default=None, ge=0, le=1)
     max_drop: float | None = Field(default=None, ge=0, le=1)
     bound: Literal["value", "interval"] = Field(
-        default="value", description="what `max` and `min` bind: the value, or the pessimistic end of its interval"
+        default="value",
+        description="what the limit binds: the value (or its change), or the pessimistic end of the interval of the "
+        "value (or of the paired difference to the champion)",
+    )
+    min_n: int | None = Field(
+        default=None, ge=1, description="pictures that the figure must rest on; of the worst species, those of each"
+    )
+    min_subjects: int | None = Field(
+        default=None, ge=1, description="people that the figure must rest on: pictures of one are not independent"
     )
     missing_champion: Literal["pass", "fail"] = Field(
         default="fail", description="what a change limit says while there is no champion to compare with"
@@ -78,8 +93,16 @@ class Rule(BaseModel):
                 f"sets {given[0]} on {self.metric}, where {better} is better: a better model could fail",
                 f"use {fitting}",
             )
-        if self.bound == "interval" and given[0] not in ("max", "min"):
-            raise ConfigError("sets bound: interval on a change limit", "bound: interval works with max and min only")
+        if self.bound == "interval" and self.metric in WITHOUT_INTERVAL:
+            raise ConfigError(
+                f"sets bound: interval on {self.metric}, which has no interval: no model could pass",
+                "limit its parts, such as apcer_max and bpcer, or leave bound out",
+            )
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)
+        return {name: value for name, value in tree.items() if value is not None or name not in LATER}
 
 
 class Policy(BaseModel):

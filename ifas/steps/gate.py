@@ -34,7 +34,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     ledger = open_ledger(config)
     evidence = {**evidence_of(inputs, context.lineage), "policy": policy.sha256}
     rival = rival_of(ledger, config.gate.product, evidence)
-    decision = decide(metrics, rival.metrics if rival else None, policy)
+    decision = decide(metrics, rival.metrics if rival else None, policy, rival.id if rival else None)
     evidence["champion"] = rival.id if rival else ""
     model = evidence["model"]
     ingest = context.lineage.of("ingest")

@@ -304,6 +304,34 @@ def test_the_champions_own_weights_with_a_looser_threshold_are_compared_with_the
     assert found["decision"]["rules"][0]["champion"] < 0.99
 
 
+def test_a_difference_counts_if_it_is_to_the_champion_that_the_ledger_has(run: Run, tmp_path: Path) -> None:
+    """Whatever the metrics claim about another model. The reports of a real evaluation have all that `strict` reads."""
+    run.ledger.approve(run.candidate, actor="ann", reason="looked at it")
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(json.dumps({"name": "paired", "rules": [{**NO_LOSS, "bound": "interval", "reason": "r"}]}))
+    rules = {}
+    for other, champion in (("another", "0" * 12), ("this", run.candidate)):
+        entry = {"value": -0.1, "interval": [-0.2, 0.0], "champion": 0.6, "n": 40}
+
+        def claimed(metrics: dict[str, Any], of: str = champion, entry: dict[str, Any] = entry) -> None:
+            metrics["against_champion"] = {"candidate": of, "model": "m", "slices": {"target": {"hter": entry}}}
+
+        edited(run, "evaluate", claimed)
+        found = run.gate(tmp_path / other, policy)
+        assert found["champion"] == run.candidate
+        (rules[other],) = found["decision"]["rules"]
+    assert "no paired difference" in rules["another"]["why"]
+    assert not rules["another"]["passed"]
+    assert rules["this"]["passed"]
+    assert (rules["this"]["difference"], rules["this"]["interval"]) == (-0.1, [-0.2, 0.0])
+
+    strict = run.gate(tmp_path / "strict", Path("builtin:strict"))["decision"]["rules"]
+    unread = {
+        rule["id"]: rule["why"] for rule in strict if "not in the metrics" in rule["why"] or "unknown" in rule["why"]
+    }
+    assert unread == {}
+
+
 def test_a_name_in_the_environment_is_nobodys_identity(run: Run, tmp_path: Path) -> None:
     settings = tmp_path / "config.json"
     settings.write_text(run.config.model_dump_json())

@@ -244,6 +244,28 @@ CASES: dict[str, list[Case]] = {
     ],
     "product list": [*CONFIG, *LEDGER],
     "show": [*CANDIDATE, *[Case(f"abcdef {one.arguments}", one.words, one.code, one.env) for one in LEDGER]],
+    "gate": [
+        *[Case(f"--explain abcdef {one.arguments}", one.words, one.code, one.env) for one in (*CONFIG, *LEDGER)],
+        *[
+            Case(one.arguments.replace("{config} ", "{config} --explain "), one.words, one.code, one.env)
+            for one in CANDIDATE
+        ],
+        *[Case(f"--replay builtin:demo {one.arguments}", one.words, one.code, one.env) for one in LEDGER],
+        case("{config}", "one of --explain and --replay is needed", 2),
+        case("{config} --explain {pending} --replay builtin:demo", "one of --explain and --replay is needed", 2),
+        case("{config} --explain {pending} --product ifas", "--product is for --replay", 2),
+        case("-c tiny --replay builtin:demo", "there is no ledger at", 2),
+        case("-c tiny --explain abcdef", "there is no ledger at", 2),
+        case("{config} --replay builtin:dance", "unknown builtin policy 'dance'", 2),
+        case("{config} --replay nowhere.yaml", "nowhere.yaml can't be read", 2),
+        case("{config} --replay {folder}", "{folder} can't be read", 2),
+        case("{config} --replay {typo}", "not valid YAML", 2),
+        case("{config} --replay {list}", "policy {list}", 2),
+        case("{config} --replay builtin:demo --last 0", "--last", 2),
+        case("{config} --replay builtin:demo --last many", "--last", 2),
+        case("{config} --replay builtin:demo --product dance", "there is no candidate of product 'dance'", 6),
+        case("{config} --replay builtin:demo --product ''", "there is no candidate of product ''", 6),
+    ],
     "approve": [
         *[Case(f"{one.arguments} --reason r", one.words, one.code) for one in CANDIDATE],
         case("abcdef", "--reason", 2),

@@ -106,6 +106,35 @@ def test_a_better_champion_came_so_it_is_judged_again_first(ledger: Ledger, auc:
     ledger.verify()
 
 
+@pytest.mark.parametrize("paired", [True, False])
+def test_who_is_judged_again_needs_a_paired_difference_to_todays_champion(ledger: Ledger, paired: bool) -> None:
+    """That the evaluation compared it with another model in pairs says nothing of the one that came since."""
+    bound = Rule(
+        id="b", metric="auc", slice="target", max_drop=0.1, bound="interval", missing_champion="pass", reason="r"
+    )
+    policy = Policy(name="paired", rules=[bound])
+    better = submit(ledger, "better", 0.95)
+    entry = {"value": -0.05, "interval": [-0.08, 0.0], "champion": 0.95, "n": 9}
+    against = {"candidate": better.id if paired else "0" * 12, "slices": {"target": {"auc": entry}}}
+    metrics = {**figures(0.9), "against_champion": against}
+    waits = ledger.submit(
+        product="door",
+        run_id="r",
+        evidence={"policy": policy.sha256, "champion": ""},
+        model_sha256="m",
+        dataset_revision="f00",
+        metrics=metrics,
+        decision=decide(metrics, None, policy),
+        facts={"policy": policy.model_dump(mode="json")},
+    )
+    ledger.approve(better.id, actor="ann", reason="good")
+    again = judge_again(ledger, waits.id)
+    assert again.state == ("pending" if paired else "refused")
+    (rule,) = again.decision["rules"]
+    assert (rule["interval"] == [-0.08, 0.0]) == paired
+    assert ("no paired difference" in rule["why"]) != paired
+
+
 def test_a_candidate_without_its_policy_can_not_be_judged_again(ledger: Ledger) -> None:
     old, better = submit(ledger, "old", 0.9, policy=None), submit(ledger, "better", 0.9)
     ledger.approve(better.id, actor="ann", reason="good")

@@ -1,18 +1,15 @@
-"""The gate denies by default, and is monotone in the number that a rule binds."""
+"""The gate denies by default. That it is monotone: `test_gate_monotone`; intervals and champion: `test_gate_bounds`."""
 
 from __future__ import annotations
 
-import copy
 import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ifas.core.measures import MEASURES
 from ifas.promotion.gate import decide
-from ifas.promotion.policy import LIMITS, Policy, Rule, load_policy
+from ifas.promotion.policy import Policy, Rule, load_policy
 
 SLICES = ("source_test", "target", "spoof_type:print", "spoof_type:replay", "handling:webp80", "handling:halved")
 
@@ -90,27 +87,42 @@ def test_wildcard_lets_every_slice_veto() -> None:
     assert not decide(tree(auc=1.0), None, policy(metric="auc", slice="device:*", min=0.5)).passed
 
 
-def test_a_slice_only_the_champion_has_vetoes_a_change_rule() -> None:
+@pytest.mark.parametrize("limit", [{"max_drop": 0.1}, {"min": 0.5}, {"min": 0.5, "bound": "interval"}])
+def test_a_slice_only_the_champion_has_vetoes_every_rule(limit: dict[str, Any]) -> None:
     """A model that was no longer tested on masks has not shown that it still stops them."""
     before = {"slices": {f"spoof_type:{name}": {"auc": {"value": 0.9}} for name in ("print", "mask")}}
-    now = {"slices": {"spoof_type:print": {"auc": {"value": 0.99}}}}
-    decision = decide(now, before, policy(metric="auc", slice="spoof_type:*", max_drop=0.1))
+    now = {"slices": {"spoof_type:print": {"auc": {"value": 0.99, "interval": [0.9, 1.0]}}}}
+    decision = decide(now, before, policy(metric="auc", slice="spoof_type:*", **limit))
     assert {rule.slice: rule.passed for rule in decision.rules} == {"spoof_type:print": True, "spoof_type:mask": False}
+    assert "the champion was measured on spoof_type:mask, this candidate was not" in decision.rules[0].why
+    # Of other kinds, and where the rule names one slice, the champion's slices change nothing.
+    assert decide(now, before, policy(metric="auc", slice="spoof_type:print", min=0.5)).passed
 
 
 def test_bound_interval_takes_the_pessimistic_end() -> None:
-    metrics = {"slices": {"target": {"apcer_max": {"value": 0.0, "interval": [0.0, 0.3], "n": 9}}}}
-    assert decide(metrics, None, policy(metric="apcer_max", max=0.1)).passed
-    assert not decide(metrics, None, policy(metric="apcer_max", max=0.1, bound="interval")).passed
-    metrics["slices"]["target"]["apcer_max"]["interval"] = None
-    assert not decide(metrics, None, policy(metric="apcer_max", max=1.0, bound="interval")).passed
+    metrics = {"slices": {"target": {"bpcer": {"value": 0.0, "interval": [0.0, 0.3], "n": 9}}}}
+    assert decide(metrics, None, policy(metric="bpcer", max=0.1)).passed
+    (rule,) = decide(metrics, None, policy(metric="bpcer", max=0.1, bound="interval")).rules
+    assert not rule.passed
+    assert (rule.value, rule.interval, rule.number, rule.bound) == (0.0, (0.0, 0.3), pytest.approx(0.3), "interval")
+    for damaged in (None, [0.0], [0.2, 0.1], [0.0, float("nan")], "0.1", {"low": 0, "high": 0}):
+        metrics["slices"]["target"]["bpcer"]["interval"] = damaged
+        assert not decide(metrics, None, policy(metric="bpcer", max=1.0, bound="interval")).passed
+
+
+def test_a_value_outside_of_its_interval_counts_where_it_is_worse() -> None:
+    """Of a skewed bootstrap."""
+    metrics = {"slices": {"target": {"auc": {"value": 0.8, "interval": [0.9, 0.99], "n": 9}}}}
+    (rule,) = decide(metrics, None, policy(metric="auc", min=0.85, bound="interval")).rules
+    assert not rule.passed
+    assert rule.number == pytest.approx(0.8)
 
 
 def test_what_the_gate_does_not_promise() -> None:
     """A better value with a wider interval can fail, and a slice that nobody measured fails no limit of a `*` rule."""
-    bound = policy(metric="apcer_max", max=0.1, bound="interval")
-    sure = {"slices": {"target": {"apcer_max": {"value": 0.08, "interval": [0.07, 0.09]}}}}
-    better = {"slices": {"target": {"apcer_max": {"value": 0.05, "interval": [0.0, 0.2]}}}}
+    bound = policy(metric="bpcer", max=0.1, bound="interval")
+    sure = {"slices": {"target": {"bpcer": {"value": 0.08, "interval": [0.07, 0.09]}}}}
+    better = {"slices": {"target": {"bpcer": {"value": 0.05, "interval": [0.0, 0.2]}}}}
     assert decide(sure, None, bound).passed
     assert not decide(better, None, bound).passed
     every = policy(metric="auc", slice="spoof_type:*", min=0.5)
@@ -127,82 +139,6 @@ def test_notes_for_the_reviewer() -> None:
     notes = decide(ours, theirs, policy(metric="auc", max_drop=0.1)).notes
     assert any("synthetic" in note for note in notes)
     assert any("other test images" in note for note in notes)
-
-
-shares = st.floats(0, 1)
-values = st.one_of(st.none(), shares)
-
-
-@st.composite
-def metrics_trees(draw: st.DrawFn) -> dict[str, Any]:
-    names = draw(st.sets(st.sampled_from(SLICES), min_size=1))
-    return {"slices": {n: {m: {"value": draw(values), "n": 10} for m in MEASURES} for n in sorted(names)}}
-
-
-@st.composite
-def policies(draw: st.DrawFn) -> Policy:
-    rules = []
-    for i in range(draw(st.integers(1, 4))):
-        metric = draw(st.sampled_from(sorted(MEASURES)))
-        kind = draw(st.sampled_from([k for k, better in LIMITS.items() if better == MEASURES[metric].better]))
-        rule = Rule(
-            id=f"r{i}",
-            metric=metric,
-            slice=draw(st.sampled_from([*SLICES, "spoof_type:*"])),
-            reason="b",
-            missing_champion=draw(st.sampled_from(["pass", "fail"])),
-            **{kind: draw(shares)},
-        )
-        rule.check()
-        rules.append(rule)
-    return Policy(name="p", rules=rules)
-
-
-@settings(max_examples=100)
-@given(metrics_trees(), st.one_of(st.none(), metrics_trees()), policies(), st.data())
-def test_a_better_figure_never_turns_a_pass_into_a_fail(
-    metrics: dict[str, Any], champion: dict[str, Any] | None, rules: Policy, data: st.DataObject
-) -> None:
-    before = decide(metrics, champion, rules)
-    better = copy.deepcopy(metrics)
-    for name in better["slices"]:
-        for metric in {rule.metric for rule in rules.rules}:
-            entry = better["slices"][name][metric]
-            if entry["value"] is None or data.draw(st.booleans()):
-                continue
-            towards = 1.0 if MEASURES[metric].better == "higher" else 0.0
-            entry["value"] += data.draw(shares) * (towards - entry["value"])
-    after = decide(better, champion, rules)
-    for was, now in zip(before.rules, after.rules, strict=True):
-        assert now.passed or not was.passed
-    assert after.passed or not before.passed
-
-
-@settings(max_examples=100)
-@given(metrics_trees(), st.one_of(st.none(), metrics_trees()), policies(), st.data())
-def test_a_tighter_limit_never_turns_a_fail_into_a_pass(
-    metrics: dict[str, Any], champion: dict[str, Any] | None, rules: Policy, data: st.DataObject
-) -> None:
-    tighter = []
-    for rule in rules.rules:
-        kind, limit = rule.limit
-        towards = 1.0 if kind == "min" else 0.0
-        tighter.append(rule.model_copy(update={kind: limit + data.draw(shares) * (towards - limit)}))
-    before = decide(metrics, champion, rules)
-    after = decide(metrics, champion, Policy(name="p", rules=tighter))
-    for was, now in zip(before.rules, after.rules, strict=True):
-        assert was.passed or not now.passed
-    assert before.passed or not after.passed
-
-
-@settings(max_examples=60)
-@given(metrics_trees(), policies())
-def test_every_rule_has_its_say(metrics: dict[str, Any], rules: Policy) -> None:
-    decision = decide(metrics, None, rules)
-    assert {rule.id for rule in decision.rules} == {rule.id for rule in rules.rules}
-    assert decision.passed == all(rule.passed for rule in decision.rules)
-    for rule in decision.rules:
-        assert rule.margin is None or rule.passed == (rule.margin >= -1e-9)
 
 
 def test_demo_policy_on_good_and_bad_models() -> None:
@@ -232,7 +168,8 @@ def test_verdicts_that_change_on_the_way_are_limited_after_each_handling(name: s
 
     def failed(share: float, slices: tuple[str, ...]) -> list[str]:
         entry = {"value": share, "interval": [0.0, share], "n": 200}
-        metrics = {"slices": {one: {metric: entry if one == slices[0] else {**entry, "value": 0.0}} for one in slices}}
+        trees = {one: {metric: entry if one == slices[0] else {**entry, "value": 0.0}} for one in slices}
+        metrics = {"slices": {one: {"n_subjects": 20, **tree} for one, tree in trees.items()}}
         rules = decide(metrics, None, load_policy(f"builtin:{name}")).rules
         return [rule.slice for rule in rules if rule.metric == metric and not rule.passed]
 
@@ -244,9 +181,12 @@ def test_verdicts_that_change_on_the_way_are_limited_after_each_handling(name: s
 @pytest.mark.parametrize("policy", ["demo", "strict"])
 def test_a_model_that_names_every_attack_alike_is_refused(policy: str) -> None:
     """Nine of ten attacks are of that kind, so its share of right answers is high; no text contradicts."""
-    best = {m: {"value": float(MEASURES[m].better == "higher"), "interval": [0.0, 1.0], "n": 30} for m in MEASURES}
-    slices = {name: {**best, "explanation_medium": {**best["explanation_medium"], "value": 0.9}} for name in SLICES}
-    slices["target"] |= {"explanation_medium_least": {"value": 0.0, "interval": [0.0, 0.1], "n": 3}}
+    best = {m: float(MEASURES[m].better == "higher") for m in MEASURES}
+    sure = {m: {"value": v, "interval": [max(0.0, v - 0.05), min(1.0, v + 0.05)], "n": 200} for m, v in best.items()}
+    by_type = {"print": sure["explanation_medium"], "replay": {"value": 0.0, "interval": [0.0, 0.1], "n": 3}}
+    medium = {"value": 0.9, "interval": [0.85, 0.95], "n": 200}
+    slices = {name: {**sure, "explanation_medium": medium} for name in SLICES}
+    slices["target"] |= {"explanation_medium_by_type": by_type, "explanation_medium_least": by_type["replay"]}
     decision = decide({"slices": slices}, None, load_policy(f"builtin:{policy}"))
     failed = [rule.id for rule in decision.rules if not rule.passed and rule.id.startswith("explanations")]
     assert failed == ["explanations-right-for-every-type" + "-in-new-places" * (policy == "strict")]

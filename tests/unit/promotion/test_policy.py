@@ -8,7 +8,7 @@ import pytest
 
 from ifas.core.errors import ConfigError
 from ifas.core.measures import MEASURES
-from ifas.promotion.policy import builtin_policies, load_policy
+from ifas.promotion.policy import Policy, builtin_policies, load_policy
 
 
 def write(path: Path, *rules: str) -> str:
@@ -33,6 +33,42 @@ def test_a_file(tmp_path: Path) -> None:
     assert policy.sha256 != load_policy(looser).sha256
     # A whole number is a share too.
     assert load_policy(write(tmp_path / "r.yaml", "metric: auc, slice: target, min: 1, reason: b")).rules[0].min == 1
+
+
+def test_strict_binds_intervals_in_every_rule_but_the_one_that_says_why_it_can_not() -> None:
+    rules = load_policy("builtin:strict").rules
+    bare = [rule for rule in rules if rule.bound == "value"]
+    assert [rule.id for rule in bare] == ["explanations-without-contradiction"]
+    assert "no interval of a share ends at 0" in bare[0].reason
+    # The others can have one: an end of an interval is never 0 (or 1) itself.
+    assert all(0 < rule.limit[1] < 1 for rule in rules if rule.bound == "interval")
+    # The subjects of a slice are not those of its explained images.
+    assert all(bool(rule.min_subjects) != rule.metric.startswith("explanation") for rule in rules)
+
+
+def test_a_policy_that_sets_no_new_key_keeps_its_hash(tmp_path: Path) -> None:
+    """Else each candidate that waits would count as judged by another policy, only because ifas was updated."""
+    rule = "metric: auc, slice: target, max_drop: 0.1, bound: value, reason: b"
+    policy = load_policy(write(tmp_path / "p.yaml", rule))
+    assert policy.model_dump(mode="json")["rules"] == [
+        {
+            "id": "r0",
+            "metric": "auc",
+            "slice": "target",
+            "reason": "b",
+            "max": None,
+            "min": None,
+            "max_increase": None,
+            "max_drop": 0.1,
+            "bound": "value",
+            "missing_champion": "fail",
+        }
+    ]
+    assert policy.sha256 == "72a5d414644abbf3479efd4f5aa1ed6ad04b4610601be3dc018ab1381ec9367e"
+    for more in ("min_n: 1", "min_subjects: 1"):
+        other = load_policy(write(tmp_path / "q.yaml", f"{rule}, {more}"))
+        assert other.sha256 != policy.sha256
+        assert Policy.model_validate(other.model_dump(mode="json")) == other
 
 
 def test_unknown_metric_lists_the_known_ones(tmp_path: Path) -> None:
@@ -61,7 +97,12 @@ def test_unknown_slice_lists_the_known_ones(tmp_path: Path, name: str) -> None:
         ("metric: auc, slice: target, max: 0.9, reason: b", "a better model could fail"),
         ("metric: bpcer, slice: target, min: 0.9, reason: b", "a better model could fail"),
         ("metric: bpcer, slice: target, max_drop: 0.9, reason: b", "a better model could fail"),
-        ("metric: bpcer, slice: target, max_increase: 0.9, bound: interval, reason: b", "bound: interval"),
+        ("metric: acer_not_iso, slice: target, max: 0.9, bound: interval, reason: b", "no interval: no model"),
+        ("metric: acer_not_iso, slice: target, max_increase: 0.9, bound: interval, reason: b", "no interval"),
+        ("metric: bpcer, slice: target, max: 0.2, min_n: 0, reason: b", "min_n"),
+        ("metric: bpcer, slice: target, max: 0.2, min_subjects: 0, reason: b", "min_subjects"),
+        ("metric: bpcer, slice: target, max: 0.2, min_n: 1.5, reason: b", "min_n"),
+        ("metric: bpcer, slice: target, max: 0.2, min_n: true, reason: b", "min_n"),
         ("metric: bpcer, slice: target, max: 20, reason: b", "less than or equal to 1"),
         ("metric: bpcer, slice: target, max: '0.2', reason: b", "valid number"),
         ("metric: bpcer, slice: target, max: .nan, reason: b", "rules.0.max"),
