@@ -52,8 +52,8 @@ def _ledger(settings: RunConfig) -> Ledger:
     """The ledger, where there is one: who only reads makes none."""
     from ifas.core.errors import ConfigError
     from ifas.database.connection import exists
-    from ifas.promotion.tables import LEDGER
-    from ifas.steps.gate import ledger_url, open_ledger
+    from ifas.promotion.upgrade import LEDGER
+    from ifas.steps.ledger import ledger_url, open_ledger
 
     if not exists(ledger_url(settings), LEDGER):
         raise ConfigError(f"there is no ledger at {ledger_url(settings)}", "set gate.ledger to one that is there")
@@ -116,14 +116,14 @@ def _replay(settings: RunConfig, source: str, product: str, last: int, as_json: 
         typer.echo(json.dumps({**tree, "candidates": [one.as_dict() for one in found]}, indent=2))
         return
     typer.echo(f"product {product}, {len(found)} candidates under policy {policy.name}; nothing was written")
-    typer.echo(f"{'candidate':<12}  {'made':<19}  {'state':<8}  then    now     first rules that fail now")
+    typer.echo(f"{'candidate':<12}  {'made':<19}  {'state':<10}  then    now     first rules that fail now")
     for one in found:
         failed = ", ".join(one.failed[:SHOWN])
         more = f" and {len(one.failed) - SHOWN} more" if len(one.failed) > SHOWN else ""
         then, now = (f"{'passed' if passed else 'failed'}" for passed in (one.passed_then, one.decision.passed))
         made = one.candidate.created[:19]
         typer.echo(
-            f"{one.candidate.id:<12}  {made:<19}  {one.candidate.state:<8}  {then}  {now}  {failed}{more}".rstrip()
+            f"{one.candidate.id:<12}  {made:<19}  {one.candidate.state:<10}  {then}  {now}  {failed}{more}".rstrip()
         )
     changed = sum(one.passed_then != one.decision.passed for one in found)
     typer.echo(f"{changed} of {len(found)} would be decided otherwise")
