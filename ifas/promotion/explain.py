@@ -131,8 +131,10 @@ def _of(species: str) -> str:
 
 def _without_a_number(outcome: RuleOutcome) -> str:
     """Where there was nothing to compare with the limit."""
+    of = f" of {outcome.species}" if outcome.species else ""
     needed = [
-        f"{least - (there or 0)} more {what}" + (" (how many there are is unknown)" if there is None else "")
+        f"{least - (there or 0)} more {what}{of if what == 'pictures' else ''}"
+        + (" (how many there are is unknown)" if there is None else "")
         for least, there, what in (
             (outcome.min_n, outcome.n, "pictures"),
             (outcome.min_subjects, outcome.n_subjects, "subjects"),
@@ -142,8 +144,7 @@ def _without_a_number(outcome: RuleOutcome) -> str:
     if outcome.value is None:
         return "a measured figure; then its limit counts"
     if needed:
-        of = f" of {outcome.species}" if outcome.species else ""
-        return f"{' and '.join(needed)}{of}; then its limit counts"
+        return f"{' and '.join(needed)}; then its limit counts"
     if outcome.kind not in CHANGES:
         return "an interval; then its limit counts"
     if outcome.passed:

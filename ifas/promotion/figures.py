@@ -26,11 +26,15 @@ PARTS: dict[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Support:
-    """What a figure rests on: pictures, subjects, and the species where it is the figure of one."""
+    """What a figure rests on: pictures, subjects, and the species where it is the figure of one.
+
+    Where nobody counted the subjects of the figure itself, they are all of its slice, and `of_slice` is true.
+    """
 
     n: int | None
     n_subjects: int | None
     species: str | None
+    of_slice: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +179,7 @@ def _support(entry: Mapping[str, Any], subjects: int | None, species: str | None
         n=count(entry.get("n")),
         n_subjects=subjects if own is None else own,
         species=named if isinstance(named, str) else None,
+        of_slice=own is None,
     )
 
 

@@ -36,7 +36,7 @@ class RuleOutcome(BaseModel):
             to that: something is missing, or there are too few pictures.
         interval: of the figure, or in a change rule of the paired difference.
         difference: candidate minus champion, in a change rule.
-        species: whose figure is bound, where it is the worst of several.
+        species: whose figure is bound, where it is the worst of several; or the one with too few pictures or subjects.
         n, n_subjects: what that figure rests on.
     """
 
@@ -127,12 +127,10 @@ def _outcome(rule: Rule, name: str, metrics: Metrics, champion: Metrics | None, 
     support, fewest = found.support, found.fewest
     if moved and moved.support:
         support, fewest = moved.support, (moved.support, moved.support)
+    interval = (moved.interval if moved else None) if changes else found.interval
     margin: float | None = None
     if found.value is None:
         passed, why = False, f"no value: {_missing(found, name, metrics, champion)}"
-    elif few := _too_few(rule, fewest):
-        support, why = few
-        passed = False
     elif not changes:
         passed, margin, why = _limited(rule, found.value, found)
     elif champion is None:
@@ -148,6 +146,11 @@ def _outcome(rule: Rule, name: str, metrics: Metrics, champion: Metrics | None, 
         why = _no_comparison(rule, found.value, f"the champion was not measured on {name}")
     else:
         passed, margin, why = _changed(rule, found.value, moved)
+    if found.value is not None and (few := _too_few(rule, fewest)):
+        # An interval of another species than the one with too few would mislead.
+        interval = interval if few[0].species == support.species else None
+        support, said = few
+        passed, margin, why = False, None, f"{said}; {why}"
     return RuleOutcome(
         id=rule.id,
         metric=rule.metric,
@@ -162,7 +165,7 @@ def _outcome(rule: Rule, name: str, metrics: Metrics, champion: Metrics | None, 
         why=why,
         reason=rule.reason,
         bound=rule.bound,
-        interval=(moved.interval if moved else None) if changes else found.interval,
+        interval=interval,
         difference=moved.value if moved else None,
         species=support.species,
         n_subjects=support.n_subjects,
@@ -215,6 +218,8 @@ def _too_few(rule: Rule, fewest: tuple[Support, Support]) -> tuple[Support, str]
     ):
         if least is not None and (there is None or there < least):
             of = f" of {support.species}" if support.species else ""
+            if what == "subjects" and support.of_slice:
+                of = " in the slice"
             number = "an unknown number of" if there is None else f"only {there}"
             return support, f"it rests on {number} {what}{of}, at least {least} are needed"
     return None

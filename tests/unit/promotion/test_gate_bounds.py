@@ -85,7 +85,8 @@ def test_too_few_pictures_fail_whatever_the_value(least: int, passes: bool) -> N
     rule = judged(target(bpcer=rate(0.0, 0.0, 0.04)), policy(metric="bpcer", max=1.0, min_n=least))
     assert rule.passed == passes
     assert (rule.n, rule.min_n, rule.margin) == (100, least, 1.0 if passes else None)
-    assert passes or rule.why == "it rests on only 100 pictures, at least 101 are needed"
+    few = "it rests on only 100 pictures, at least 101 are needed; "
+    assert rule.why == ("" if passes else few) + "value 0.0000, at most 1 allowed"
 
 
 def test_subjects_are_those_of_the_figure_else_of_its_slice() -> None:
@@ -93,7 +94,9 @@ def test_subjects_are_those_of_the_figure_else_of_its_slice() -> None:
     assert judged(target(bpcer=rate(0.0, 0.0, 0.04)), rules).n_subjects == 30
     own = judged(target(bpcer=rate(0.0, 0.0, 0.04, n_subjects=19)), rules)
     assert (own.passed, own.n_subjects, own.min_subjects) == (False, 19, 20)
-    assert "only 19 subjects" in own.why
+    assert "only 19 subjects, at least 20" in own.why
+    of_slice = judged({"slices": {"target": {"n_subjects": 5, "bpcer": rate(0.0, 0.0, 0.04)}}}, rules)
+    assert "only 5 subjects in the slice" in of_slice.why, "nobody counted those of the figure"
     for unknown in ({}, {"n_subjects": None}, {"n_subjects": "30"}, {"n_subjects": True}, {"n_subjects": -1}):
         metrics = {"slices": {"target": {"bpcer": {"value": 0.0}, **unknown}}}
         rule = judged(metrics, rules)
@@ -109,6 +112,7 @@ def test_every_species_needs_enough_pictures(bound: str) -> None:
     rule = judged(metrics, policy(metric="apcer_max", max=0.1, min_n=50, bound=bound))
     assert not rule.passed
     assert (rule.n, rule.species) == (45, "mask.paper")
+    assert rule.interval is None, "that of prints is not that of masks"
     assert "only 45 pictures of mask.paper" in rule.why
     assert judged(metrics, policy(metric="apcer_max", max=0.1, min_n=45, bound=bound)).passed
 
