@@ -27,7 +27,7 @@ JEFFREYS = 0.5
 #: Values of r looked at. Twice as many change no end by 1 % (test).
 CORRELATIONS = 32
 #: Nodes of the integral over the rate, at each r. Twice as many change no end by 1 % (test).
-RATES = 24
+RATES = 12
 #: logit(r) from independent to identical for any number of pictures that a disk holds.
 LOGIT_RANGE = (-18.0, 18.0)
 #: Log-likelihood below the best from where on an r has no weight (exp(-16) = 1e-7).

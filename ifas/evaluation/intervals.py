@@ -1,9 +1,9 @@
 """95 % intervals of figures that are not a simple share: a bootstrap that draws whole subjects, as the images of one
 person are not independent. Rates have `clustered.rate_interval`.
 
-The percentiles taken are wider than 2.5 and 97.5 %, by what a t-interval is wider than a normal one with the variance
-of a sample: percentiles of few subjects are too narrow in just these two ways (Hesterberg 2015, "What teachers should
-know about the bootstrap": expanded percentiles).
+The resamples give the standard error, and the interval is Student's t on the logit scale, as all these figures lie
+between 0 and 1: near an end percentiles are too narrow. With 10 subjects and an AUC of 0.98 they cover 80 % instead of
+95, and the percentiles of Hesterberg (2015), widened for few subjects, 89 %; see `python -m benchmarks.intervals`.
 """
 
 from __future__ import annotations
@@ -58,17 +58,31 @@ def subject_bootstrap(
     drawn_BF = drawn_BF[~np.isnan(drawn_BF[:, 0])]
     if len(drawn_BF) < resamples / 2:
         return dict.fromkeys(FIGURES, "most resamples lack bona fide or attacks: too few subjects")
-    tail = expanded_tail(fewest)
-    low_F, high_F = np.quantile(drawn_BF, [tail, 1 - tail], axis=0)
-    same = "every resample gives the same value, so a bootstrap has no interval; see those of APCER and BPCER"
+    value_F = images.figures(np.ones((1, len(names)), dtype=np.int64), threads=1)[0]
+    wide = _widening(fewest)
     return {
-        name: (float(low), float(high)) if low < high else same
-        for name, low, high in zip(FIGURES, low_F, high_F, strict=True)
+        name: _interval(float(value), drawn_B, wide)
+        for name, value, drawn_B in zip(FIGURES, value_F, drawn_BF.T, strict=True)
     }
 
 
-def expanded_tail(subjects: int) -> float:
-    """Share of resamples to leave out on either side, with so many subjects in the smaller of both classes."""
-    from scipy.stats import norm, t
+def _widening(subjects: int) -> float:
+    """Standard errors from the value to an end: Student's t, and a resample's variance is (n - 1) / n of a sample's.
 
-    return float(norm.cdf(t.ppf(TAIL, subjects - 1) * np.sqrt(subjects / (subjects - 1))))
+    Args:
+        subjects: n, those of the smaller of both classes: its part of the variance is known least.
+    """
+    from scipy.stats import t
+
+    return float(-t.ppf(TAIL, subjects - 1) * np.sqrt(subjects / (subjects - 1)))
+
+
+def _interval(value: float, drawn_B: Floats, wide: float) -> tuple[float, float] | str:
+    from scipy.special import expit, logit
+
+    if drawn_B.min() == drawn_B.max():
+        return "every resample gives the same value, so a bootstrap has no interval; see those of APCER and BPCER"
+    if not 0 < value < 1:  # no logit: all that the resamples show
+        return float(min(value, drawn_B.min())), float(max(value, drawn_B.max()))
+    half = wide * drawn_B.std() / (value * (1 - value))
+    return float(expit(logit(value) - half)), float(expit(logit(value) + half))

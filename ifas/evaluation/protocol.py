@@ -80,7 +80,8 @@ def evaluate(
         "intervals": {
             "level": 0.95,
             "rates": METHOD,
-            "others": f"bootstrap over subjects, {config.bootstrap} resamples, seed {config.seed}",
+            "others": "Student's t on the logit scale, standard error of a bootstrap over subjects, "
+            f"{config.bootstrap} resamples, seed {config.seed}",
         },
         "slices": slices,
     }
