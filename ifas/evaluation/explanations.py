@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ifas.core.taxonomy import ATTACKS, SPOOF_TYPES, media_named
-from ifas.evaluation.metrics import Rate
+from ifas.evaluation.rates import Rate, people
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,7 @@ def agreement(rows: pd.DataFrame) -> Rate:
         bool(media_named(text)) != bool(accepted)
         for text, accepted in zip(explained["explanation"], explained["verdict"], strict=True)
     ]
-    return Rate(sum(fits), len(fits))
+    return Rate.of(fits, people(explained))
 
 
 def contradictions(rows: pd.DataFrame) -> Rate:
@@ -36,20 +36,22 @@ def contradictions(rows: pd.DataFrame) -> Rate:
         any(kind != named for kind in media_named(text))
         for text, named in zip(explained["explanation"], explained["spoof_type_named"], strict=True)
     ]
-    return Rate(sum(wrong), len(wrong))
+    return Rate.of(wrong, people(explained))
 
 
 def commonest(rows: pd.DataFrame) -> Rate:
     """How many explanations are the commonest one, word by word."""
-    counts = Counter(_explained(rows)["explanation"])
-    return Rate(max(counts.values(), default=0), counts.total())
+    explained = _explained(rows)
+    # Of two that are as common, the first in the alphabet: its interval must not depend on the order of the rows.
+    counts = sorted(Counter(explained["explanation"]).items(), key=lambda item: (-item[1], item[0]))
+    return Rate.of(explained["explanation"] == (counts[0][0] if counts else None), people(explained))
 
 
 def right_medium(rows: pd.DataFrame) -> Rate:
     """Attacks that were rejected and explained: (those whose spoof type was named, all of them)."""
     caught = _explained(rows)
     caught = caught[(caught["label"] == "spoof") & ~caught["verdict"].astype(bool)]
-    return Rate(int((caught["spoof_type_named"] == caught["spoof_type"]).sum()), len(caught))
+    return Rate.of(caught["spoof_type_named"] == caught["spoof_type"], people(caught))
 
 
 def right_medium_by_type(rows: pd.DataFrame) -> dict[str, Rate]:
@@ -68,14 +70,15 @@ def attacks_named(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
 
 def cues_not_measured(rows: pd.DataFrame) -> Rate:
     """Of the cues that explanations claim, those that no specialist measured; images without evidence don't count."""
-    pairs = list(_cues(rows))
-    wrong = sum(len(claimed - measured) for claimed, measured in pairs)
-    return Rate(wrong, sum(len(claimed) for claimed, _ in pairs))
+    known = _with_evidence(rows)
+    pairs = list(_cues(known))
+    wrong = [len(claimed - measured) for claimed, measured in pairs]
+    return Rate.of(wrong, people(known), [len(claimed) for claimed, _ in pairs])
 
 
 def cues_claimed(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Cue -> explained images on which it was `measured`, on which it was `claimed`, and `both`."""
-    pairs = list(_cues(rows))
+    pairs = list(_cues(_with_evidence(rows)))
     names = sorted({name for claimed, measured in pairs for name in claimed | measured})
     return {
         name: {
@@ -87,12 +90,15 @@ def cues_claimed(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
     }
 
 
-def _cues(rows: pd.DataFrame) -> Iterator[tuple[set[str], set[str]]]:
-    """Cues claimed and cues measured on each explained image with evidence."""
-    known = _explained(rows)
-    known = known[known["cues_measured"].notna()]
+def _cues(known: pd.DataFrame) -> Iterator[tuple[set[str], set[str]]]:
+    """Cues claimed and cues measured on each image of `_with_evidence`."""
     for claimed, measured in zip(known["cues_claimed"], known["cues_measured"], strict=True):
         yield set(json.loads(claimed)), set(json.loads(measured))
+
+
+def _with_evidence(rows: pd.DataFrame) -> pd.DataFrame:
+    known = _explained(rows)
+    return known[known["cues_measured"].notna()]
 
 
 def _explained(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,81 +1,88 @@
-"""95 % intervals: Wilson's for rates, a bootstrap over subjects for everything that is not a simple share.
+"""95 % intervals of figures that are not a simple share: a bootstrap that draws whole subjects, as the images of one
+person are not independent. Rates have `clustered.rate_interval`.
 
-Wilson's interval is right even at zero errors (0 of 30 gives 0 to 11 %, near the rule of three), but it assumes that
-images are independent. Images of one person are not, so the bootstrap draws whole subjects.
+The resamples give the standard error, and the interval is Student's t on the logit scale, as all these figures lie
+between 0 and 1: near an end percentiles are too narrow. With 10 subjects and an AUC of 0.98 they cover 80 % instead of
+95, and the percentiles of Hesterberg (2015), widened for few subjects, 89 %; see `python -m benchmarks.intervals`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any
-
 import numpy as np
+import numpy.typing as npt
 
-from ifas.evaluation.metrics import Bools, Floats, Rate, Sweep
+from ifas.evaluation.clustered import TAIL
+from ifas.evaluation.metrics import Bools, Floats
 
-Z_95 = 1.959963984540054
-#: Weights held at a time; bounds the memory of a bootstrap to a few hundred MB at any number of images.
+#: Weights of subjects held at a time: 32 MB.
 CHUNK = 4_000_000
-
-Statistic = Callable[[Sweep, Bools], Floats]
-
-
-def wilson(errors: int, n: int, z: float = Z_95) -> tuple[float, float]:
-    """Wilson score interval of a share (Wilson 1927). Nothing counted: 0 to 1."""
-    if n == 0:
-        return 0.0, 1.0
-    share = errors / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))
-    return (0.0 if errors == 0 else middle - half), (1.0 if errors == n else middle + half)
-
-
-def rate_entry(rate: Rate) -> dict[str, Any]:
-    """A rate as it stands in metrics.json: value, errors, n and Wilson's interval."""
-    if rate.n == 0:
-        return {"value": None, "reason": "no such images in this slice", "n": 0}
-    return {"value": rate.value, "interval": list(wilson(rate.errors, rate.n)), "errors": rate.errors, "n": rate.n}
 
 
 def subject_bootstrap(
-    statistics: dict[str, Statistic],
     scores: Floats,
     live: Bools,
-    subjects: Sequence[Hashable],
+    species: npt.NDArray[np.object_],
+    subjects: npt.ArrayLike,
     *,
+    threshold: float,
     resamples: int,
     seed: int,
+    threads: int | None = None,
 ) -> dict[str, tuple[float, float] | str]:
-    """Percentile 95 % interval of each statistic when subjects are drawn with replacement.
+    """95 % interval of each of `resampling.FIGURES` when subjects are drawn with replacement.
 
     Resamples that hold no bona fide or no attack are left out. Where there can be no interval, the value is the reason.
+
+    Args:
+        species: PAI species; counts for attacks only.
+        threshold: that of HTER.
+        threads: at most; the processors of this process when left out. The result does not depend on it.
     """
-    names, subject_N = np.unique(np.asarray(subjects, dtype=str), return_inverse=True)
-    if len(names) < 2:
-        return dict.fromkeys(statistics, "only one subject: a bootstrap over subjects needs two")
+    from ifas.evaluation.resampling import FIGURES, Sorted
+
+    names, person_N = np.unique(np.asarray(subjects, dtype=str), return_inverse=True)
+    fewest = min(len(np.unique(person_N[live])), len(np.unique(person_N[~live])))
+    if len(names) < 2 or fewest < 2:
+        return dict.fromkeys(FIGURES, "bona fide or attacks of one subject: a bootstrap over subjects needs two")
     if resamples < 1:
-        return dict.fromkeys(statistics, "the bootstrap is switched off (evaluate.bootstrap)")
+        return dict.fromkeys(FIGURES, "the bootstrap is switched off (evaluate.bootstrap)")
+    images = Sorted.of(scores, live, species, person_N, threshold=threshold)
     rng = np.random.default_rng(seed)
-    drawn: dict[str, list[Floats]] = {name: [] for name in statistics}
-    chunk = max(1, CHUNK // len(scores))
+    chunk = max(1, CHUNK // len(names))
+    drawn = []
     for start in range(0, resamples, chunk):
-        b = min(chunk, resamples - start)
-        times_BS = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=b)
-        weights_BN = times_BS[:, subject_N].astype(np.int64)
-        both = (weights_BN[:, live].sum(axis=1) > 0) & (weights_BN[:, ~live].sum(axis=1) > 0)
-        if not both.any():
-            continue
-        sweep = Sweep(scores, weights_BN[both])
-        for name, statistic in statistics.items():
-            drawn[name].append(statistic(sweep, live))
-    return {name: _percentile(values, resamples) for name, values in drawn.items()}
+        size = min(chunk, resamples - start)
+        times_BS = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size)
+        drawn.append(images.figures(times_BS, threads=threads))
+    drawn_BF = np.concatenate(drawn)
+    drawn_BF = drawn_BF[~np.isnan(drawn_BF[:, 0])]
+    if len(drawn_BF) < resamples / 2:
+        return dict.fromkeys(FIGURES, "most resamples lack bona fide or attacks: too few subjects")
+    value_F = images.figures(np.ones((1, len(names)), dtype=np.int64), threads=1)[0]
+    wide = _widening(fewest)
+    return {
+        name: _interval(float(value), drawn_B, wide)
+        for name, value, drawn_B in zip(FIGURES, value_F, drawn_BF.T, strict=True)
+    }
 
 
-def _percentile(chunks: list[Floats], resamples: int) -> tuple[float, float] | str:
-    values = np.concatenate(chunks) if chunks else np.empty(0)
-    if len(values) < resamples / 2:
-        return "most resamples lack bona fide or attacks: too few subjects"
-    low, high = (float(v) for v in np.percentile(values, [2.5, 97.5]))
-    if low == high:
+def _widening(subjects: int) -> float:
+    """Standard errors from the value to an end: Student's t, and a resample's variance is (n - 1) / n of a sample's.
+
+    Args:
+        subjects: n, those of the smaller of both classes: its part of the variance is known least.
+    """
+    from scipy.stats import t
+
+    return float(-t.ppf(TAIL, subjects - 1) * np.sqrt(subjects / (subjects - 1)))
+
+
+def _interval(value: float, drawn_B: Floats, wide: float) -> tuple[float, float] | str:
+    from scipy.special import expit, logit
+
+    if drawn_B.min() == drawn_B.max():
         return "every resample gives the same value, so a bootstrap has no interval; see those of APCER and BPCER"
-    return low, high
+    if not 0 < value < 1:  # no logit: all that the resamples show
+        return float(min(value, drawn_B.min())), float(max(value, drawn_B.max()))
+    half = wide * drawn_B.std() / (value * (1 - value))
+    return float(expit(logit(value) - half)), float(expit(logit(value) + half))

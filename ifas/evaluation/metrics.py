@@ -29,6 +29,10 @@ Bools = npt.NDArray[np.bool_]
 PUBLIC_GRID = np.arange(10_001) / 10_000
 #: Bins of the expected calibration error (Guo et al. 2017 show their tables with 15).
 ECE_BINS = 15
+#: Largest APCER of a species at which BPCER is told, by the figure's name.
+APCER_LIMITS = {f"bpcer_at_apcer_{percent}": percent / 100 for percent in (10, 5, 1)}
+#: Largest share of attacks accepted at which `tpr_at_fpr_1` is told.
+FPR_LIMIT = 0.01
 
 
 class Sweep:
@@ -165,19 +169,6 @@ def ece_of(sweep: Sweep, live_N: Bools) -> Floats:
 
 
 @dataclass(frozen=True)
-class Rate:
-    """`errors` out of `n`."""
-
-    errors: int
-    n: int
-
-    @property
-    def value(self) -> float:
-        """The share; NaN where nothing was counted."""
-        return self.errors / self.n if self.n else float("nan")
-
-
-@dataclass(frozen=True)
 class Roc:
     """Operating points from the strictest (accept nobody) to the most lenient (accept everybody), each (K + 1,)."""
 
@@ -256,20 +247,3 @@ def error_rates(scores: npt.ArrayLike, live: npt.ArrayLike, threshold: float) ->
     sweep, live_N = _checked(scores, live)
     accept_N = sweep.scores_N >= threshold
     return float(accept_N[~live_N].mean()), float(1 - accept_N[live_N].mean())
-
-
-def apcer(scores: npt.ArrayLike, live: npt.ArrayLike, species: Sequence[str], threshold: float) -> dict[str, Rate]:
-    """Attack presentation classification error rate of each PAI species: attacks of it accepted as bona fide."""
-    accept_N, live_N = np.asarray(scores) >= threshold, np.asarray(live, dtype=np.bool_)
-    species_N = np.asarray(species, dtype=object)
-    rates = {}
-    for name in sorted(set(species_N[~live_N])):
-        of_it = accept_N[~live_N & (species_N == name)]
-        rates[str(name)] = Rate(int(of_it.sum()), int(of_it.size))
-    return rates
-
-
-def bpcer(scores: npt.ArrayLike, live: npt.ArrayLike, threshold: float) -> Rate:
-    """Bona fide presentation classification error rate: bona fide rejected."""
-    of_live = np.asarray(scores)[np.asarray(live, dtype=np.bool_)]
-    return Rate(int((of_live < threshold).sum()), int(of_live.size))

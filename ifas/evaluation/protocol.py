@@ -11,6 +11,7 @@ from ifas.core.measures import FIXED_SLICES, SLICE_KINDS
 from ifas.core.release_status import CANARY, QUARANTINED, RELEASED, released
 from ifas.evaluation import robustness
 from ifas.evaluation.calibration import before_and_after, calibrated
+from ifas.evaluation.rates import METHOD
 from ifas.evaluation.slices import measure_slice, split_by
 from ifas.evaluation.threshold import freeze
 from ifas.evaluation.tracks import voting
@@ -78,8 +79,9 @@ def evaluate(
         "data": _data(released_rows) | _unreleased(predictions),
         "intervals": {
             "level": 0.95,
-            "rates": "Wilson",
-            "others": f"percentile bootstrap over subjects, {config.bootstrap} resamples, seed {config.seed}",
+            "rates": METHOD,
+            "others": "Student's t on the logit scale, standard error of a bootstrap over subjects, "
+            f"{config.bootstrap} resamples, seed {config.seed}",
         },
         "slices": slices,
     }

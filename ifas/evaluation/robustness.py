@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ifas.core.config import EvaluateConfig, ProtocolConfig
 from ifas.core.release_status import released
-from ifas.evaluation.intervals import rate_entry
-from ifas.evaluation.metrics import Rate
+from ifas.evaluation.rates import Rate, people
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,17 +86,16 @@ def figures(rows: pd.DataFrame) -> dict[str, Any]:
     Args:
         rows: with `OUTCOMES`; one row an image.
     """
-    judged = rows[rows["flipped"].notna()]
+    judged, tried_rows = rows[rows["flipped"].notna()], rows[rows["unanswered"].notna()]
     flipped, before = judged["flipped"].astype(bool), judged["verdict_before"].astype(bool)
-    unanswered = rows["unanswered"].dropna().astype(bool)
     counted = {
-        "flips": Rate(int(flipped.sum()), len(judged)),
-        "flips_to_live": Rate(int((flipped & ~before).sum()), int((~before).sum())),
-        "flips_to_spoof": Rate(int((flipped & before).sum()), int(before.sum())),
-        "handled_non_response": Rate(int(unanswered.sum()), len(unanswered)),
+        "flips": Rate.of(flipped, people(judged)),
+        "flips_to_live": Rate.of(flipped[~before], people(judged[~before])),
+        "flips_to_spoof": Rate.of(flipped[before], people(judged[before])),
+        "handled_non_response": Rate.of(tried_rows["unanswered"].astype(bool), people(tried_rows)),
     }
     none = {"reason": "no image of this slice was handled and judged again (evaluate.robustness)"}
-    return {name: rate_entry(rate) | ({} if rate.n else none) for name, rate in counted.items()}
+    return {name: rate.entry() | ({} if rate.n else none) for name, rate in counted.items()}
 
 
 def worst(slices: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:

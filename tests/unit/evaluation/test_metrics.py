@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,8 +11,8 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from ifas.core.errors import DataError
-from ifas.evaluation import metrics
-from ifas.evaluation.metrics import Rate, Sweep
+from ifas.evaluation import metrics, rates
+from ifas.evaluation.metrics import Sweep
 
 # live: .9 .8 .4   print: .7 .3   replay: .6 .2 .1 .4 (ties with a live one)
 SCORES = np.array([0.9, 0.8, 0.4, 0.7, 0.3, 0.6, 0.2, 0.1, 0.4])
@@ -31,12 +32,16 @@ def both_classes(levels: int) -> st.SearchStrategy[tuple[np.ndarray, np.ndarray]
 
 def test_rates_by_hand() -> None:
     # At 0.4 all live are in (score >= threshold accepts the tie), and of the attacks .7 .6 .4.
-    assert metrics.apcer(SCORES, LIVE, SPECIES, 0.4) == {"print.a4": Rate(1, 2), "replay.phone": Rate(2, 4)}
-    assert metrics.bpcer(SCORES, LIVE, 0.4) == Rate(0, 3)
+    rows = pd.DataFrame({"score": SCORES, "label": np.where(LIVE, "live", "spoof"), "pai_species": SPECIES})
+    rows = rows.assign(dataset="d", subject_id=list("abcabcdef"))
+    counted = {name: (rate.errors, rate.n, rate.n_subjects) for name, rate in rates.apcer(rows, 0.4).items()}
+    assert counted == {"print.a4": (1, 2, 2), "replay.phone": (2, 4, 4)}
+    assert (rates.apcer_pooled(rows, 0.4).errors, rates.apcer_pooled(rows, 0.4).n) == (3, 6)
+    assert (rates.bpcer(rows, 0.4).errors, rates.bpcer(rows, 0.4).n) == (0, 3)
     assert metrics.error_rates(SCORES, LIVE, 0.4) == (0.5, 0.0)
     assert metrics.hter_of(Sweep(SCORES), LIVE, 0.4)[0] == 0.25
     # Just above, the tie is out on both sides.
-    assert metrics.bpcer(SCORES, LIVE, 0.41) == Rate(1, 3)
+    assert (rates.bpcer(rows, 0.41).errors, rates.bpcer(rows, 0.41).n) == (1, 3)
     assert metrics.hter_of(Sweep(SCORES), LIVE, 0.41)[0] == pytest.approx((2 / 6 + 1 / 3) / 2)
 
 

@@ -14,7 +14,7 @@ from ifas.core.config import RobustnessConfig, load
 from ifas.core.errors import ConfigError
 from ifas.core.measures import check_slice
 from ifas.evaluation import robustness
-from ifas.evaluation.intervals import wilson
+from ifas.evaluation.clustered import rate_interval
 from ifas.evaluation.predict import Predicted, predict
 from ifas.evaluation.protocol import evaluate
 from ifas.evaluation.threshold import freeze
@@ -76,12 +76,14 @@ def test_flips_by_another_way(trial: Predicted) -> None:
         check_slice(f"handling:{name}")
         figures = tree["slices"][f"handling:{name}"]
         flipped = before != now
-        low, high = wilson(int(flipped.sum()), len(rows))
+        by_person = flipped.groupby(rows["subject_id"]).agg(["sum", "size"]).to_numpy().T
+        low, high = rate_interval(*by_person)
         assert figures["flips"] == {
             "value": flipped.mean(),
             "interval": [low, high],
             "errors": flipped.sum(),
             "n": len(rows),
+            "n_subjects": rows["subject_id"].nunique(),
         }
         for measure, of in (("flips_to_live", ~before), ("flips_to_spoof", before)):
             assert (figures[measure]["errors"], figures[measure]["n"]) == ((flipped & of).sum(), of.sum())
