@@ -8,7 +8,7 @@ from ifas.core.config import ClusterConfig, PodConfig, StepName
 from ifas.data.dvc_repo import PASSWORD_ENV, USERNAME_ENV
 from ifas.launch.pods import IMAGE_ENV, USER, image_of
 from ifas.steps.ending import WEBHOOK_ENV
-from ifas.steps.ledger import ADMIN_KEY_ENV, WITNESS_ENV
+from ifas.steps.ledger import ADMIN_KEY_ENV, LEDGER_ID_ENV, WITNESS_ENV
 from ifas.steps.usage import KFP_RUN_ID, SMALL
 
 #: Secret with the object store's and the ledger's credentials, and ConfigMap with the settings; see infra/base.
@@ -18,7 +18,7 @@ STORE_KEYS = {name: name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KE
 LEDGER_KEYS = {"IFAS_LEDGER": "IFAS_LEDGER"}
 SECRET_KEYS = STORE_KEYS | LEDGER_KEYS
 #: What the ledger is checked with: set by who runs the cluster, not by who sends a run.
-CHECK_KEYS = {name: name for name in (WITNESS_ENV, ADMIN_KEY_ENV)}
+CHECK_KEYS = {name: name for name in (WITNESS_ENV, ADMIN_KEY_ENV, LEDGER_ID_ENV)}
 #: A webhook's URL is a secret where it holds a token.
 WEBHOOK_KEYS = {WEBHOOK_ENV: WEBHOOK_ENV}
 GIT_KEYS = {"username": USERNAME_ENV, "password": PASSWORD_ENV}

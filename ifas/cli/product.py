@@ -62,7 +62,8 @@ def register(
         name, rules, by_policy=by_policy, actor=account(), reason=reason, people=people, key=key
     )
     signed = "signed" if done.statement else "not signed"
-    typer.echo(f"product {done.name}: policy {rules.name}, approved by {_approver(done)} (entry {done.seq}, {signed})")
+    entry = f"entry {done.seq} of ledger {done.ledger}, {signed}"
+    typer.echo(f"product {done.name}: policy {rules.name}, approved by {_approver(done)} ({entry})")
 
 
 def _keys(given: list[str]) -> dict[str, list[str]]:

@@ -476,6 +476,12 @@ class GateConfig(Section):
         description="public key (Ed25519, PEM, or a file of it) of who registers products; a registration that it has "
         "not signed is refused, so that nobody adds reviewers by writing to the database",
     )
+    ledger_id: str = Field(
+        default="",
+        max_length=32,
+        description="id of the ledger, which `ifas product register` shows: another ledger of the same administrator, "
+        "such as one for tests, is then refused",
+    )
     submitter: str = Field(
         default="",
         description="who submits the run, for a product that wants another person to approve it; set by ifas",

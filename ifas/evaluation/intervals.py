@@ -59,14 +59,14 @@ def subject_bootstrap(
     if len(drawn_BF) < resamples / 2:
         return dict.fromkeys(FIGURES, "most resamples lack bona fide or attacks: too few subjects")
     value_F = images.figures(np.ones((1, len(names)), dtype=np.int64), threads=1)[0]
-    wide = _widening(fewest)
+    wide = widening(fewest)
     return {
         name: _interval(float(value), drawn_B, wide)
         for name, value, drawn_B in zip(FIGURES, value_F, drawn_BF.T, strict=True)
     }
 
 
-def _widening(subjects: int) -> float:
+def widening(subjects: int) -> float:
     """Standard errors from the value to an end: Student's t, and a resample's variance is (n - 1) / n of a sample's.
 
     Args:

@@ -178,6 +178,27 @@ def predict(
     return Predicted(frame[list(PREDICTION_COLUMNS)], handled, non_responses)
 
 
+def rescore(
+    judge: JudgeLike, predicted: pd.DataFrame, manifest: pd.DataFrame, images: ImageSource, batch: int
+) -> pd.DataFrame:
+    """The test images that one model judged, judged by another: the same table, with the other's raw scores.
+
+    Args:
+        judge: the other model. It finds faces itself, so it may refuse other images.
+        predicted: what `predict` returned; only its released test rows are judged.
+        manifest: of the same dataset.
+
+    Returns:
+        Those rows with `raw_score`, `refused` and `refused_reason` of the other model; nothing else of it is known.
+    """
+    wanted = predicted[(predicted["split"] == "test") & (predicted["status"] == RELEASED)]
+    places = manifest.drop_duplicates("sample_id").set_index("sample_id")
+    rows = places.loc[wanted["sample_id"]].reset_index()
+    faces = _Faces(judge, rows, images)
+    found = wanted[list(CARRIED)].assign(raw_score=_score(judge, faces, batch, of="champion"))
+    return found.assign(refused=faces.column("what"), refused_reason=faces.column("reason"))
+
+
 def _handled(
     judge: JudgeLike,
     rows: pd.DataFrame,
@@ -248,9 +269,9 @@ class _Faces:
         return face
 
 
-def _score(judge: JudgeLike, faces: _Faces, batch: int) -> npt.NDArray[np.float64]:
-    """The model's own scores, NaN where refused."""
-    rows, handled, refused = faces.rows, faces.handled, faces.refused
+def _score(judge: JudgeLike, faces: _Faces, batch: int, of: str = "") -> npt.NDArray[np.float64]:
+    """The model's own scores, NaN where refused. `of`: whose they are, for people who wait."""
+    rows, handled, refused = faces.rows, of or faces.handled, faces.refused
     scores = np.full(len(rows), np.nan)
     progress = Progress("evaluate", len(rows), unit=f"scores, {handled}" if handled else "scores")
     for positions, found in prefetch(faces.batches(range(len(rows)), batch)):
@@ -270,7 +291,8 @@ def _score(judge: JudgeLike, faces: _Faces, batch: int) -> npt.NDArray[np.float6
             emit("note", "evaluate", text=f"{kind}, left out: {str(rows['sample_id'].iloc[i])[:12]}: {why.what}")
     if handled and refused:
         first = next(iter(refused.values())).what
-        text = f"{len(refused)} of {len(rows)} images gave no score after the handling {handled}; the first: {first}"
+        where = f"by the {of}" if of else f"after the handling {handled}"
+        text = f"{len(refused)} of {len(rows)} images gave no score {where}; the first: {first}"
         emit("note", "evaluate", text=text)
     return scores
 

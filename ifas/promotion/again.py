@@ -43,6 +43,8 @@ def judge_again(ledger: Ledger, candidate: str) -> Candidate:
         decision=decide(found.metrics, champion.metrics if champion else None, policy, name or None),
         facts={**found.facts, "policy": policy.model_dump(mode="json"), "champion": name or None},
     )
+    if again.id == found.id:
+        return again  # the champion and the policy are again those that it was judged by
     against = f"{f'champion {name}' if name else 'no champion'} and policy {policy.name}"
     ledger.supersede(found.id, again.id, f"against {against}")
     return again

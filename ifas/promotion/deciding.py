@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 
 from ifas.core.account import UNVERIFIED
 from ifas.core.errors import GateError, StaleCandidate
-from ifas.promotion import statements
-from ifas.promotion.audit import approvers
-from ifas.promotion.candidate import POLICY, Entry
-from ifas.promotion.clock import now
+from ifas.promotion import chain
+from ifas.promotion.audit import approvers, may_return
+from ifas.promotion.candidate import POLICY, Candidate, Entry
+from ifas.promotion.clock import after, now
 from ifas.promotion.entries import LEDGER_ITSELF, append, champion
-from ifas.promotion.people import VERDICTS, Decision, People, lacking, sign
-from ifas.promotion.products import Product
+from ifas.promotion.people import VERDICTS, Decision, People, lacking, read, sign
+from ifas.promotion.products import Product, Trust, counts
 from ifas.promotion.tables import TRANSITIONS, CandidateRow, DecisionRow
 
 #: Why a state can't be left.
@@ -58,7 +58,10 @@ def decided(session: Session, row: CandidateRow, verdict: Verdict, product: Prod
     """
     people = product.parsed_people if product else None
     state, actor, envelope = verdict.state, verdict.actor, None
-    if people is not None and not (actor == POLICY and state == "approved"):
+    at, previous = after(session), champion(session, row.product)
+    ends = state == "revoked" and previous is not None and previous.id == row.id
+    back = _reinstated(session, row.product, product) if ends else None
+    if product is not None and people is not None and not (actor == POLICY and state == "approved"):
         if not verdict.key:
             raise GateError(
                 f"product {row.product} is decided about by its reviewers ({', '.join(people.reviewers)}), who sign",
@@ -73,33 +76,36 @@ def decided(session: Session, row: CandidateRow, verdict: Verdict, product: Prod
             product=row.product,
             evidence_sha256=row.evidence_sha256,
             evidence=row.evidence,
+            record_sha256=chain.record(Candidate.of(row).as_dict()),
+            ledger=product.ledger or "",
+            registration=product.hash,
+            at=at,
+            reinstates=back.id if back else "",
         )
         envelope = sign(people, said, verdict.key)
-        actor = statements.unverified(envelope)["predicate"]["reviewer"]
+        actor = read(people, envelope).reviewer
         if state == "approved":
             _require_may_approve(people, row, actor, override=verdict.override)
-            before = approvers(people, _signed(session, row))
-            if actor in before:
+            before = approvers(people, Candidate.of(row), _entries(session, row))
+            few = lacking(people, [*before, actor])
+            if actor in before and few:
                 return []
-            if lacking(people, [*before, actor]):
-                state = row.state
+            state = row.state if few else state
     elif verdict.key:
         raise GateError(
             f"product {row.product} has no reviewers, so there is nobody whose key this could be",
             "leave the key out, or have reviewers registered: ifas product register --reviewer NAME=KEY.pub",
         )
-    previous = champion(session, row.product)
-    made = [append(session, row, state, actor, verdict.reason, envelope)]
+    made = [append(session, row, state, actor, verdict.reason, envelope, at=at)]
     if state == "approved":
         others = select(CandidateRow).where(
             CandidateRow.product == row.product, CandidateRow.state == "approved", CandidateRow.id != row.id
         )
         why = f"{row.id} was approved"
         made += [append(session, one, "superseded", LEDGER_ITSELF, why) for one in session.scalars(others).all()]
-    elif state == "revoked" and previous is not None and previous.id == row.id:
-        back = _reinstated(session, row.product, product)
-        if back is not None:
-            made.append(append(session, back, "approved", LEDGER_ITSELF, f"{row.id}, which superseded it, was revoked"))
+    elif back is not None:
+        why = f"{row.id}, which superseded it, was revoked"
+        made.append(append(session, back, "approved", LEDGER_ITSELF, why, envelope))
     return made
 
 
@@ -125,9 +131,9 @@ def not_registered(product: str) -> GateError:
     )
 
 
-def _signed(session: Session, row: CandidateRow) -> list[Entry]:
+def _entries(session: Session, row: CandidateRow) -> list[Entry]:
     query = select(DecisionRow).where(DecisionRow.candidate_id == row.id).order_by(DecisionRow.seq)
-    return [Entry.of(one) for one in session.scalars(query) if one.statement is not None]
+    return [Entry.of(one) for one in session.scalars(query)]
 
 
 def expire(session: Session, product: str, people: People | None) -> list[Entry]:
@@ -144,16 +150,15 @@ def expire(session: Session, product: str, people: People | None) -> list[Entry]
 
 
 def _reinstated(session: Session, name: str, product: Product | None) -> CandidateRow | None:
-    """The candidate that was champion before, if the product's policy of today has judged it."""
+    """The latest champion before this one that its product may have today, by its policy and its people."""
     query = (
         select(CandidateRow)
         .join(DecisionRow, DecisionRow.candidate_id == CandidateRow.id)
         .where(CandidateRow.product == name, CandidateRow.state == "superseded", DecisionRow.to_state == "approved")
         .order_by(DecisionRow.seq.desc())
     )
-    row = session.scalars(query).first()
-    fits = row is not None and (product is None or row.evidence.get("policy") == product.parsed_policy.sha256)
-    return row if fits else None
+    fitting = (row for row in session.scalars(query) if may_return(product, Candidate.of(row), _entries(session, row)))
+    return next(fitting, None)
 
 
 def require_fresh(session: Session, row: CandidateRow) -> None:
@@ -168,15 +173,15 @@ def require_fresh(session: Session, row: CandidateRow) -> None:
         )
 
 
-def require_policy(product: Product | None, row: CandidateRow, actor: str, *, override: bool, admin: bool) -> None:
+def require_policy(product: Product | None, row: CandidateRow, actor: str, *, override: bool, trust: Trust) -> None:
     """Raises where a candidate is not what its product asks for today; one that is not registered asks for nothing.
 
     Args:
-        admin: the ledger has an administrator, so every product must be registered.
+        trust: where the ledger has an administrator, every product must be registered by them.
     """
+    if not counts(product, trust):
+        raise not_registered(row.product)
     if product is None:
-        if admin:
-            raise not_registered(row.product)
         if override:
             raise GateError(f"product {row.product} is not registered, so nobody may override its gate", "register it")
         return

@@ -35,10 +35,11 @@ def append(
     actor: str,
     reason: str,
     statement: Mapping[str, Any] | None = None,
+    at: str = "",
 ) -> Entry:
-    """Adds a decision and brings the candidate to its state."""
+    """Adds a decision and brings the candidate to its state. `at`: its time, from `clock.after`; else that of now."""
     last = session.scalars(select(DecisionRow).order_by(DecisionRow.seq.desc()).limit(1)).first()
-    at = after(session)
+    at = at or after(session)
     first = not session.scalar(select(func.count()).where(DecisionRow.candidate_id == row.id))
     before, row.state = ("" if first else row.state), after_it
     fields = {

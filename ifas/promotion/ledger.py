@@ -20,13 +20,13 @@ from sqlalchemy.orm import Session
 
 from ifas.core.errors import ConfigError, DataError, GateError, unknown_key
 from ifas.database.connection import Database
-from ifas.promotion import chain, statements
+from ifas.promotion import chain
 from ifas.promotion.audit import audit
 from ifas.promotion.candidate import Candidate, DecisionLike, Entry
 from ifas.promotion.clock import after
 from ifas.promotion.deciding import Verdict, decided, expire, impossible, not_registered, require_fresh, require_policy
 from ifas.promotion.entries import LEDGER_ITSELF, append, champion
-from ifas.promotion.products import Product, chained, newest, registered
+from ifas.promotion.products import Product, Trust, chained, counts, newest, registered
 from ifas.promotion.tables import STATES, CandidateRow, DecisionRow
 from ifas.promotion.upgrade import LEDGER
 from ifas.promotion.witness import Head, Witness
@@ -47,13 +47,14 @@ class Ledger:
         url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. Its password is never shown.
         witness: where the heads of its decisions are kept as well; empty: nowhere.
         admin: public key of who registers products, PEM or a file of it; empty: registrations need no signature.
+        ledger: id of the ledger, as its registrations bear it: another one of the same administrator is refused.
 
     Raises:
         ConfigError: not a usable URL or key, or the database can't be reached.
     """
 
-    def __init__(self, url: str, witness: str = "", admin: Path | str = "") -> None:
-        self._admin = statements.public_pem_of(admin) if admin else ""
+    def __init__(self, url: str, witness: str = "", admin: Path | str = "", ledger: str = "") -> None:
+        self._trust = Trust.of(admin, ledger)
         self._database = Database(url, LEDGER)
         self._witness = Witness(witness) if witness else None
 
@@ -205,7 +206,7 @@ class Ledger:
             GateError, DataError: as `checked`.
         """
         found, entries = self.checked(candidate)
-        if self._admin and self.product(found.product) is None:
+        if not counts(self.product(found.product), self._trust):
             raise not_registered(found.product)
         return found, entries
 
@@ -223,7 +224,7 @@ class Ledger:
 
     def product(self, name: str) -> Product | None:
         """A product as it was registered last, or None. Raises DataError where the products were altered."""
-        return newest(registered(self._database, self._witness, self._admin), name)
+        return newest(registered(self._database, self._witness, self._trust), name)
 
     def without_head(self) -> Sequence[Head]:
         """Heads that the witness lacks: of processes that were killed, of before there was a witness, of an intruder.
@@ -246,7 +247,7 @@ class Ledger:
 
     def _audit(self, session: Session) -> Sequence[Product]:
         """The registrations of products. Raises DataError where anything was altered."""
-        products = chained(self._database, session, self._admin)
+        products = chained(self._database, session, self._trust)
         _, altered = audit(session, products)
         if altered:
             raise DataError(
@@ -265,6 +266,7 @@ class Ledger:
         """As `_look`, if the witness has these heads."""
         if self._witness is None:
             return self._look(read)[0]
+        registered(self._database, self._witness, self._trust)
         return self._witness.check(CHAIN, lambda: self._look(read), self._database.shown)
 
     def _find(self, session: Session, candidate: str) -> CandidateRow:
@@ -298,7 +300,7 @@ class Ledger:
             if not value.strip():
                 raise GateError(f"no {name} given: a decision without one means nothing later", f"give a {name}")
         if state == "approved":
-            registered(self._database, self._witness, self._admin)  # before the transaction, which must not wait
+            registered(self._database, self._witness, self._trust)  # before the transaction, which must not wait
         made: list[Entry] = []
         with self._database.writing() as session:
             products = self._audit(session)
@@ -313,7 +315,7 @@ class Ledger:
             if wrong is None:
                 if state == "approved":
                     require_fresh(session, row)
-                    require_policy(product, row, actor, override=override, admin=bool(self._admin))
+                    require_policy(product, row, actor, override=override, trust=self._trust)
                 verdict = Verdict(state, actor.strip(), reason.strip(), key, override)
                 made += decided(session, row, verdict, product)
             found = Candidate.of(row)

@@ -19,24 +19,28 @@ from ifas.promotion.statements import public_pem_of
 
 
 class Record(BaseModel):
-    """What a record proves."""
+    """What a record proves. `registration`: the product's that counted for the last decision, and since when."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     candidate: str
     product: str
     state: str
-    at: str
+    ledger: str
+    registration: int
+    registered: str
     approved_by: list[str]
-    reasons: list[str]
+    by_policy: bool
     evidence: dict[str, str]
 
     @property
     def summary(self) -> str:
         """One line for people."""
-        by = f", approved by {', '.join(self.approved_by)}" if self.approved_by else ""
-        of = f"candidate {self.candidate} of product {self.product}"
-        return f"{of} is {self.state} since {self.at} ({self.reasons[-1]}){by}"
+        by = ", ".join(self.approved_by) or ("its policy, which signs nothing" if self.by_policy else "nobody")
+        return (
+            f"candidate {self.candidate} of product {self.product} is {self.state}; approved by {by}, "
+            f"by registration {self.registration} of {self.registered[:10]}; what came later is not known here"
+        )
 
 
 def verify_record(file: Path, admin: Path) -> Record:
@@ -75,8 +79,10 @@ def verify_record(file: Path, admin: Path) -> Record:
         candidate=candidate.id,
         product=candidate.product,
         state=candidate.state,
-        at=entries[-1].at,
-        approved_by=approvers(people, [entry for entry in entries if entry.statement]) if people else [],
-        reasons=[entry.reason for entry in entries],
+        ledger=(now.ledger or "") if now else "",
+        registration=now.seq if now else 0,
+        registered=now.at if now else "",
+        approved_by=approvers(people, candidate, entries) if people else [],
+        by_policy=any(entry.to_state == "approved" and entry.statement is None for entry in entries),
         evidence=candidate.evidence,
     )

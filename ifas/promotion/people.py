@@ -7,8 +7,10 @@ had at that time. An account name proves nothing and counts for nothing there.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -28,6 +30,10 @@ VERDICTS: dict[str, Verdict] = {
 }
 
 
+#: Neither commas, which join names, nor blanks at an end, which nobody sees.
+Name = Annotated[str, Field(pattern=r"^[\w.@+-]([\w.@+ -]{0,62}[\w.@+-])?$")]
+
+
 class People(BaseModel):
     """The people of a product. `reviewers`: name -> public keys (Ed25519, PEM) that speak for this person.
 
@@ -36,7 +42,7 @@ class People(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reviewers: dict[str, list[str]] = Field(min_length=1)
+    reviewers: dict[Name, list[str]] = Field(min_length=1)
     approvals: int = Field(default=1, ge=1, description="reviewers who must approve")
     overriders: list[str] = Field(default=[], description="reviewers who may approve what the gate refused")
     submitter_may_approve: bool = Field(
@@ -47,8 +53,8 @@ class People(BaseModel):
     @model_validator(mode="after")
     def _sound(self) -> People:
         for name, keys in self.reviewers.items():
-            if not name.strip() or not keys:
-                raise ValueError(f"reviewer {name!r} needs a name and a key")
+            if not keys:
+                raise ValueError(f"reviewer {name!r} needs a key")
             for pem in keys:
                 try:
                     statements.raw(pem)
@@ -58,6 +64,8 @@ class People(BaseModel):
             raise ValueError(f"overriders who are no reviewers: {', '.join(unknown)}")
         if self.approvals > len(self.reviewers):
             raise ValueError(f"{self.approvals} approvals are asked of {len(self.reviewers)} reviewers")
+        if self.overriders and self.approvals > len(self.overriders):
+            raise ValueError(f"{self.approvals} approvals are asked of {len(self.overriders)} overriders")
         return self
 
     def speaks(self, pem: str) -> list[str]:
@@ -67,7 +75,14 @@ class People(BaseModel):
 
 
 class Decision(BaseModel):
-    """What a reviewer signs. `evidence_sha256` is the statement's subject: the record that the decision is about."""
+    """What a reviewer signs.
+
+    Attributes:
+        ledger, registration: id of the ledger, and hash of the product's registration that asks for the signature.
+        record_sha256: of all of the candidate's record, its figures included; the statement's subject.
+        at: time of the ledger's entry.
+        reinstates: of a revocation: the candidate that is champion again by it; empty: none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -79,6 +94,11 @@ class Decision(BaseModel):
     product: str
     evidence_sha256: str
     evidence: dict[str, str]
+    record_sha256: str
+    ledger: str
+    registration: str
+    at: str
+    reinstates: str = ""
 
 
 def sign(people: People, decision: Decision, key: str) -> dict[str, Any]:
@@ -93,16 +113,17 @@ def sign(people: People, decision: Decision, key: str) -> dict[str, Any]:
         ConfigError: there is no such key.
     """
     names = people.speaks(statements.public_pem(key))
+    shown = statements.shown(key)
     fix = "the product's administrator adds reviewers: ifas product register --reviewer NAME=KEY.pub"
     if not names:
-        raise GateError(f"the key {key} is of no reviewer of product {decision.product}", fix)
+        raise GateError(f"{shown} is of no reviewer of product {decision.product}", fix)
     reviewer = decision.reviewer or (names[0] if len(names) == 1 else "")
     if not reviewer:
-        raise GateError(f"the key {key} speaks for {', '.join(names)}", "say for whom: --as NAME")
+        raise GateError(f"{shown} speaks for {', '.join(names)}", "say for whom: --as NAME")
     if reviewer not in names:
-        raise GateError(f"the key {key} does not speak for {reviewer}, it does for {', '.join(names)}", fix)
-    said = decision.model_copy(update={"reviewer": reviewer}).model_dump(exclude={"evidence_sha256"})
-    return statements.signed({f"candidate/{decision.candidate}": decision.evidence_sha256}, DECISION, said, key)
+        raise GateError(f"{shown} does not speak for {reviewer}, it does for {', '.join(names)}", fix)
+    said = decision.model_copy(update={"reviewer": reviewer}).model_dump(exclude={"record_sha256"})
+    return statements.signed({f"candidate/{decision.candidate}": decision.record_sha256}, DECISION, said, key)
 
 
 def read(people: People, envelope: Mapping[str, Any]) -> Decision:
@@ -115,12 +136,21 @@ def read(people: People, envelope: Mapping[str, Any]) -> Decision:
     keys = people.reviewers.get(claimed, [])
     if not keys:
         raise GateError(f"it is signed by {claimed or 'nobody'}, who is no reviewer of the product", "decide again")
-    statement = statements.verified(envelope, DECISION, keys, f"decision of {claimed}")
+    return _read(claimed, tuple(keys), json.dumps(envelope, sort_keys=True))
+
+
+@lru_cache(maxsize=4096)  # every check of a ledger reads all of its signatures again
+def _read(claimed: str, keys: tuple[str, ...], envelope: str) -> Decision:
+    statement = statements.verified(json.loads(envelope), DECISION, keys, f"decision of {claimed}")
     try:
         (subject,) = statement["subject"]
-        return Decision(**statement["predicate"], evidence_sha256=subject["digest"]["sha256"])
+        found = Decision(**statement["predicate"], record_sha256=subject["digest"]["sha256"])
     except (ValidationError, ValueError, KeyError, TypeError) as error:
         raise GateError(f"what {claimed} signed is no decision: {error}", "decide again") from error
+    # Whose keys were tried was read before anything was checked.
+    if found.reviewer != claimed or subject["name"] != f"candidate/{found.candidate}":
+        raise GateError(f"{claimed} signed a decision of {found.reviewer}", "decide again")
+    return found
 
 
 def lacking(people: People, deciders: Iterable[str]) -> int:

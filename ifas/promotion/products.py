@@ -8,13 +8,16 @@ one before like decisions are; the newest of a product counts. Where the adminis
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from ifas.core.config import first_problem
 from ifas.core.errors import DataError, GateError, IfasError
 from ifas.core.files import sha256_json
 from ifas.database.connection import Database
@@ -31,21 +34,23 @@ CHAIN = "products"
 #: What an administrator's statement says.
 REGISTRATION = "https://ifas.dev/attestations/product/v1"
 #: Fields that entries of older versions lack; where they are empty, a hash does not cover them.
-ADDED = ("people", "follows")
+ADDED = ("ledger", "people", "follows")
 
 
 class Product(BaseModel):
     """One registration.
 
-    `by_policy`: a candidate that passes is approved without a person. `people`: who else decides. `follows`: the
-    decision that was the last one by then (`seq`, 0 for none, and `hash`): what comes after it counts by this
-    registration, whatever time it bears. `statement`: that the administrator registered just this, a DSSE envelope.
+    `ledger`: id of the ledger, drawn at its first registration. `by_policy`: a candidate that passes is approved
+    without a person. `people`: who else decides. `follows`: the decision that was the last one by then (`seq`, 0 for
+    none, and `hash`): what comes after it counts by this registration, whatever time it bears. `statement`: that the
+    administrator registered just this, a DSSE envelope.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True)
 
     seq: int
     name: str
+    ledger: str | None = None
     policy: dict[str, Any]
     by_policy: bool
     people: dict[str, Any] | None = None
@@ -72,15 +77,17 @@ class Products:
     """The products of a ledger.
 
     Args:
-        url, witness, admin: of the ledger; see `Ledger`.
+        url, witness, admin, ledger: see `Ledger`.
         make: whether tables that are not there are made.
 
     Raises:
         ConfigError: not a usable URL, or the database can't be reached.
     """
 
-    def __init__(self, url: str, witness: str = "", admin: Path | str = "", *, make: bool = True) -> None:
-        self._admin = statements.public_pem_of(admin) if admin else ""
+    def __init__(
+        self, url: str, witness: str = "", admin: Path | str = "", ledger: str = "", *, make: bool = True
+    ) -> None:
+        self._trust = Trust.of(admin, ledger)
         self._database = Database(url, LEDGER, make=make)
         self._witness = Witness(witness) if witness else None
 
@@ -118,20 +125,25 @@ class Products:
                 f"nobody could approve a candidate of product {name}: an account name proves nothing",
                 "name who may: --reviewer NAME=KEY.pub; or let the policy approve: --by-policy",
             )
-        if self._admin and (not key or statements.raw(statements.public_pem(key)) != statements.raw(self._admin)):
+        admin = self._trust.admin
+        if admin and (not key or statements.raw(statements.public_pem(key)) != statements.raw(admin)):
             raise GateError(
                 "products of this ledger are registered by its administrator", "give the administrator's key: --key"
             )
         asked = people.model_dump(mode="json") if people else None
         with self._database.writing() as session:
-            entries = chained(self._database, session, self._admin)
+            entries = chained(self._database, session, self._trust)
             last = newest(entries, name)
             same = (policy.sha256, by_policy, asked)
-            if last is not None and (last.parsed_policy.sha256, last.by_policy, last.people) == same:
+            # One that no administrator has signed yet, or that an older version made, is made anew.
+            complete = last is not None and last.follows is not None and (last.statement is not None or not key)
+            if last and complete and (last.parsed_policy.sha256, last.by_policy, last.people) == same:
                 return last
+            ledger = next((one.ledger for one in entries if one.ledger), None) or self._trust.ledger or uuid4().hex
             fields = {
                 "seq": len(entries) + 1,
                 "name": name,
+                "ledger": ledger,
                 "policy": policy.model_dump(mode="json"),
                 "by_policy": by_policy,
                 "people": asked,
@@ -157,7 +169,7 @@ class Products:
 
     def entries(self) -> Sequence[Product]:
         """Every registration, oldest first. Raises DataError where they were altered outside of ifas."""
-        return registered(self._database, self._witness, self._admin)
+        return registered(self._database, self._witness, self._trust)
 
     def get(self, name: str) -> Product | None:
         """The newest registration of a product, or None. Raises as `entries`."""
@@ -166,22 +178,32 @@ class Products:
     def without_head(self) -> Sequence[Head]:
         """As `Ledger.without_head`, of the registrations."""
         return (
-            self._witness.missing(CHAIN, _look(self._database, self._admin), self._database.shown)
+            self._witness.missing(CHAIN, _look(self._database, self._trust), self._database.shown)
             if self._witness
             else []
         )
 
 
-def registered(database: Database, witness: Witness | None, admin: str) -> Sequence[Product]:
-    """Every registration of a ledger, oldest first.
+@dataclass(frozen=True)
+class Trust:
+    """What is known about a ledger from elsewhere. `admin`: public key, PEM; `ledger`: its id; each may be empty."""
 
-    Args:
-        admin: the administrator's public key, PEM; empty where it is not known.
+    admin: str = ""
+    ledger: str = ""
+
+    @classmethod
+    def of(cls, admin: Path | str, ledger: str) -> Trust:
+        """From a key that is PEM or a file of it. Raises ConfigError."""
+        return cls(statements.public_pem_of(admin) if admin else "", ledger)
+
+
+def registered(database: Database, witness: Witness | None, trust: Trust) -> Sequence[Product]:
+    """Every registration of a ledger, oldest first.
 
     Raises:
         DataError: their chain is broken, is not what the witness has kept, or not what the administrator signed.
     """
-    look = _look(database, admin)
+    look = _look(database, trust)
     return witness.check(CHAIN, look, database.shown) if witness else look()[0]
 
 
@@ -206,22 +228,49 @@ def last_decision(session: Session) -> dict[str, Any]:
     return {"seq": last.seq if last else 0, "hash": last.hash if last else ""}
 
 
-def chained(database: Database, session: Session, admin: str) -> Sequence[Product]:
-    """Every registration of an open ledger, oldest first. Raises DataError where chain or signature is broken."""
+def chained(database: Database, session: Session, trust: Trust) -> Sequence[Product]:
+    """Every registration of an open ledger, oldest first.
+
+    The administrator's first signature covers all registrations before it, by their hashes. After it, each one is
+    signed.
+
+    Raises:
+        DataError: the chain or a signature is broken, or it is another ledger's.
+    """
     if not database.has(ProductRow.__tablename__, session):
         return []
-    entries = [Product.model_validate(row) for row in session.scalars(select(ProductRow).order_by(ProductRow.seq))]
-    head = ""
+    rows = session.scalars(select(ProductRow).order_by(ProductRow.seq))
+    try:
+        entries = [Product.model_validate(row) for row in rows]
+        for entry in entries:
+            _ = entry.parsed_policy, entry.parsed_people
+    except ValidationError as error:
+        raise _altered(database, f"altered: a registration can't be read: {first_problem(error)}") from error
+    head, signed = "", False
     for position, entry in enumerate(entries, start=1):
-        fits = (entry.seq, entry.previous, entry.hash) == (position, head, link(entry.model_dump()))
-        if not fits or (admin and not registered_by(entry, admin)):
-            what = "was altered" if not fits else "was not signed by the administrator"
-            raise DataError(
-                f"ledger {database.shown} {what} at entry {entry.seq} of its products, {entry.name!r}",
-                "restore it from a backup; train and approve nothing from it until then",
-            )
-        head = entry.hash
+        where = f"at entry {entry.seq} of its products, {entry.name!r}"
+        if (entry.seq, entry.previous, entry.hash) != (position, head, link(entry.model_dump())):
+            raise _altered(database, f"altered {where}")
+        by_admin = bool(trust.admin) and registered_by(entry, trust.admin)
+        if trust.admin and not by_admin and (signed or entry.statement is not None):
+            raise _altered(database, f"not signed by the administrator {where}")
+        if trust.ledger and (entry.ledger or trust.ledger) != trust.ledger:
+            raise _altered(database, f"of another ledger, {entry.ledger}, {where}")
+        signed, head = signed or by_admin, entry.hash
+    if len({entry.ledger for entry in entries if entry.ledger}) > 1:
+        raise _altered(database, "altered: its products bear ids of several ledgers")
     return entries
+
+
+def _altered(database: Database, what: str) -> DataError:
+    return DataError(
+        f"ledger {database.shown} was {what}", "restore it from a backup; train and approve nothing from it until then"
+    )
+
+
+def counts(product: Product | None, trust: Trust) -> bool:
+    """Whether candidates of a product may be shipped: with an administrator, the registration is theirs."""
+    return not trust.admin or (product is not None and registered_by(product, trust.admin))
 
 
 def registered_by(entry: Product, admin: str) -> bool:
@@ -233,10 +282,10 @@ def registered_by(entry: Product, admin: str) -> bool:
         return False
 
 
-def _look(database: Database, admin: str) -> Look[Sequence[Product]]:
+def _look(database: Database, trust: Trust) -> Look[Sequence[Product]]:
     def look() -> tuple[Sequence[Product], Sequence[Head]]:
         with database.reading() as session:
-            entries = chained(database, session, admin)
+            entries = chained(database, session, trust)
         return entries, [_head(one) for one in entries]
 
     return look

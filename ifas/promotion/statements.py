@@ -104,7 +104,7 @@ def verified(envelope: Any, kind: str, keys: Sequence[str], what: str) -> dict[s
 def unverified(envelope: Mapping[str, Any]) -> dict[str, Any]:
     """What an envelope says, whoever made it; empty where it says nothing. For finding the keys to check it with."""
     try:
-        found = json.loads(base64.b64decode(envelope["payload"]))
+        found = json.loads(base64.b64decode(envelope["payload"], validate=True))
     except (ValueError, KeyError, TypeError):
         return {}
     return found if isinstance(found, dict) and isinstance(found.get("predicate"), dict) else {}
@@ -130,6 +130,12 @@ def verify_package(folder: Path, public: Path) -> dict[str, Any]:
     return predicate
 
 
+def shown(reference: str) -> str:
+    """A reference for an error message: never a key that was given in its place."""
+    given_as_text = "-----" in reference or "\n" in reference or len(reference) > 255
+    return "the key given as text" if given_as_text else f"key {reference}"
+
+
 def private_key(reference: str) -> Ed25519PrivateKey:
     """The key that a reference names. Raises ConfigError, which never shows the key."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -140,12 +146,12 @@ def private_key(reference: str) -> Ed25519PrivateKey:
         text = os.environ[name].encode() if reference != name else Path(reference).read_bytes()
         key = load_pem_private_key(text, password=None)
     except KeyError:
-        raise ConfigError(f"the key is {reference}, and {name} is not set", "set it to the key, as PEM") from None
+        raise ConfigError(f"{shown(reference)}: no such variable is set", "set it to the key, as PEM") from None
     except (OSError, ValueError, TypeError) as error:
         said = error.strerror if isinstance(error, OSError) else "it is no unencrypted private key in PEM"
-        raise ConfigError(f"key {reference} can't be used: {said}", f"make one: {MADE_BY}") from None
+        raise ConfigError(f"{shown(reference)} can't be used: {said}", f"name a file; make one: {MADE_BY}") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError(f"key {reference} is no Ed25519 key", f"make one: {MADE_BY}")
+        raise ConfigError(f"{shown(reference)} is no Ed25519 key", f"make one: {MADE_BY}")
     return key
 
 
@@ -157,15 +163,13 @@ def public_pem(reference: str) -> str:
 def public_pem_of(source: Path | str) -> str:
     """A public key as PEM, from a file, or from a text that is PEM already. Raises ConfigError."""
     text = str(source)
-    if text.lstrip().startswith("-----BEGIN"):
-        return _pem(_loaded(text))
     try:
-        return _pem(_loaded(Path(source).read_text(encoding="ascii")))
+        return _pem(_loaded(text if "-----BEGIN" in text else Path(source).read_text(encoding="ascii")))
     except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) else "it is no public key in PEM"
-        raise ConfigError(f"key {source} can't be used: {said}", f"keys are made by: {MADE_BY}") from error
+        raise ConfigError(f"{shown(text)} can't be used: {said}", f"keys are made by: {MADE_BY}") from None
     except ConfigError as error:
-        raise ConfigError(f"key {source} can't be used: {error.what}", error.fix) from error
+        raise ConfigError(f"{shown(text)} can't be used: {error.what}", error.fix) from None
 
 
 def raw(pem: str) -> bytes:

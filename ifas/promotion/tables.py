@@ -82,6 +82,7 @@ class ProductRow(Base):
     name: Mapped[str] = mapped_column(String(200), index=True)
     policy: Mapped[dict[str, Any]] = mapped_column(JSON)
     by_policy: Mapped[bool] = mapped_column(Boolean)
+    ledger: Mapped[str | None] = mapped_column(String(32))
     people: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     follows: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     statement: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))

@@ -8,10 +8,7 @@ from sqlalchemy import Connection, Engine, Table, inspect
 from sqlalchemy.schema import CreateColumn, CreateTable
 
 from ifas.database.connection import WRITING, Use
-from ifas.promotion.tables import STATE_CHECK, STATES, Base, CandidateRow, DecisionRow
-
-#: What the newest form has and older ones lack: by this an older ledger is known.
-NEWEST = (DecisionRow.__tablename__, "statement")
+from ifas.promotion.tables import STATE_CHECK, STATES, Base, CandidateRow
 
 
 def upgrade(engine: Engine) -> None:
@@ -19,13 +16,13 @@ def upgrade(engine: Engine) -> None:
 
     One transaction: a killed process leaves the older form, and the next one begins again.
     """
-    if not _missing(engine):
+    if not _lacking(engine):
         return
     if engine.dialect.name == "sqlite":
         _sqlite(engine)
     else:
         with engine.execution_options(**{WRITING: True}).begin() as connection:
-            if _missing(connection):
+            if _lacking(connection):
                 _add_columns(connection)
                 connection.exec_driver_sql(f"ALTER TABLE candidates DROP CONSTRAINT {STATE_CHECK}")
                 connection.exec_driver_sql(
@@ -33,17 +30,11 @@ def upgrade(engine: Engine) -> None:
                 )
 
 
-def _missing(of: Engine | Connection) -> bool:
-    table, column = NEWEST
-    there = inspect(of)
-    return there.has_table(table) and column not in {one["name"] for one in there.get_columns(table)}
-
-
-def _lacking(of: Engine | Connection) -> list[tuple[Table, str]]:
-    """Columns of the tables that are there, as they are written in SQL."""
+def _lacking(of: Engine | Connection) -> list[tuple[Table, str, str]]:
+    """What tables that are there lack: the table, the column's name, the column as it is written in SQL."""
     there = inspect(of)
     return [
-        (table, str(CreateColumn(column).compile(dialect=of.dialect)))
+        (table, column.name, str(CreateColumn(column).compile(dialect=of.dialect)))
         for table in Base.metadata.sorted_tables
         if there.has_table(table.name)
         for column in table.columns
@@ -52,7 +43,7 @@ def _lacking(of: Engine | Connection) -> list[tuple[Table, str]]:
 
 
 def _add_columns(connection: Connection) -> None:
-    for table, column in _lacking(connection):
+    for table, _, column in _lacking(connection):
         connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column}")
 
 
@@ -67,12 +58,10 @@ def _sqlite(engine: Engine) -> None:
         cursor.execute("PRAGMA foreign_keys = OFF")
         try:
             cursor.execute("BEGIN IMMEDIATE")
-            there = {row[1] for row in cursor.execute(f"PRAGMA table_info({NEWEST[0]})")}
-            if NEWEST[1] in there:  # another process was quicker
-                cursor.execute("ROLLBACK")
-                return
-            for table, column in columns:
-                cursor.execute(f"ALTER TABLE {table.name} ADD COLUMN {column}")
+            for table, name, column in columns:
+                # Another process may have been quicker.
+                if name not in {row[1] for row in cursor.execute(f"PRAGMA table_info({table.name})")}:
+                    cursor.execute(f"ALTER TABLE {table.name} ADD COLUMN {column}")
             cursor.execute(made.replace("TABLE candidates", "TABLE candidates_new", 1))
             cursor.execute(f"INSERT INTO candidates_new ({names}) SELECT {names} FROM candidates")  # noqa: S608 - no input
             cursor.execute("DROP TABLE candidates")

@@ -115,7 +115,7 @@ def key_with(step: Step, config: RunConfig, hashes: Mapping[str, str]) -> Key:
         libraries=code.libraries,
         config={name: _part(tree, name) for name in step.sections},
         inputs=dict(sorted(hashes.items())),
-        identity=step.identity(config),
+        identity=step.identity(config, hashes),
     )
 
 

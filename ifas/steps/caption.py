@@ -12,7 +12,7 @@ from ifas.core.records import StepResult
 from ifas.steps.contract import Context
 
 
-def identity(config: RunConfig) -> dict[str, Any]:
+def identity(config: RunConfig, _inputs: Mapping[str, str]) -> dict[str, Any]:
     """The weights of the captioning model."""
     from ifas.model.sources import weights_of
 

@@ -67,9 +67,13 @@ class Step:
         """Raises where such a run must not be, whether the step would run or a result of it be reused."""
         getattr(self._module(), "permit", lambda _config: None)(config)
 
-    def identity(self, config: RunConfig) -> dict[str, Any]:
-        """What else the result depends on, e.g. the commit that a revision names."""
-        found: dict[str, Any] = getattr(self._module(), "identity", lambda _config: {})(config)
+    def identity(self, config: RunConfig, inputs: Mapping[str, str]) -> dict[str, Any]:
+        """What else the result depends on, e.g. the commit that a revision names.
+
+        Args:
+            inputs: SHA-256 of each input.
+        """
+        found: dict[str, Any] = getattr(self._module(), "identity", lambda _config, _inputs: {})(config, inputs)
         return found
 
     def code(self) -> Code:

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ifas.core.config import RunConfig
+from ifas.core.errors import DataError
 from ifas.core.files import replacing, sha256_tree, write_json
-from ifas.core.manifest import read_manifest
+from ifas.core.manifest import ImageSource, read_manifest
+from ifas.core.progress import emit
 from ifas.core.records import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, ROBUSTNESS_FILE, StepResult
 from ifas.steps import cues
 from ifas.steps.contract import Context
 
-IN_IDENTITY = cues.IN_IDENTITY
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: The ledger's code decides only which model is the champion, and `identity` names that.
+IN_IDENTITY = (*cues.IN_IDENTITY, "ifas.steps.rival")
 #: Bytes for the tower's features: an image is scored first, and explained when the threshold is known.
 REMEMBERED = 512 * 2**20
 
 
-def identity(_config: RunConfig) -> dict[str, Any]:
-    """The words by which explanations claim cues."""
-    return {"cues": cues.identity()}
+def identity(config: RunConfig, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """The words by which explanations claim cues, and the champion that the model is measured against."""
+    from ifas.steps.rival import rival_of_model
+
+    champion = rival_of_model(config, inputs["model"]) if "model" in inputs else None
+    return {"cues": cues.identity()} | ({"champion": champion.id} if champion else {})
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
@@ -36,6 +45,9 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     judge = Judge.load(inputs["model"], remember=REMEMBERED)
     predicted = predict(judge, manifest, images, config.protocol, config.evaluate, cues.cues())
     metrics = evaluate(predicted.frame, config.protocol, config.evaluate, predicted.handled)
+    model = sha256_tree(inputs["model"])
+    if paired := _against_champion(config, model, predicted.frame, metrics, manifest, images):
+        metrics["against_champion"] = paired
     with replacing(outputs["evaluation"]) as beside:
         beside.mkdir(parents=True)
         predicted.frame.to_parquet(beside / PREDICTIONS_FILE, index=False)
@@ -47,9 +59,46 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             images,
             manifest,
             run_id=context.run_id,
-            model_version=sha256_tree(inputs["model"])[:12],
+            model_version=model[:12],
             lineage_facts={entry.step: entry.facts for entry in context.lineage.entries},
             config=config.evaluate,
             out=beside / REPORT_FILE,
         )
     return StepResult(summary=metrics["summary"], facts={"metrics": metrics})
+
+
+def _against_champion(
+    config: RunConfig,
+    model: str,
+    predicted: pd.DataFrame,
+    metrics: Mapping[str, Any],
+    manifest: pd.DataFrame,
+    images: ImageSource,
+) -> dict[str, Any]:
+    """The champion judged on the same test images, and every paired difference; empty where there is no champion.
+
+    A champion's model that can't be had is told, and stops nothing: rules that need the difference then fail.
+    """
+    from ifas.evaluation.paired import against
+    from ifas.evaluation.predict import rescore
+    from ifas.model.judge import Judge
+    from ifas.steps.rival import artifact, rival_of_model
+
+    champion = rival_of_model(config, model)
+    if champion is None:
+        return {}
+    try:
+        judge = Judge.load(artifact(champion, "model"))
+    except DataError as error:
+        emit("note", "evaluate", text=f"not compared with champion {champion.id} on the same images: {error.what}")
+        return {}
+    rescored = rescore(judge, predicted, manifest, images, config.evaluate.batch)
+    slices = against(
+        predicted,
+        rescored,
+        threshold=float(metrics["threshold"]["value"]),
+        champion=champion.metrics,
+        protocol=config.protocol,
+        config=config.evaluate,
+    )
+    return {"candidate": champion.id, "model": champion.model_sha256, "slices": slices}

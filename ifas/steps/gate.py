@@ -13,10 +13,9 @@ from ifas.core.files import read_json, sha256_file, sha256_json, sha256_tree, wr
 from ifas.core.records import METRICS_FILE, PREDICTIONS_FILE, Lineage, StepResult
 from ifas.steps.contract import Context
 from ifas.steps.ledger import open_ledger, open_products
+from ifas.steps.rival import rival_of
 
 if TYPE_CHECKING:
-    from ifas.promotion.candidate import Candidate
-    from ifas.promotion.ledger import Ledger
     from ifas.promotion.policy import Policy
     from ifas.promotion.products import Product
 
@@ -142,16 +141,3 @@ def evidence_of(inputs: Mapping[str, Path], lineage: Lineage) -> dict[str, str]:
         "predictions": sha256_file(files / PREDICTIONS_FILE),
         "steps": sha256_json({e.step: [e.config, e.code, e.image] for e in lineage.entries if e.step in BEFORE}),
     }
-
-
-def rival_of(ledger: Ledger, product: str, evidence: Mapping[str, str]) -> Candidate | None:
-    """The champion that a candidate is compared with; None while a product has none.
-
-    When the champion itself is judged again, that is the model that it replaced. Its weights with another threshold,
-    other predictions or another policy are not the champion itself.
-    """
-    champion = ledger.champion(product)
-    if champion is None or any(champion.evidence.get(name) != found for name, found in evidence.items()):
-        return champion
-    beaten = champion.facts.get("champion")
-    return ledger.get(beaten) if beaten else None

@@ -16,7 +16,7 @@ from ifas.steps.contract import Context
 IN_IDENTITY = ("ifas.steps.gate", "ifas.steps.ledger")
 
 
-def identity(config: RunConfig) -> dict[str, Any]:
+def identity(config: RunConfig, _inputs: Mapping[str, str]) -> dict[str, Any]:
     """The commit that the configured revision names now: a moved tag is a new dataset."""
     from ifas.data.registry import Registry
 

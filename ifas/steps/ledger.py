@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 WITNESS_ENV = "IFAS_WITNESS"
 ADMIN_KEY_ENV = "IFAS_ADMIN_KEY"
+LEDGER_ID_ENV = "IFAS_LEDGER_ID"
 
 
 def ledger_url(config: RunConfig) -> str:
@@ -25,14 +26,14 @@ def open_ledger(config: RunConfig) -> Ledger:
     """The ledger, with its witness. Raises as `Ledger`."""
     from ifas.promotion.ledger import Ledger
 
-    return Ledger(ledger_url(config), witness(config), admin_key(config))
+    return Ledger(ledger_url(config), witness(config), admin_key(config), ledger_id(config))
 
 
 def open_products(config: RunConfig, *, make: bool = True) -> Products:
     """The products of the ledger, with its witness. Raises as `Products`."""
     from ifas.promotion.products import Products
 
-    return Products(ledger_url(config), witness(config), admin_key(config), make=make)
+    return Products(ledger_url(config), witness(config), admin_key(config), ledger_id(config), make=make)
 
 
 def product_of(config: RunConfig) -> Product | None:
@@ -64,3 +65,8 @@ def witness(config: RunConfig) -> str:
 def admin_key(config: RunConfig) -> str:
     """The administrator's public key, PEM or a file of it. `IFAS_ADMIN_KEY` overrides the configuration."""
     return os.environ.get(ADMIN_KEY_ENV) or config.gate.admin_key
+
+
+def ledger_id(config: RunConfig) -> str:
+    """The ledger's id. `IFAS_LEDGER_ID` overrides the configuration."""
+    return os.environ.get(LEDGER_ID_ENV) or config.gate.ledger_id

@@ -6,18 +6,17 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ifas.core import storage
 from ifas.core.config import RunConfig
-from ifas.core.errors import DataError
 from ifas.core.files import write_json
 from ifas.core.outputs import require_ours
 from ifas.core.records import StepResult
 from ifas.steps.execute import LINEAGE, execute
 from ifas.steps.folder import output_of
 from ifas.steps.ledger import open_ledger
+from ifas.steps.rival import artifact, gone
 
 if TYPE_CHECKING:
-    from ifas.promotion.candidate import Candidate
+    pass
 
 #: What the package is made from, and the steps that make it.
 MADE_BY = {"model": "train", "evaluation": "evaluate", LINEAGE: "gate"}
@@ -45,7 +44,7 @@ def package_candidate(config: RunConfig, candidate: str, out: Path, run: Path | 
         artifacts = {name: output_of(run, step, name) or run / step / name for name, step in MADE_BY.items()}
         for name, path in artifacts.items():
             if not path.exists():
-                raise _gone(found, name, str(path))
+                raise gone(found, name, str(path))
     with tempfile.TemporaryDirectory(prefix="ifas-package-") as scratch:
         approval = Path(scratch) / "approval.json"
         write_json(approval, approved.model_dump())
@@ -56,22 +55,3 @@ def package_candidate(config: RunConfig, candidate: str, out: Path, run: Path | 
             inputs={**artifacts, "approval": approval},
             outputs={"bento": out, LINEAGE: out.with_name(f"{out.name}.lineage.json")},
         )
-
-
-def artifact(candidate: Candidate, name: str) -> Path:
-    """An artifact of a candidate's run on this machine, fetched from the object store where it lies in one.
-
-    Raises:
-        DataError: it is not there any more, is another one now, or the store can't be reached.
-    """
-    place = str(candidate.facts["artifacts"].get(name, ""))
-    if not place or not (storage.is_remote(place) or Path(place).exists()):
-        raise _gone(candidate, name, place or "any known place")
-    return storage.here(place)
-
-
-def _gone(candidate: Candidate, name: str, place: str) -> DataError:
-    return DataError(
-        f"{name} of candidate {candidate.id} is no longer at {place}",
-        "repeat the run (unchanged steps come from the cache) and name its folder with --run",
-    )

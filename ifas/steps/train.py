@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 IN_IDENTITY = cues.IN_IDENTITY
 
 
-def identity(config: RunConfig) -> dict[str, Any]:
+def identity(config: RunConfig, _inputs: Mapping[str, str]) -> dict[str, Any]:
     """The base weights, and what alignment may ask about."""
     from ifas.model.sources import weights_of
 

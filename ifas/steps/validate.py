@@ -15,7 +15,7 @@ from ifas.core.records import UNREADABLE_FILE, WEIGHTS_FILE, StepResult
 from ifas.steps.contract import Context
 
 
-def identity(config: RunConfig) -> dict[str, Any]:
+def identity(config: RunConfig, _inputs: Mapping[str, str]) -> dict[str, Any]:
     """The weights of the tower whose features the domain probe uses."""
     from ifas.model.sources import weights_of
 

@@ -364,7 +364,7 @@ def test_reviewers_are_known_by_their_keys_from_registration_to_bento(run: Run, 
     register = ("product", "register", "ifas", "--policy", "policy.yaml", "--reason", "the front door", "-c", settings)
     people = ("--reviewer", f"ann={ann[1]}", "--reviewer", f"bob={bob[1]}", "--approvals", 2)
     assert "registered by its administrator" in ifas(*register, *people, "--key", eve[0], code=6)
-    assert "approved by 2 of ann, bob (entry 1, signed)" in ifas(*register, *people, "--key", admin[0])
+    assert "approved by 2 of ann, bob (entry 1 of ledger" in ifas(*register, *people, "--key", admin[0])
 
     approve = ("approve", run.candidate, "--reason", "looked at it", "-c", settings)
     assert "reviewers (ann, bob), who sign" in ifas(*approve, code=6, LOGNAME="ann", USER="ann")

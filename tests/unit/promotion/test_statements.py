@@ -125,7 +125,7 @@ def test_keys_by_reference(tmp_path: Path, made: tuple[Path, Path], monkeypatch:
     monkeypatch.setenv("SIGNING_KEY", made[0].read_text())
     raw = private_key(str(made[0])).private_bytes_raw()
     assert private_key("env:SIGNING_KEY").private_bytes_raw() == raw
-    with pytest.raises(ConfigError, match="NO_KEY is not set"):
+    with pytest.raises(ConfigError, match="env:NO_KEY: no such variable is set"):
         private_key("env:NO_KEY")
     with pytest.raises(ConfigError, match="No such file"):
         private_key(str(tmp_path / "none.pem"))

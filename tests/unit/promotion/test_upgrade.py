@@ -16,7 +16,7 @@ from ifas.promotion.tables import append_only
 from tests.unit.promotion.test_approval import POLICY, submit
 
 #: What today's tables have and those of 0.1.0 as of November 2026 lacked.
-ADDED = {"decisions": ["statement"], "products": ["people", "follows", "statement"]}
+ADDED = {"decisions": ["statement"], "products": ["ledger", "people", "follows", "statement"]}
 OLD_STATES = "('pending', 'refused', 'approved', 'rejected')"
 
 
@@ -27,7 +27,9 @@ def aged(url: str, product: Mapping[str, Any]) -> None:
     name, drop = ("products_no_update", "") if sqlite else ("products_append_only", " ON products")
     with engine.begin() as connection:
         connection.execute(text(f"DROP TRIGGER {name}{drop}"))
-        connection.execute(text("UPDATE products SET hash = :hash"), {"hash": link({**product, "follows": None})})
+        connection.execute(
+            text("UPDATE products SET hash = :hash"), {"hash": link({**product, "follows": None, "ledger": None})}
+        )
         for statement in append_only("products", engine.dialect.name):
             if name in statement and "FUNCTION products_append_only() RETURNS" not in statement:
                 connection.exec_driver_sql(statement)

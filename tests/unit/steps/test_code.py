@@ -34,7 +34,7 @@ def key(step: str) -> cache.Key:
         libraries=STEPS[step].code().libraries,
         config={},
         inputs={},
-        identity=STEPS[step].identity(CONFIG) if step != "ingest" else {},
+        identity=STEPS[step].identity(CONFIG, {}) if step != "ingest" else {},
     )
 
 
@@ -127,7 +127,7 @@ def test_keys_of_all_steps_take_about_a_second():
 
 def base(step: str, **model: str) -> str:
     overrides = [f"model.{part}.source={source}" for part, source in model.items()]
-    return str(STEPS[step].identity(load("tiny", overrides)))
+    return str(STEPS[step].identity(load("tiny", overrides), {}))
 
 
 def test_base_weights_of_a_folder_are_told_by_their_content_and_read_once(tmp_path, monkeypatch):
@@ -171,5 +171,5 @@ def test_base_weights_of_a_package_and_of_the_hub_are_told_by_version_and_commit
         (repo / "refs").mkdir(exist_ok=True)
         (repo / "refs" / "main").write_text(commit)
         assert commit in base("train", vision="maker/clip")
-    caption = str(STEPS["caption"].identity(load("tiny", ["caption.model=maker/clip"])))
+    caption = str(STEPS["caption"].identity(load("tiny", ["caption.model=maker/clip"]), {}))
     assert "b" * 40 in caption

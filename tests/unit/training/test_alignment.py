@@ -222,8 +222,8 @@ def test_measures_of_explanations() -> None:
 def test_the_cache_key_knows_the_section_and_the_cues() -> None:
     assert "align" in STEPS["train"].sections
     off, on = load("tiny"), load("tiny", ["align.enabled=true"])
-    assert "cues" not in STEPS["train"].identity(off)
-    named = STEPS["train"].identity(on)["cues"]
+    assert "cues" not in STEPS["train"].identity(off, {})
+    named = STEPS["train"].identity(on, {})["cues"]
     assert named["bezel"][0] == "a straight dark frame runs beside the head"
     assert json.loads(json.dumps(named)) == named
 
