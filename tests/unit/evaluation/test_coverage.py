@@ -12,9 +12,9 @@ from ifas.evaluation.clustered import rate_interval
 
 #: Samples of a cell, by the number of people: noise of half a per cent; of one, where covered best.
 SAMPLES = {10: 2000, 20: 2000, 100: 400}
-#: Cells that lie above 98 %. In 45 and 19 % of their samples nobody has an error; those all hold the true rate, so
-#: misses above it can hardly happen, and even a perfect interval has 97.5 % there.
-ABOVE = {(10, 0.3, 0.01), (20, 0.3, 0.01)}
+#: Cells that lie above 98 % (98.1 to 98.6). In 45, 10 and 21 % of their samples nobody has an error; those all hold the
+#: true rate, so misses above it hardly happen, and even an interval that misses 2.5 % below, as it should, has 97.5 %.
+ABOVE = {(10, 0.3, 0.01), (10, 0.3, 0.03), (20, 0.3, 0.01)}
 
 
 @pytest.mark.slow
