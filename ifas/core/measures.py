@@ -2,6 +2,7 @@
 
 Definitions follow ISO/IEC 30107-3:2023 where it has one. Every figure lives in a slice, as
 `{"value": …, "interval": [low, high] | null, "n": …}`, or as `{"value": null, "reason": …}` where it can't be measured.
+A rate also has `errors` (or `hits`) and `n_subjects`, the people among whom it was counted.
 """
 
 from __future__ import annotations

@@ -38,9 +38,11 @@ def subject_bootstrap(
         threshold: that of HTER.
         threads: at most; the processors of this process when left out. The result does not depend on it.
     """
+    import pandas as pd
+
     from ifas.evaluation.resampling import FIGURES, Sorted
 
-    names, person_N = np.unique(np.asarray(subjects, dtype=str), return_inverse=True)
+    person_N, names = pd.factorize(np.asarray(subjects, dtype=object), sort=True)
     fewest = min(len(np.unique(person_N[live])), len(np.unique(person_N[~live])))
     if len(names) < 2 or fewest < 2:
         return dict.fromkeys(FIGURES, "bona fide or attacks of one subject: a bootstrap over subjects needs two")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: A figure of explanations in a slice without such ones.
 NO_EXPLANATION: Mapping[str, Any] = {"value": None, "reason": "no such explanation in this slice", "n": 0}
+#: Column of `with_people`.
+PERSON = "person"
 #: What metrics.json says of the method.
 METHOD = (
     "pictures of a person counted as worth n / (1 + (m - 1) r) independent ones, averaged over the correlations r that "
@@ -26,13 +28,20 @@ METHOD = (
 
 
 def people(rows: pd.DataFrame) -> npt.NDArray[np.object_]:
-    """A text for each row that its person's rows share.
+    """A text for each row that its person's rows share: column `PERSON` where `with_people` made it.
 
     An id is unique within its dataset only. Rows without an id may all be of one person, so a dataset's count as one:
     that claims least.
     """
+    if PERSON in rows:
+        return np.asarray(rows[PERSON], dtype=object)
     ids = rows["subject_id"].astype(object).where(rows["subject_id"].notna(), "").astype(str)
     return np.asarray(rows["dataset"].astype(str) + "/" + ids, dtype=object)
+
+
+def with_people(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same rows with column `PERSON`, so that it is made once for all figures of a slice."""
+    return rows.assign(**{PERSON: people(rows)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +60,18 @@ class Rate:
             people_N: whose it is.
             counts_N: how many each image has; one when left out.
         """
+        import pandas as pd
+
         wrong = np.asarray(wrong_N).astype(np.int64)
         counts = np.ones_like(wrong) if counts_N is None else np.asarray(counts_N, dtype=np.int64)
-        names, person_N = np.unique(np.asarray(people_N, dtype=str), return_inverse=True)
+        person_N, names = pd.factorize(np.asarray(people_N, dtype=object))
         errors_S, counts_S = np.zeros(len(names), dtype=np.int64), np.zeros(len(names), dtype=np.int64)
         np.add.at(errors_S, person_N, wrong)
         np.add.at(counts_S, person_N, counts)
-        return cls(errors_S[counts_S > 0], counts_S[counts_S > 0])
+        # In an order that does not depend on that of the rows, so that no sum does to the last bit.
+        order = np.lexsort((errors_S, counts_S))
+        order = order[counts_S[order] > 0]
+        return cls(errors_S[order], counts_S[order])
 
     @property
     def errors(self) -> int:

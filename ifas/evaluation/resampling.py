@@ -136,6 +136,7 @@ def _sweep(person_N, kind_N, ends_N, times_S, totals_P, apcers_A, out) -> None: 
     n_attack = totals_P.sum() - n_live
     n_kinds, n_limits = len(totals_P), len(apcers_A)
     counts_P = np.zeros(n_kinds, np.int64)
+    most_fpr = FPR_LIMIT * n_attack + 1e-9
     # The most attacks of each species that a limit allows: the test of `bpcer_at_apcer_of`, done once.
     most_AP = np.zeros((n_limits, n_kinds), np.int64)
     for a in range(n_limits):
@@ -144,9 +145,11 @@ def _sweep(person_N, kind_N, ends_N, times_S, totals_P, apcers_A, out) -> None: 
             while most > 0 and most / max(totals_P[p], 1) > apcers_A[a] + 1e-12:
                 most -= 1
             most_AP[a, p] = most
-    under_A = np.ones(n_limits, np.bool_)
+    strictest_A = np.argsort(apcers_A)
     reached_A = np.zeros(n_limits, np.int64)
-    live = attack = live_before = attack_before = twice = at_fpr = 0
+    live = attack = live_before = attack_before = twice = 0
+    passed = 0  # limits that some species is above already; they fall from the strictest on, and stay fallen
+    at_fpr = -1
     # Accepting nobody is the first point: far 0, frr 1.
     apart_eer = apart_step = n_live * n_attack
     sum_eer = n_live * n_attack
@@ -158,9 +161,12 @@ def _sweep(person_N, kind_N, ends_N, times_S, totals_P, apcers_A, out) -> None: 
         else:
             attack += weight
             counts_P[kind] += weight
-            for a in range(n_limits):
-                if counts_P[kind] > most_AP[a, kind]:
-                    under_A[a] = False
+            # Bona fide accepted at the last point before: those at this score come with these attacks.
+            while passed < n_limits and counts_P[kind] > most_AP[strictest_A[passed], kind]:
+                reached_A[strictest_A[passed]] = live_before
+                passed += 1
+            if at_fpr < 0 and attack > most_fpr:
+                at_fpr = live_before
         if ends_N[i] == 0:
             continue
         far, frr = attack * n_live, (n_live - live) * n_attack
@@ -169,15 +175,14 @@ def _sweep(person_N, kind_N, ends_N, times_S, totals_P, apcers_A, out) -> None: 
             # Attacks below this score, twice, and those at it, once, for each bona fide at it.
             twice += (live - live_before) * (2 * (n_attack - attack) + attack - attack_before)
             live_before, attack_before = live, attack
-            if attack <= FPR_LIMIT * n_attack + 1e-9:
-                at_fpr = live
-            for a in range(n_limits):
-                if under_A[a]:
-                    reached_A[a] = live
             if apart < apart_eer or (apart == apart_eer and far + frr < sum_eer):
                 apart_eer, sum_eer, live_eer, attack_eer = apart, far + frr, live, attack
         if ends_N[i] & NEXT_STEP and apart < apart_step:
             apart_step, live_step, attack_step = apart, live, attack
+    for a in range(passed, n_limits):
+        reached_A[strictest_A[a]] = live
+    if at_fpr < 0:
+        at_fpr = live
     out[0] = twice / (2.0 * n_live * n_attack)
     out[1] = (attack_eer / n_attack + (1 - live_eer / n_live)) / 2
     out[2] = (attack_step / n_attack + (1 - live_step / n_live)) / 2

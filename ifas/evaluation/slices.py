@@ -11,7 +11,7 @@ from ifas.core.taxonomy import ATTACKS
 from ifas.evaluation import explanations, metrics, robustness
 from ifas.evaluation.intervals import subject_bootstrap
 from ifas.evaluation.metrics import APCER_LIMITS, FPR_LIMIT, Bools, Floats, Sweep
-from ifas.evaluation.rates import NO_EXPLANATION, Rate, apcer, apcer_pooled, bpcer, people
+from ifas.evaluation.rates import NO_EXPLANATION, Rate, apcer, apcer_pooled, bpcer, people, with_people
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +41,7 @@ def measure_slice(rows: pd.DataFrame, threshold: float, config: EvaluateConfig, 
         threshold: the frozen one.
         about: which rows these are, in words.
     """
+    rows = with_people(rows)
     handled, silent = robustness.figures(rows), _non_responses(rows)
     rows = rows[rows["score"].notna()]
     scores = rows["score"].to_numpy(dtype="float64")

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import beta, binomtest
 
 from benchmarks.intervals import cells, errors, holds, ours, wilson
 from ifas.evaluation import clustered
 from ifas.evaluation.clustered import rate_interval
+from ifas.evaluation.rates import Rate, people, with_people
 
 #: Samples of a cell, by the number of people: noise of half a per cent; of one, where covered best.
 SAMPLES = {10: 2000, 20: 2000, 100: 400}
-#: Cells that lie above 98 %. In 45 and 19 % of their samples nobody has an error; those all hold the true rate, so
-#: misses above it can hardly happen, and even a perfect interval has 97.5 % there.
-ABOVE = {(10, 0.3, 0.01), (20, 0.3, 0.01)}
+#: Cells that lie above 98 % (98.1 to 98.6). In 45, 10 and 21 % of their samples nobody has an error; those all hold the
+#: true rate, so misses above it hardly happen, and even an interval that misses 2.5 % below, as it should, has 97.5 %.
+ABOVE = {(10, 0.3, 0.01), (10, 0.3, 0.03), (20, 0.3, 0.01)}
 
 
 @pytest.mark.slow
 def test_every_cell_is_covered() -> None:
     """10, 20 and 100 people with 50 pictures each, correlation 0 and .3, rates .01 to .3: 92 to 98 %."""
     rng = np.random.default_rng(3)
-    for people, icc, rate in cells():
-        counts = np.full(people, 50)
-        drawn = errors(rng, SAMPLES[people], counts, rate, icc)
-        high = 0.99 if (people, icc, rate) in ABOVE else 0.98
-        assert 0.92 <= holds(ours(drawn, counts), rate) <= high, (people, icc, rate)
+    for subjects, icc, rate in cells():
+        counts = np.full(subjects, 50)
+        drawn = errors(rng, SAMPLES[subjects], counts, rate, icc)
+        high = 0.99 if (subjects, icc, rate) in ABOVE else 0.98
+        assert 0.92 <= holds(ours(drawn, counts), rate) <= high, (subjects, icc, rate)
 
 
 def test_a_cell_is_covered_that_wilsons_interval_misses() -> None:
@@ -56,9 +58,9 @@ def test_one_picture_of_each_person_is_jeffreys_interval(wrong: int, n: int) -> 
 
 def test_pictures_that_only_repeat_add_nothing() -> None:
     """Each person all right or all wrong: 50 pictures of each tell hardly more than one does."""
-    people = (np.arange(40) < 6).astype(int)
-    one = rate_interval(people, np.ones(40, dtype=int))
-    fifty = rate_interval(people * 50, np.full(40, 50))
+    wrong = (np.arange(40) < 6).astype(int)
+    one = rate_interval(wrong, np.ones(40, dtype=int))
+    fifty = rate_interval(wrong * 50, np.full(40, 50))
     assert fifty == pytest.approx(one, abs=0.02)
     apart = rate_interval(np.full(40, 7), np.full(40, 47))  # the same share, spread evenly over all
     assert apart[1] - apart[0] < (one[1] - one[0]) / 3
@@ -72,12 +74,12 @@ def test_one_person_tells_of_one() -> None:
 
 def test_an_interval_holds_the_value_and_does_not_depend_on_the_order() -> None:
     rng = np.random.default_rng(4)
-    for people in (2, 5, 30, 80, 400):
-        counts = rng.integers(1, 300, people)
-        wrong = rng.binomial(counts, rng.beta(0.3, 2, people))
+    for subjects in (2, 5, 30, 80, 400):
+        counts = rng.integers(1, 300, subjects)
+        wrong = rng.binomial(counts, rng.beta(0.3, 2, subjects))
         low, high = rate_interval(wrong, counts)
         assert low <= wrong.sum() / counts.sum() <= high
-        order = rng.permutation(people)
+        order = rng.permutation(subjects)
         assert rate_interval(wrong[order], counts[order]) == pytest.approx((low, high), rel=1e-9)
 
 
@@ -100,3 +102,14 @@ def test_finer_nodes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clustered, "RATES", 2 * clustered.RATES)
     for sample, ends in zip(samples, coarse, strict=True):
         assert rate_interval(*sample) == pytest.approx(ends, rel=0.01)
+
+
+def test_people_are_told_apart_by_dataset_and_without_an_id_count_as_one() -> None:
+    rows = pd.DataFrame({"dataset": list("aabbb"), "subject_id": ["x", "y", "x", None, None]})
+    assert len(set(people(rows))) == 4
+    rate = Rate.of([True, False, True, True, False], people(with_people(rows)))
+    assert (rate.errors, rate.n, rate.n_subjects) == (3, 5, 4)
+    none = Rate.of([], [])
+    assert none.entry() == {"value": None, "reason": "no such images in this slice", "n": 0}
+    turned = Rate.of([False, True, True, False, True][::-1], people(rows)[::-1])
+    assert turned.entry()["interval"] == Rate.of([False, True, True, False, True], people(rows)).entry()["interval"]

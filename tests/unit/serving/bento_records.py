@@ -64,7 +64,7 @@ def metrics() -> dict[str, Any]:
         },
         "protocol": {"source_domains": ["office", "street"], "target_domains": ["kiosk"], "cross_domain": True},
         "data": {"synthetic": True, "n_dev": 88, "n_test": 96, "non_response": {"n": 2}},
-        "intervals": {"level": 0.95, "rates": "Wilson", "others": "bootstrap over subjects"},
+        "intervals": {"level": 0.95, "rates": "by person", "others": "bootstrap over subjects"},
         "slices": {"source_test": tree, "target": other, "domain:kiosk": other},
     }
 
