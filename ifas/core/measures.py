@@ -184,3 +184,15 @@ def check_slice(name: str) -> None:
     if name in FIXED_SLICES or (colon and value and kind in SLICE_KINDS):
         return
     raise unknown_key("slice", name, [*FIXED_SLICES, *(f"{kind}:<value or *>" for kind in SLICE_KINDS)])
+
+
+#: Half of the 5 % that a 95 % interval may miss: so much below it, so much above.
+TAIL = 0.025
+
+
+def unseen(subjects: int) -> float:
+    """The largest rate that no error among so many people leaves possible (Clopper-Pearson, each of them counted once).
+
+    For 95 % on both sides about 3.7 / subjects; 1 of nobody.
+    """
+    return float(1 - TAIL ** (1 / subjects)) if subjects else 1.0

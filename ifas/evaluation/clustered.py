@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ifas.core.measures import TAIL, unseen
 from ifas.evaluation.metrics import Floats, Ints
 
-#: Half of the 5 % lies below the interval, half above.
-TAIL = 0.025
 #: Jeffreys' prior of a share: a half error and a half success.
 JEFFREYS = 0.5
 #: Values of r looked at. Twice as many change no end by 1 % (test).
@@ -50,7 +49,7 @@ def rate_interval(errors_S: Ints, counts_S: Ints) -> tuple[float, float]:
     if subjects == 0:
         return 0.0, 1.0
     if errors in (0, n):
-        far = 1 - TAIL ** (1 / subjects)
+        far = unseen(subjects)
         return (0.0, far) if errors == 0 else (1 - far, 1.0)
     independent_R, weight_R = _effective(errors_S, counts_S)
     wrong_R = errors / n * independent_R + JEFFREYS

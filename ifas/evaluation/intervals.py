@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ifas.evaluation.clustered import TAIL
+from ifas.core.measures import TAIL
 from ifas.evaluation.metrics import Bools, Floats
 
 #: Weights of subjects held at a time: 32 MB.

@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from ifas.core.calibration import Calibration
 from ifas.core.config import EvaluateConfig, ProtocolConfig
-from ifas.core.measures import SLICE_KINDS
-from ifas.evaluation.clustered import TAIL, rate_interval
+from ifas.core.measures import SLICE_KINDS, unseen
+from ifas.evaluation.clustered import rate_interval
 from ifas.evaluation.intervals import CHUNK, widening
 from ifas.evaluation.metrics import Bools
 from ifas.evaluation.rates import people
@@ -122,7 +122,8 @@ def _share(which: Bools, person_N: Any, counts_S: Any) -> tuple[float, float, fl
     """A share of images with the ends of its interval."""
     errors_S = np.bincount(person_N[which], minlength=len(counts_S))
     low, high = rate_interval(errors_S, counts_S)
-    return float(which.mean()), low, high
+    # Never closer than where none was seen: else one more difference would make the differences look smaller.
+    return float(which.mean()), low, max(high, unseen(len(counts_S)))
 
 
 def _worst(name: str, attacks: pd.DataFrame, ours: pd.Series, theirs: pd.Series) -> dict[str, Entry]:
@@ -206,6 +207,5 @@ def _half(models: list[Any], subjects: int, fewest: int, config: EvaluateConfig)
     if len(drawn_BF) < config.bootstrap / 2:
         return None, "most resamples lack bona fide or attacks: too few subjects"
     # Where no resample differs, so many people may still hide one who would: see `clustered`.
-    unseen = 1 - TAIL ** (1 / fewest)
     spread_F = drawn_BF.std(axis=0)
-    return np.where(spread_F > 0, widening(fewest) * spread_F, unseen), ""
+    return np.where(spread_F > 0, widening(fewest) * spread_F, unseen(fewest)), ""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ifas.core.measures import MEASURES
+from ifas.core.measures import MEASURES, unseen
 
 Metrics = Mapping[str, Any]
 Interval = tuple[float, float]
@@ -164,12 +164,21 @@ def count(value: object) -> int | None:
 
 
 def interval_of(entry: Mapping[str, Any]) -> Interval | None:
-    """Both ends, or None where they are missing or the wrong way round."""
+    """Both ends as a rule reads them, or None where they are missing or the wrong way round.
+
+    Of a rate, they are never closer than without any error among as many people: one error more would else turn a fail
+    into a pass, as it may show that errors do not go by person.
+    """
     found = entry.get("interval")
     if not isinstance(found, (list, tuple)) or len(found) != 2:
         return None
     low, high = number(found[0]), number(found[1])
-    return None if low is None or high is None or low > high else (low, high)
+    if low is None or high is None or low > high:
+        return None
+    subjects = count(entry.get("n_subjects"))
+    if subjects and ("errors" in entry or "hits" in entry):
+        return min(low, 1 - unseen(subjects)), max(high, unseen(subjects))
+    return low, high
 
 
 def _support(entry: Mapping[str, Any], subjects: int | None, species: str | None = None) -> Support:

@@ -220,3 +220,17 @@ def test_strict_passes_a_good_model_that_was_measured_on_enough_and_no_other() -
     assert {"target-worst-species", "every-spoof-type", "target-convenience", "explanations-agree"} <= few
     assert failed(strictly(subjects=9)) == {rule.id for rule in rules.rules if rule.min_subjects}
     assert {"target-worst-species", "every-domain-convenience"} <= failed(strictly(errors=0.12))
+
+
+def test_one_error_more_never_turns_a_fail_into_a_pass() -> None:
+    """Its interval may be narrower: 0 errors of 100 people leave 3.6 % possible, 1 of 5,000 images only 0.9 %."""
+    rule = Rule(id="r", metric="bpcer", slice="target", max=0.03, bound="interval", reason="r")
+    policy = Policy(name="p", rules=[rule])
+
+    def passed(errors: int, interval: list[float]) -> bool:
+        entry = {"value": errors / 5000, "interval": interval, "errors": errors, "n": 5000, "n_subjects": 100}
+        return decide({"slices": {"target": {"bpcer": entry}}}, None, policy).passed
+
+    assert not passed(0, [0.0, 0.0362])
+    assert not passed(1, [0.0, 0.009])
+    assert not passed(2, [0.0, 0.0035])
