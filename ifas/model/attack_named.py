@@ -9,8 +9,9 @@ Our choices, not stated in the paper, which trains on the bare form "No. <captio
 
 - With `model.name_attack` the answer about an attack begins with the phrase of what its caption names: "No. Printed on
   paper. <caption>". So training shows the very tokens that are scored, at the place where they are scored: naming the
-  attack is a classification by the language model, and it learns it from the captions alone. In the bare form the same phrases are scored, but
-  training never showed one at that place, so they tell less. Each phrase begins with a word of its own.
+  attack is a classification by the language model, and it learns it from the captions alone. In the bare form the same
+  phrases are scored, but training never showed one at that place, so they tell less. Each phrase begins with a word of
+  its own.
 - A model names only attacks that its training showed (`IfasProcessor.attacks`). Of others it has nothing to go by.
 - The likelihoods are corrected for what the model says whatever the image is (`prior`): the average over development
   images, measured after training. Blanks would do worse. With three tiny models on the drawn images of
