@@ -91,7 +91,7 @@ def slices(ours: Mapping[str, Any], theirs: Mapping[str, Any] | None, metric: st
         yOffset=alt.YOffset("who:N", sort=["candidate", "champion"]),
         color=_who(alt),
     )
-    axis = alt.Axis(format=".1f" if metric in shown.PLAIN else "%", values=[0, 0.25, 0.5, 0.75, 1])
+    axis = alt.Axis(format=".2~f" if metric in shown.PLAIN else "%", values=[0, 0.25, 0.5, 0.75, 1])
     bar = base.mark_rule(strokeWidth=2).encode(
         x=alt.X("low:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis), x2="high:Q"
     )
