@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from threading import BoundedSemaphore
 
 from argon2 import PasswordHasher
@@ -47,8 +49,7 @@ class Accounts:
         self._database = database
         self._hasher = PasswordHasher()
         self._turn = BoundedSemaphore(AT_ONCE)
-        # Checked where there is no such account, so that the answer takes as long.
-        self._nobody = self._hasher.hash("no account has this password")
+        self._nobody = _nobody()
 
     def add(self, name: str, password: str, role: str, made_by: str) -> Account:
         """Makes an account, or gives one that is there another password and role, and enables it again.
@@ -104,6 +105,12 @@ class Accounts:
         except (VerificationError, InvalidHashError):
             return None
         return None if account is None or account.disabled else account
+
+
+@cache
+def _nobody() -> str:
+    """A hash to check where there is no such account, so that the answer takes as long. No password has it."""
+    return PasswordHasher().hash(secrets.token_hex(32))
 
 
 def _account(row: AccountRow) -> Account:
