@@ -147,7 +147,7 @@ class _Site:
             return self._page("problem.jinja", request, visit, None, 401, **_BY_PROXY)
         known = {"next": _place(next), "name": name[:64]}
         address = _address(request)
-        if wait := self._attempts.wait(name[:64], address):
+        if wait := self._attempts.begin(name[:64], address):
             answer = self._page(
                 "sign_in.jinja", request, visit, None, 429, **known,
                 wrong=f"Too many tries. The next one is taken in {wait} seconds.",
@@ -156,7 +156,6 @@ class _Site:
             return answer
         account = self._accounts.proven(name[:64], password)
         if account is None:
-            self._attempts.failed(name[:64], address)
             log.warning("a sign-in from %s failed", address)
             wrong = "This name and password do not fit, or the account is disabled."
             return self._page("sign_in.jinja", request, visit, None, 401, **known, wrong=wrong)

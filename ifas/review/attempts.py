@@ -15,7 +15,7 @@ MOST = 10_000
 
 
 class Attempts:
-    """Failures of late, in this process.
+    """Tries of late that did not succeed, in this process.
 
     Args:
         clock: seconds that only go up.
@@ -23,33 +23,35 @@ class Attempts:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._failed: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
+        self._tried: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
         self._lock = Lock()
 
-    def wait(self, account: str, address: str) -> int:
-        """Seconds until the next try is let pass; 0: now."""
-        now = self._clock()
-        with self._lock:
-            return max(self._wait(key, limit, now) for key, limit in _keys(account, address))
+    def begin(self, account: str, address: str) -> int:
+        """Counts a try, which `succeeded` takes back; or says how many seconds the next one has to wait.
 
-    def failed(self, account: str, address: str) -> None:
-        """Counts a failure."""
+        Counted before the password is checked: else many at once would all be let pass.
+        """
         now = self._clock()
         with self._lock:
+            if wait := max(self._wait(key, limit, now) for key, limit in _keys(account, address)):
+                return wait
             for key, limit in _keys(account, address):
-                times = self._failed.setdefault(key, deque(maxlen=limit))
-                times.append(now)
-                self._failed.move_to_end(key)
-            while len(self._failed) > MOST:
-                self._failed.popitem(last=False)
+                self._tried.setdefault(key, deque(maxlen=limit)).append(now)
+                self._tried.move_to_end(key)
+            while len(self._tried) > MOST:
+                self._tried.popitem(last=False)
+        return 0
 
     def succeeded(self, account: str, address: str) -> None:
-        """Forgets the failures of this account from this address."""
+        """Takes a try back, and forgets the failures of this account from this address."""
         with self._lock:
-            self._failed.pop((account, address), None)
+            self._tried.pop((account, address), None)
+            for key in (("", address), (account, "")):
+                if self._tried.get(key):
+                    self._tried[key].pop()
 
     def _wait(self, key: tuple[str, str], limit: int, now: float) -> int:
-        times = self._failed.get(key)
+        times = self._tried.get(key)
         if times is None or len(times) < limit or (left := times[0] + WINDOW_S - now) <= 0:
             return 0
         return int(left) + 1

@@ -124,6 +124,8 @@ def test_signing_in_and_out_need_a_token_too(site: Site) -> None:
     client = site.client()
     answer = client.post("/sign-in", data={"name": "ann", "password": PASSWORD})
     assert answer.status_code == 403
+    assert sign_in(client, "ann", PASSWORD).status_code == 303
+    assert "ann" in client.get("/").text
     inside = site.signed_in()
     assert inside.post("/sign-out", data={"token": "no"}).status_code == 403
     assert inside.get("/").status_code == 200
@@ -168,6 +170,7 @@ def test_a_disabled_account_is_out_at_once(site: Site) -> None:
 def test_a_session_ends(site: Site) -> None:
     client = site.signed_in(session_hours=1e-9)
     assert client.get("/").status_code == 303
+    assert site.signed_in(session_hours=1).get("/").status_code == 200
 
 
 def test_the_cookie_is_strict_and_not_for_scripts(site: Site) -> None:
@@ -235,8 +238,19 @@ def test_guessed_names_do_not_fill_memory() -> None:
 
     counted = attempts.Attempts(lambda: 0.0)
     for i in range(attempts.MOST):
-        counted.failed(f"name {i}", "10.0.0.1")
-    assert len(counted._failed) <= attempts.MOST
+        assert counted.begin(f"name {i}", f"10.0.0.{i}") == 0
+    assert len(counted._tried) <= attempts.MOST
+
+
+def test_many_tries_at_once_are_counted_before_they_are_checked() -> None:
+    from ifas.review import attempts
+
+    counted = attempts.Attempts(lambda: 0.0)
+    begun = [counted.begin(f"name {i}", "10.0.0.1") for i in range(attempts.OF_ADDRESS + 1)]
+    assert begun[:-1] == [0] * attempts.OF_ADDRESS
+    assert begun[-1] > 0
+    counted.succeeded("name 0", "10.0.0.1")
+    assert counted.begin("name 99", "10.0.0.1") == 0
 
 
 # Rights.
@@ -364,7 +378,8 @@ def test_where_to_go_after_signing_in_is_ours(site: Site, candidate: Any) -> Non
 def test_too_much_is_not_read(site: Site) -> None:
     client = site.client()
     assert client.post("/sign-in", content=b"x" * 70_000).status_code == 413
-    answer = client.post("/sign-in", content=iter([b"password=" + b"x" * 40_000, b"y" * 40_000]))
+    kind = {"content-type": "application/x-www-form-urlencoded"}
+    answer = client.post("/sign-in", content=iter([b"password=" + b"x" * 40_000, b"y" * 40_000]), headers=kind)
     assert answer.status_code in (400, 413)
 
 
