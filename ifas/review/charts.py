@@ -18,7 +18,6 @@ from markupsafe import Markup, escape
 
 from ifas.evaluation import metrics as measured
 from ifas.evaluation.plots import Series
-from ifas.review import shown
 
 if TYPE_CHECKING:
     import altair as alt
@@ -67,23 +66,28 @@ def warm_up() -> None:
     once(("", "warm-up"), "", lambda: sweep([point], 0.5, None))
 
 
-def slices(ours: Mapping[str, Any], theirs: Mapping[str, Any] | None, metric: str, names: Sequence[str]) -> Any:
-    """One figure on every slice as dot and interval, candidate above champion."""
+#: A line of a chart: what it is about, and the entries of candidate and champion.
+Row = tuple[str, Mapping[str, Any], Mapping[str, Any]]
+
+
+def dots(lines: Sequence[Row], *, plain: bool = False) -> Any:
+    """One figure on every line as dot and interval, candidate above champion.
+
+    Args:
+        plain: the figure is no share of images.
+    """
     import altair as alt
 
     rows = []
-    for who, metrics in (("candidate", ours), ("champion", theirs)):
-        for name in names:
-            entry = shown.entry(metrics, name, metric)
+    for label, *entries in lines:
+        for who, entry in zip(("candidate", "champion"), entries, strict=True):
             if isinstance(entry.get("value"), int | float):
                 low, high = entry.get("interval") or (entry["value"], entry["value"])
-                rows.append(
-                    {"who": who, "slice": shown.slice_name(name), "value": entry["value"], "low": low, "high": high}
-                )
-    order = [shown.slice_name(name) for name in names]
+                rows.append({"who": who, "line": label, "value": entry["value"], "low": low, "high": high})
+    order = [label for label, *_ in lines]
     base = alt.Chart(alt.InlineData(rows)).encode(
         y=alt.Y(
-            "slice:N",
+            "line:N",
             sort=order,
             title=None,
             axis=alt.Axis(labelLimit=118, minExtent=146, labelPadding=10, domain=False, ticks=False, grid=True),
@@ -91,7 +95,7 @@ def slices(ours: Mapping[str, Any], theirs: Mapping[str, Any] | None, metric: st
         yOffset=alt.YOffset("who:N", sort=["candidate", "champion"]),
         color=_who(alt),
     )
-    axis = alt.Axis(format=".2~f" if metric in shown.PLAIN else "%", values=[0, 0.25, 0.5, 0.75, 1])
+    axis = alt.Axis(format=".2~f" if plain else "%", values=[0, 0.25, 0.5, 0.75, 1])
     bar = base.mark_rule(strokeWidth=2).encode(
         x=alt.X("low:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis), x2="high:Q"
     )

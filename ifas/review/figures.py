@@ -143,11 +143,6 @@ def slice_names(candidate: Candidate) -> Sequence[str]:
     return [*fixed, *sorted(name for name in slices if name not in fixed)]
 
 
-def flipped_most(candidate: Candidate) -> Sequence[str]:
-    """The handlings that were tried."""
-    return [name for name in slice_names(candidate) if name.startswith("handling:")]
-
-
 def _paired(metrics: Mapping[str, Any], name: str, metric: str) -> Mapping[str, Any]:
     """The paired difference to the champion, where evaluation has left one."""
     found: Any = metrics.get("champion")

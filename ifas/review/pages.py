@@ -133,7 +133,8 @@ class Pages:
 
     def swept(self, found: Candidate, at: int | None) -> dict[str, Any]:
         """What moves where the threshold is another one: step `at` of the sweep; None: the frozen one."""
-        rows, frozen = self._target(found, self._files.of(found)), _threshold(found)
+        ours = self._files.of(found)
+        rows, frozen = self._target(found, ours), _threshold(found)
         if rows is None or frozen is None or rows.empty:
             return {"sweep": None}
         low, high = sweep.span(rows, frozen)
@@ -149,6 +150,7 @@ class Pages:
         return {
             "sweep": drawing,
             "at": step,
+            "pictures_here": ours.dataset is not None,
             "last": last,
             "frozen": frozen,
             "chosen": chosen,
@@ -175,29 +177,29 @@ class Pages:
         rows = pictures.judged_rows(ours.predictions, protocol)
         return rows[rows["domain"].isin(protocol.get("target_domains", []))]
 
-    def _charts(
-        self, found: Candidate, champion: Candidate | None, ours: Judged, theirs: Judged
-    ) -> dict[str, Markup | list[Markup]]:
-        made: dict[str, Markup | list[Markup]] = {}
+    def _charts(self, found: Candidate, champion: Candidate | None, ours: Judged, theirs: Judged) -> dict[str, Markup]:
+        made: dict[str, Markup] = {}
+        before, drawn = theirs_of(champion), []
         names = [name for name in figures.slice_names(found) if name.startswith(DRAWN)]
-        before = theirs_of(champion)
-        made["slices"] = [
-            charts.once(
-                (found.evidence_sha256, "slices", metric),
-                f"{shown.title(metric)} of candidate and champion on every slice, with 95 % intervals; the same "
-                "figures are in the table below",
-                lambda metric=metric: charts.slices(found.metrics, before, metric, names),  # type: ignore[misc]
-            )
-            for metric in figures.HEADLINES
-            if any(_has(found.metrics, name, metric) for name in names)
-        ]
-        handled = [name for name in figures.flipped_most(found) if _has(found.metrics, name, "flips")]
-        if handled:
-            made["handled"] = charts.once(
-                (found.evidence_sha256, "handled"),
-                "Share of verdicts that change after each handling, candidate and champion",
-                lambda: charts.slices(found.metrics, before, "flips", handled),
-            )
+        handled = [name for name in figures.slice_names(found) if name.startswith("handling:")]
+        for metric in figures.HEADLINES:
+            lines = [_row(found.metrics, before, shown.slice_name(name), name, metric) for name in names]
+            drawn.append((metric, f"{shown.title(metric)} on every slice", lines))
+        lines = [_row(found.metrics, before, name.partition(":")[2], name, "flips") for name in handled]
+        drawn.append(("handled", "Share of verdicts that change after each handling", lines))
+        for metric, title in (
+            ("apcer", "APCER of each species, target domains"),
+            ("explanation_medium_by_type", "Attacks whose medium is named rightly, by type, target domains"),
+        ):
+            ours_of, theirs_by = (shown.entry(one, "target", metric) for one in (found.metrics, before))
+            drawn.append((metric, title, [(name, ours_of[name], theirs_by.get(name, {})) for name in ours_of]))
+        for name, title, lines in drawn:
+            if any(one.get("value") is not None for _, one, _ in lines):
+                made[name] = charts.once(
+                    (found.evidence_sha256, name),
+                    f"{title}, candidate and champion, with 95 % intervals",
+                    lambda lines=lines, name=name: charts.dots(lines, plain=name in shown.PLAIN),  # type: ignore[misc]
+                )
         series, points = self._series(found, champion, ours, theirs)
         frozen = _threshold(found)
         if "candidate" in series and frozen is not None:
@@ -275,8 +277,8 @@ def _threshold(found: Candidate) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _has(metrics: Mapping[str, Any], name: str, metric: str) -> bool:
-    return isinstance(shown.entry(metrics, name, metric).get("value"), int | float)
+def _row(ours: Mapping[str, Any], theirs: Mapping[str, Any] | None, label: str, name: str, metric: str) -> charts.Row:
+    return label, shown.entry(ours, name, metric), shown.entry(theirs, name, metric)
 
 
 def _every(found: Candidate, champion: Candidate | None) -> dict[str, list[figures.Figure]]:

@@ -42,7 +42,7 @@ def test_the_page_has_every_part(site: Site, candidate: Any) -> None:
     ):  # fmt: skip
         assert heading in page, heading
     # Slices, handled, curves and the sweep; none of them failed.
-    assert page.count('<div class="chart" role="img"') == 10
+    assert page.count('<div class="chart" role="img"') == 12
     assert "could not be drawn" not in page
     assert "12 images share a corner" in page
     assert page.count(".jpg") > 5
@@ -171,7 +171,7 @@ def test_the_ledger_alone_is_enough(site: Site, candidate: Any) -> None:
     page = site.signed_in().get(f"/candidates/{candidate.id}").text
     assert "What could not be read" in page
     assert 'value="approve"' in page
-    assert page.count('<div class="chart" role="img"') == 5
+    assert page.count('<div class="chart" role="img"') == 7
     assert "Not what was judged" not in page
 
 
