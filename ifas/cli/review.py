@@ -38,7 +38,7 @@ def review(
     from ifas.core.config import load
     from ifas.review import serving
     from ifas.review.app import app as review_app
-    from ifas.review.secret import secret
+    from ifas.review.key import key_of
     from ifas.steps.gate import open_ledger
 
     settings = load(config, overrides)
@@ -47,7 +47,7 @@ def review(
     serving.check_address(page)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     ledger, database = open_ledger(settings), _database(settings)
-    made = review_app(ledger=ledger, database=database, config=page, key=secret(page.secret), open_dataset=open_dataset)
+    made = review_app(ledger=ledger, database=database, config=page, key=key_of(page.key), open_dataset=open_dataset)
 
     def ready(url: str) -> None:
         typer.echo(f"review page at {url}  (stop with Ctrl-C)")

@@ -534,7 +534,7 @@ class ReviewConfig(Section):
         description="people reach it by https (a proxy in front ends TLS): cookies are sent by https only",
     )
     session_hours: float = Field(default=8, gt=0, le=168, description="then people sign in again")
-    secret: str = Field(
+    key: str = Field(
         default=".ifas/review.key",
         min_length=1,
         description="key of cookies and forms: env:NAME, or a file, which the first start makes (mode 600)",

@@ -116,7 +116,7 @@ def review(runs: tuple[Path, Ledger], tmp_path_factory: pytest.TempPathFactory) 
     command = [
         str(Path(sys.executable).with_name("ifas")), "review", "-c", "tiny", "--port", "0",
         "-s", f"gate.ledger={ledger_url}", "-s", f"review.database={database_url}",
-        "-s", f"review.secret={root / 'review.key'}",
+        "-s", f"review.key={root / 'review.key'}",
     ]  # fmt: skip
     log = (root / "review.log").open("w")
     served = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=log, text=True)

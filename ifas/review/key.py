@@ -12,7 +12,7 @@ from ifas.core.errors import ConfigError
 LEAST = 32
 
 
-def secret(reference: str) -> bytes:
+def key_of(reference: str) -> bytes:
     """The key that `env:NAME` or a file holds. A file that is not there is made, readable by its owner only.
 
     Raises:
@@ -23,8 +23,8 @@ def secret(reference: str) -> bytes:
         key = os.environ.get(name, "").strip().encode()
         if len(key) < LEAST:
             raise ConfigError(
-                f"review.secret is {reference}, which is not set to {LEAST} characters or more",
-                f"set {name}: python -c 'import secrets; print(secrets.token_hex(32))'",
+                f"review.key is {reference}, which is not set to {LEAST} characters or more",
+                f"set {name} to what this prints: openssl rand -hex 32",
             )
         return key
     file = Path(reference)
@@ -39,7 +39,7 @@ def secret(reference: str) -> bytes:
         key = file.read_bytes().strip()
     except OSError as error:
         raise ConfigError(
-            f"the key of the review page, {file}, can't be used: {error.strerror}", "set review.secret to another file"
+            f"the key of the review page, {file}, can't be used: {error.strerror}", "set review.key to another file"
         ) from error
     if len(key) < LEAST:
         raise ConfigError(f"{file} is too short for a key", "remove it: the next start makes one")

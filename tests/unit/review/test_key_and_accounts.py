@@ -10,27 +10,27 @@ from typer.testing import CliRunner
 from ifas.cli.main import app
 from ifas.core.config import ReviewConfig
 from ifas.core.errors import ConfigError
-from ifas.review.secret import secret
+from ifas.review.key import key_of
 from ifas.review.serving import check_address
 
 
 def test_the_first_start_makes_a_key_for_its_owner_only(tmp_path: Path) -> None:
     file = tmp_path / "new" / "review.key"
-    made = secret(str(file))
+    made = key_of(str(file))
     assert len(made) == 64
     assert file.stat().st_mode & 0o777 == 0o600
-    assert secret(str(file)) == made
+    assert key_of(str(file)) == made
     file.chmod(0o640)
     with pytest.raises(ConfigError, match="others than its owner"):
-        secret(str(file))
+        key_of(str(file))
 
 
 def test_a_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEY", "k" * 32)
-    assert secret("env:KEY") == b"k" * 32
+    assert key_of("env:KEY") == b"k" * 32
     monkeypatch.setenv("KEY", "short-and-shown")
     with pytest.raises(ConfigError) as caught:
-        secret("env:KEY")
+        key_of("env:KEY")
     assert "short-and-shown" not in str(caught.value)
 
 
