@@ -65,10 +65,10 @@ def runs(registry: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     url = f"sqlite:///{root / 'runs.db'}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IFAS_HOME", str(root / "home"))
-        for name, steps, by_policy in (("first", 6, True), ("second", 12, False)):
+        for name, steps in (("first", 6), ("second", 12)):
             chosen = [
                 f"ingest.registry={registry.path}", "ingest.dataset=toy", f"gate.ledger={url}", "evaluate.explain=all",
-                f"train.steps={steps}", f"approve.by_policy={str(by_policy).lower()}",
+                f"train.steps={steps}", "approve.by_policy=false",
             ]  # fmt: skip
             run_chain(load("tiny", chosen), name, root / name)
     return root, Ledger(url)
