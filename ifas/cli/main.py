@@ -13,7 +13,21 @@ from typing import Annotated
 import typer
 
 from ifas import __version__
-from ifas.cli import candidates, cluster, data, demo, gate, inspect, launch, product, run, schedule, serve, trigger
+from ifas.cli import (
+    candidates,
+    cluster,
+    data,
+    demo,
+    gate,
+    inspect,
+    launch,
+    product,
+    review,
+    run,
+    schedule,
+    serve,
+    trigger,
+)
 from ifas.core.errors import IfasError
 from ifas.core.home import home
 from ifas.core.urls import clean
@@ -53,6 +67,7 @@ app.command()(serve.ask)
 app.add_typer(data.app, name="data", help="Datasets: demo data, packing, the DVC registry.")
 app.add_typer(candidates.ledger_app, name="ledger", help="Was the ledger altered?")
 app.add_typer(product.app, name="product", help="What models are for, and the policy of each.")
+app.add_typer(review.app, name="review", help="The review page: decide about candidates in a browser.")
 app.add_typer(inspect.config_app, name="config", help="Profiles and configuration.")
 app.add_typer(inspect.model_app, name="model", help="Models without training them.")
 app.add_typer(cluster.app, name="cluster", help="Is a Kubernetes cluster ready for ifas?")

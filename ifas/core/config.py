@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from importlib import resources
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -534,6 +535,58 @@ class PackageConfig(Section):
     )
 
 
+class ReviewConfig(Section):
+    """The review page: where it listens, what it keeps, and who says who somebody is. It changes no result of a run."""
+
+    database: str = Field(
+        default="sqlite:///.ifas/review.db",
+        description="SQLAlchemy URL of accounts, sessions and comments; IFAS_REVIEW overrides it",
+    )
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8765, ge=0, le=65_535, description="0 picks a free one")
+    https: bool = Field(
+        default=False,
+        description="people reach it by https (a proxy in front ends TLS): cookies are sent by https only",
+    )
+    session_hours: float = Field(default=8, gt=0, le=168, description="then people sign in again")
+    key: str = Field(
+        default=".ifas/review.key",
+        min_length=1,
+        description="key of cookies and forms: env:NAME, or a file, which the first start makes (mode 600)",
+    )
+    proxy_header: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9-]*$",
+        description="header in which an OIDC proxy names who signed in, e.g. X-Forwarded-User; empty: local accounts",
+    )
+    proxy_groups: str = Field(
+        default="X-Forwarded-Groups",
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="header in which the proxy lists groups, separated by commas",
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        default=(), description="addresses or networks whose headers are believed, e.g. 10.0.0.5 or 10.0.0.0/24"
+    )
+    roles: dict[str, Literal["viewer", "reviewer", "admin"]] = Field(
+        default_factory=dict, description="group -> role; who is in none of them sees nothing"
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for one in given:
+            ip_network(one)  # ValueError says what is wrong with it
+        return given
+
+    @model_validator(mode="after")
+    def _check(self) -> ReviewConfig:
+        if self.proxy_header and not (self.trusted_proxies and self.roles):
+            raise ValueError(
+                "proxy_header needs trusted_proxies and roles: else anybody could send it, or nobody comes in"
+            )
+        return self
+
+
 class PodConfig(Section):
     """What the pod of one step gets. Requests equal limits, so that it is among the last to be evicted."""
 
@@ -694,6 +747,7 @@ class RunConfig(Section):
     gate: GateConfig = GateConfig()
     approve: ApproveConfig = ApproveConfig()
     package: PackageConfig = PackageConfig()
+    review: ReviewConfig = ReviewConfig()
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")

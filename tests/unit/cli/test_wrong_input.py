@@ -404,6 +404,39 @@ CASES: dict[str, list[Case]] = {
         case("'' --registry {registry}", "'' is not usable", 3),
         case("toy --registry {empty_git}", "{empty_git}", 3),
     ],
+    "review": [
+        *CONFIG,
+        case("{config} --port 99999", "--port", 2),
+        case("{config} --host 0.0.0.0", "would cross the network unencrypted", 2),
+        case("{config} -s review.database=sqlite:///{notes}", "is not a database of SQLite", 2),
+        case("{config} -s review.database=mysql://u@h/d", "can't be kept in 'mysql'", 2),
+        case("{config} -s review.key=env:NOTHING", "which is not set to 32 characters", 2),
+        case("{config} -s review.key={notes}", "others than its owner may read", 2),
+        case("{config} -s review.proxy_header=X-User", "needs trusted_proxies and roles", 2),
+        case("{config} -s review.trusted_proxies=[here]", "review.trusted_proxies", 2),
+        case("{config} -s review.key=env:KEY --port {taken}", "can't be listened on", 7, KEY="k" * 32),
+        case("-c tiny -s gate.ledger=sqlite:///{notes}", "not a database", 2),
+        case("{config}", "127.0.0.1", 2, IFAS_REVIEW="postgresql://u:secret@127.0.0.1:9/d"),
+    ],
+    "review account add": [
+        case("ann --role viewer -c nothing", "unknown profile 'nothing'", 2),
+        case("ann {config}", "--role", 2),
+        case("ann --role king {config} --password-env P", "unknown role 'king'", 2, P="long enough to be one"),
+        case("'a b' --role viewer {config} --password-env P", "'a b' can't be the name", 2, P="long enough to be one"),
+        case("ann --role viewer {config} --password-env P", "has 5 characters", 2, P="short"),
+        case("ann --role viewer {config} --password-env P", "P is not set", 2),
+        case("ann --role viewer {config}", "no password was given", 2),
+    ],
+    "review account list": [
+        case("-c nothing", "unknown profile 'nothing'", 2),
+        case("{config} -s review.database=sqlite:///{notes}", "is not a database of SQLite", 2),
+        case("{config}", "127.0.0.1", 2, IFAS_REVIEW="postgresql://u:secret@127.0.0.1:9/d"),
+    ],
+    "review account disable": [
+        case("ann {config} -s review.database=mysql://u@h/d", "can't be kept in 'mysql'", 2),
+        case("ann -c nothing", "unknown profile 'nothing'", 2),
+        case("ann {config} -s review.database=sqlite:///{notes}", "is not a database of SQLite", 2),
+    ],
     "config list": [case("tiny", "unexpected extra argument", 2), case("--json", "No such option", 2)],
     "config show": [Case(one.arguments.removeprefix("-c "), one.words, one.code) for one in CONFIG],
     "model describe": [
@@ -431,6 +464,8 @@ def commands(command: typer.core.TyperCommand | None = None, above: tuple[str, .
     if below is None:
         yield " ".join(above)
         return
+    if above and getattr(command, "invoke_without_command", False):  # a command that has others below it
+        yield " ".join(above)
     for name, one in below.items():
         yield from commands(one, (*above, name))
 

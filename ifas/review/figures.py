@@ -1,0 +1,155 @@
+"""The figures of a page, out of the ledger's records: rules with margins, headlines, what changed, all slices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ifas.core.measures import MEASURES
+from ifas.promotion.candidate import Candidate
+from ifas.review import shown
+
+#: The figures that a reviewer looks at first.
+HEADLINES = ("apcer_max", "bpcer", "hter", "auc")
+KINDS = {"max": "at most", "min": "at least", "max_increase": "may rise by", "max_drop": "may fall by"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of candidate and champion, written out. `better`: whether the candidate moved the right way."""
+
+    metric: str
+    slice: str
+    value: str
+    interval: str
+    n: str
+    why_not: str
+    champion: str
+    champion_interval: str
+    difference: str
+    difference_interval: str
+    better: bool | None
+    species: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of the gate. `room`: the part of the way to the limit that is left, 0 to 1, for the bar.
+    `reason` is empty where a rule applies to several slices and was given before.
+    """
+
+    id: str
+    figure: Figure
+    limit: str
+    margin: str
+    room: float
+    passed: bool
+    why: str
+    reason: str
+
+
+def figure(metrics: Mapping[str, Any], champion: Mapping[str, Any] | None, name: str, metric: str) -> Figure:
+    """A figure as it is written; a dash stands for what nobody measured."""
+    ours, theirs = shown.entry(metrics, name, metric), shown.entry(champion, name, metric)
+    paired = _paired(metrics, name, metric)
+    now, before = ours.get("value"), theirs.get("value")
+    better = None
+    if now is not None and before is not None and now != before and metric in MEASURES:
+        better = (now < before) == (MEASURES[metric].better == "lower")
+    counted = ours.get("errors", ours.get("hits"))
+    return Figure(
+        metric=metric,
+        slice=name,
+        value=shown.value(now, metric),
+        interval=shown.interval(ours.get("interval"), metric),
+        n=f"{counted} of {ours['n']}"
+        if counted is not None and "n" in ours
+        else f"n = {ours['n']}"
+        if "n" in ours
+        else "",
+        why_not=str(ours.get("reason", "")) if now is None else "",
+        champion=shown.value(before, metric),
+        champion_interval=shown.interval(theirs.get("interval"), metric),
+        difference=shown.change(paired.get("value"), metric),
+        difference_interval=shown.interval(paired.get("interval"), metric, signed=True),
+        better=better,
+        species=str(ours.get("species", "")),
+    )
+
+
+def rules(candidate: Candidate, champion: Candidate | None) -> list[Rule]:
+    """The gate's rules, the failed and the narrowest first."""
+    theirs = champion.metrics if champion else None
+    found = candidate.decision.get("rules", [])
+    # A rule without a margin fails since something is missing, or passes since there is nothing to compare with.
+    first, last = -math.inf, math.inf
+    ordered = sorted(
+        found,
+        key=lambda one: (
+            one["passed"],
+            one["margin"] if one["margin"] is not None else last if one["passed"] else first,
+        ),
+    )
+    told: set[str] = set()
+    return [_rule(one, candidate.metrics, theirs, told) for one in ordered]
+
+
+def _rule(
+    one: Mapping[str, Any], metrics: Mapping[str, Any], champion: Mapping[str, Any] | None, told: set[str]
+) -> Rule:
+    again = one["id"] in told
+    told.add(one["id"])
+    metric, limit, margin = one["metric"], one["limit"], one["margin"]
+    relative = one["kind"] in ("max_increase", "max_drop")
+    written = shown.change(limit, metric).lstrip("+") if relative else shown.value(limit, metric)
+    most = max(limit if one["kind"] != "min" else 1 - limit, 0.05) if not relative else max(2 * limit, 0.05)
+    return Rule(
+        id=one["id"],
+        figure=figure(metrics, champion, one["slice"], metric),
+        limit=f"{KINDS[one['kind']]} {written}" + (" points" if relative and metric not in shown.PLAIN else ""),
+        margin=shown.change(margin, metric),
+        room=min(max((margin or 0) / most, 0), 1) if one["passed"] else min(max(-(margin or -most) / most, 0.04), 1),
+        passed=one["passed"],
+        why=one["why"],
+        reason="" if again else one["reason"],
+    )
+
+
+def changed(candidate: Candidate, champion: Candidate | None) -> list[str]:
+    """What is another than at the champion, in words, from the hashes of the evidence."""
+    if champion is None:
+        return ["first of its product"]
+    ours, theirs = candidate.evidence, champion.evidence
+    said = {
+        "dataset": f"data {champion.dataset_revision[:7]} → {candidate.dataset_revision[:7]}",
+        "captions": "captions",
+        "model": "weights",
+        "steps": "settings or code",
+        "policy": "policy",
+    }
+    found = [words for name, words in said.items() if ours.get(name) != theirs.get(name)]
+    now, before = (one.metrics.get("threshold", {}).get("value") for one in (candidate, champion))
+    if _number(now) and _number(before) and now != before:
+        found.append(f"threshold {before:.3f} → {now:.3f}")
+    return found or ["nothing that was recorded"]
+
+
+def slice_names(candidate: Candidate) -> Sequence[str]:
+    """The slices that were measured: the fixed ones, then the others by name."""
+    slices = candidate.metrics.get("slices", {})
+    fixed = [name for name in ("target", "source_test") if name in slices]
+    return [*fixed, *sorted(name for name in slices if name not in fixed)]
+
+
+def _paired(metrics: Mapping[str, Any], name: str, metric: str) -> Mapping[str, Any]:
+    """The paired difference to the champion, where evaluation has left one."""
+    found: Any = metrics.get("champion")
+    for key in ("slices", name, metric, "difference"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,160 @@
+"""The pictures of a page: the worst mistakes, and right verdicts with wrong words.
+
+An image's id is the hash of its bytes, so that only an image that was judged is ever shown. What is sent is a small
+JPEG, made anew of the decoded image; never the stored bytes, which may hold places, names or worse.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ifas.core.errors import DataError
+from ifas.core.imaging import decode
+from ifas.core.taxonomy import media_named
+from ifas.evaluation import gallery
+from ifas.review.judged import Dataset
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ID = re.compile(r"[0-9a-f]{64}")
+SIDE = 320
+#: Cards of each group.
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Card:
+    """One judged image, with what was said of it and what was measured on it."""
+
+    id: str
+    truth: str
+    domain: str
+    score: float
+    accepted: bool
+    right: bool
+    named: str
+    explanation: str
+    claimed: tuple[str, ...]
+    measured: tuple[str, ...]
+    why: str = ""
+
+    @property
+    def alt(self) -> str:
+        """What the picture is, in words."""
+        return f"Test image, {self.truth}, domain {self.domain}, {'accepted' if self.accepted else 'rejected'}"
+
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """Cues that the text claims and no specialist measured."""
+        return tuple(cue for cue in self.claimed if cue not in self.measured)
+
+
+def judged_rows(predictions: pd.DataFrame, protocol: dict[str, Any]) -> pd.DataFrame:
+    """The test images of the protocol that have a score."""
+    domains = [*protocol.get("source_domains", []), *protocol.get("target_domains", [])]
+    rows = predictions[(predictions["split"] == "test") & predictions["domain"].isin(domains)]
+    return rows[rows["score"].notna()]
+
+
+def mistakes(rows: pd.DataFrame, threshold: float) -> dict[str, list[Card]]:
+    """The worst false accepts and false rejects."""
+    chosen = gallery.choose(rows, threshold, 4 * SHOWN)
+    return {name: _cards(rows, chosen[name][:SHOWN], threshold) for name in ("false_accepts", "false_rejects")}
+
+
+def how_many(rows: pd.DataFrame, threshold: float) -> dict[str, int]:
+    """False accepts and false rejects in all."""
+    live, accepted = rows["label"] == "live", rows["score"] >= threshold
+    return {"false_accepts": int((~live & accepted).sum()), "false_rejects": int((live & ~accepted).sum())}
+
+
+def wrong_words(rows: pd.DataFrame, threshold: float) -> tuple[list[Card], int]:
+    """Right verdicts whose words are wrong: another medium than the true one, or a cue that nobody measured."""
+    found: list[Card] = []
+    told = rows[rows["explanation"].notna()]
+    for label in told.index:
+        card = _card(told.loc[label], threshold)
+        if card.right and (why := _wrong(told.loc[label], card)):
+            found.append(Card(**{**card.__dict__, "why": why}))
+    found.sort(key=lambda card: (not card.why.startswith("names"), card.id))
+    return found[:SHOWN], len(found)
+
+
+def moved(rows: pd.DataFrame, frozen: float, chosen: float) -> list[Card]:
+    """Images whose verdict another threshold changes, those first that it makes wrong."""
+    low, high = sorted((frozen, chosen))
+    there = rows[(rows["score"] >= low) & (rows["score"] < high)].sort_values("score", kind="stable")
+    cards = _cards(there, list(there.index), chosen)
+    return sorted(cards, key=lambda card: card.right)[:SHOWN]
+
+
+def jpeg(dataset: Dataset, sample: str) -> bytes:
+    """A small JPEG of an image.
+
+    Raises:
+        DataError: there is no such image, or its bytes are not what its id says.
+        ImageRefused: it can't be decoded.
+    """
+    from PIL import Image
+
+    if not ID.fullmatch(sample):
+        raise DataError("this is not the id of an image")
+    places = dataset.manifest[dataset.manifest["sample_id"] == sample]
+    if places.empty:
+        raise DataError("the dataset has no such image")
+    data = dataset.images.read(str(places.iloc[0]["shard"]), int(places.iloc[0]["row"]))
+    if hashlib.sha256(data).hexdigest() != sample:
+        raise DataError("the dataset holds another image in this place")
+    image = Image.fromarray(decode(data))
+    image.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def _cards(rows: pd.DataFrame, labels: Sequence[int], threshold: float) -> list[Card]:
+    return [_card(rows.loc[label], threshold) for label in labels]
+
+
+def _card(row: pd.Series, threshold: float) -> Card:
+    live, accepted = row["label"] == "live", bool(row["score"] >= threshold)
+    sure = row["spoof_type_confidence"]
+    named = str(row["spoof_type_named"]) if isinstance(row["spoof_type_named"], str) else ""
+    return Card(
+        id=str(row["sample_id"]),
+        truth="bona fide" if live else str(row["pai_species"]),
+        domain=str(row["domain"]),
+        score=float(row["score"]),
+        accepted=accepted,
+        right=accepted == live,
+        named=f"{named} ({sure:.2f})" if named and sure == sure and sure is not None else named,
+        explanation=row["explanation"] if isinstance(row["explanation"], str) else "",
+        claimed=_list(row["cues_claimed"]),
+        measured=_list(row["cues_measured"]),
+    )
+
+
+def _wrong(row: pd.Series, card: Card) -> str:
+    named = row["spoof_type_named"]
+    if not card.accepted and named != row["spoof_type"]:
+        return f"names {named}, shown was {row['spoof_type']}"
+    others = sorted(kind for kind in media_named(card.explanation) if kind != named)
+    if others:
+        return f"names {' and '.join(others)} against its own answer, {named}"
+    if card.unmeasured and isinstance(row["cues_measured"], str):
+        return f"claims {', '.join(card.unmeasured)}, which was not measured"
+    return ""
+
+
+def _list(text: object) -> tuple[str, ...]:
+    if not isinstance(text, str):
+        return ()
+    found = json.loads(text)
+    return tuple(str(one) for one in found) if isinstance(found, list) else ()

@@ -1,0 +1,66 @@
+"""What another threshold would do. It changes nothing: the frozen one is what is judged and shipped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ifas.evaluation import metrics
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Points of the curve.
+POINTS = 161
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Errors of one kind of image at the frozen and at the chosen threshold."""
+
+    name: str
+    n: int
+    frozen: int
+    chosen: int
+
+    @property
+    def by(self) -> int:
+        """How many more errors."""
+        return self.chosen - self.frozen
+
+
+def span(rows: pd.DataFrame, frozen: float) -> tuple[float, float]:
+    """The thresholds between which verdicts move: from the lowest to just above the highest score."""
+    if rows.empty:
+        return max(frozen - 0.1, 0.0), min(frozen + 0.1, 1.0)
+    low, high = min(float(rows["score"].min()), frozen), max(float(rows["score"].max()), frozen)
+    room = max((high - low) * 0.04, 1e-4)
+    return max(low - room, 0.0), min(high + room, 1.0)
+
+
+def curve(rows: pd.DataFrame, low: float, high: float) -> list[dict[str, Any]]:
+    """APCER of the worst species and BPCER over the threshold."""
+    scores, live = rows["score"].to_numpy(dtype="float64"), (rows["label"] == "live").to_numpy(dtype=bool)
+    species = rows["pai_species"].tolist()
+    points: list[dict[str, Any]] = []
+    for threshold in np.linspace(low, high, POINTS):
+        rates = metrics.apcer(scores, live, species, float(threshold))
+        worst = max((one.value for one in rates.values()), default=None)
+        bpcer = metrics.bpcer(scores, live, float(threshold))
+        if worst is not None:
+            points.append({"threshold": float(threshold), "rate": worst, "figure": "APCER, worst species"})
+        if bpcer.n:
+            points.append({"threshold": float(threshold), "rate": bpcer.value, "figure": "BPCER"})
+    return points
+
+
+def moved(rows: pd.DataFrame, frozen: float, chosen: float) -> list[Moved]:
+    """Errors of bona fide and of each species at both thresholds."""
+    scores, live = rows["score"].to_numpy(dtype="float64"), (rows["label"] == "live").to_numpy(dtype=bool)
+    species = rows["pai_species"].tolist()
+    before, after = (metrics.bpcer(scores, live, one) for one in (frozen, chosen))
+    then, now = (metrics.apcer(scores, live, species, one) for one in (frozen, chosen))
+    found = [Moved("bona fide rejected", before.n, before.errors, after.errors)]
+    return found + [Moved(f"{name} accepted", then[name].n, then[name].errors, now[name].errors) for name in then]
