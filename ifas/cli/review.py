@@ -39,7 +39,7 @@ def review(
     from ifas.review import serving
     from ifas.review.app import app as review_app
     from ifas.review.key import key_of
-    from ifas.steps.gate import open_ledger
+    from ifas.steps.ledger import open_ledger
 
     settings = load(config, overrides)
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
@@ -66,7 +66,7 @@ def add(
     overrides: SetOption = None,
 ) -> None:
     """Make an account, or give one another password and role."""
-    from ifas.cli.candidates import account
+    from ifas.core.account import account
     from ifas.core.config import load
     from ifas.review.accounts import Accounts
 

@@ -554,6 +554,11 @@ class ReviewConfig(Section):
         min_length=1,
         description="key of cookies and forms: env:NAME, or a file, which the first start makes (mode 600)",
     )
+    signing_key: str = Field(
+        default="",
+        description="private key (Ed25519, PEM: a file or env:NAME) that signs decisions for products with reviewers; "
+        "the product's registration says for whom it speaks",
+    )
     proxy_header: str = Field(
         default="",
         pattern=r"^[A-Za-z0-9-]*$",

@@ -88,7 +88,7 @@ class _Site:
         self._ledger, self._database, self._config, self._attempts = ledger, database, config, attempts
         self._sessions = Sessions(database, key, config.session_hours)
         self._accounts = Accounts(database)
-        self._pages = Pages(ledger, database, Files(open_dataset))
+        self._pages = Pages(ledger, database, Files(open_dataset), config.signing_key)
         self._cookie = "__Host-ifas_review" if config.https else "ifas_review"
         self._templates = _templates()
         made.mount("/assets", StaticFiles(directory=str(resources.files("ifas.review") / "assets")))
@@ -214,7 +214,7 @@ class _Site:
             raise HTTPException(400, "Nothing that can be decided was asked for.")
         found, history = self._pages.found(candidate)
         try:
-            decide(self._ledger, account, found, chosen, reason)
+            decide(self._ledger, account, found, chosen, reason, self._config.signing_key)
         except GateError as error:
             log.info("%s could not %s candidate %s", account.name, chosen, found.id)
             found, history = self._pages.found(candidate)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
+from ifas.core.account import UNVERIFIED
 from ifas.core.errors import GateError, StaleCandidate
 from ifas.promotion.again import judge_again
 from ifas.promotion.candidate import Candidate
 from ifas.promotion.ledger import Ledger
+from ifas.promotion.people import People
+from ifas.promotion.products import Product
+from ifas.promotion.statements import public_pem
 from ifas.review.accounts import Account
 
 Action = Literal["approve", "reject", "revoke"]
@@ -28,39 +32,67 @@ class JudgedAgain(GateError):
         self.candidate = again.id
 
 
-def may(account: Account, candidate: Candidate, action: Action) -> str:
-    """Why this account can't do this to this candidate, in words; empty: it can."""
+def may(account: Account, candidate: Candidate, action: Action, product: Product | None, key: str) -> str:
+    """Why this account can't do this to this candidate, in words; empty: it can.
+
+    Args:
+        product: as it is registered; None where it is not.
+        key: reference of the page's signing key; empty: it has none.
+    """
     if not account.at_least("reviewer"):
         return f"you are signed in as {account.role}: reviewers and admins decide"
-    if action == "revoke" and not hasattr(Ledger, "revoke"):
-        return "this ledger knows no revocation"
-    if candidate.state == FROM[action]:
-        return ""
-    return {
-        "refused": "the gate refused it",
-        "approved": "it is approved already",
-        "rejected": "it is rejected, for good",
-        "pending": "it is not approved, so there is nothing to revoke",
-    }.get(candidate.state, f"it is {candidate.state}")
+    if candidate.state != FROM[action]:
+        return {
+            "refused": "the gate refused it (an override is made with `ifas approve --override`)",
+            "approved": "it is approved already",
+            "pending": "it is not approved, so there is nothing to revoke",
+        }.get(candidate.state, f"it is {candidate.state}")
+    people = product.parsed_people if product else None
+    return _unsigned(account, candidate, action, people, key) if people else ""
 
 
-def decide(ledger: Ledger, account: Account, candidate: Candidate, action: Action, reason: str) -> Candidate:
+def _unsigned(account: Account, candidate: Candidate, action: Action, people: People, key: str) -> str:
+    """Why a decision of this account would not count at a product with reviewers."""
+    if account.name not in people.reviewers:
+        return f"you are no reviewer of product {candidate.product}: {', '.join(people.reviewers)}"
+    if not key:
+        return "this page has no key to sign decisions with (review.signing_key)"
+    if account.name not in people.speaks(public_pem(key)):
+        return f"the key of this page does not speak for {account.name}: decide with your own, by `ifas {action} --key`"
+    submitter = str(candidate.facts.get("submitter", "")).removesuffix(UNVERIFIED)
+    if action == "approve" and submitter == account.name and not people.submitter_may_approve:
+        return "you submitted it, so another reviewer must approve it"
+    return ""
+
+
+def decide(
+    ledger: Ledger, account: Account, candidate: Candidate, action: Action, reason: str, key: str = ""
+) -> Candidate:
     """Approves, rejects or revokes, in the name of who has signed in.
+
+    Args:
+        key: reference of the page's signing key, for products with reviewers.
 
     Raises:
         JudgedAgain: it was to be approved, but another champion or policy has come since its gate.
         GateError: this account may not, or the candidate's state or the ledger's rules forbid it.
         DataError: the ledger was altered.
+        ConfigError: the page's key can't be used.
     """
-    if why := may(account, candidate, action):
+    product = ledger.product(candidate.product)
+    if why := may(account, candidate, action, product, key):
         raise GateError(
             f"you can't {action} candidate {candidate.id}: {why}", "ask somebody who may, or look at another"
         )
     if len(reason) > LONGEST_REASON:
         raise GateError(f"the reason has {len(reason)} characters", f"write at most {LONGEST_REASON}")
-    actor = f"{account.name} (review page)"
+    signs = product is not None and product.people is not None
+    actor, key = (account.name, key) if signs else (f"{account.name} (review page)", "")
     try:
-        done: Candidate = getattr(ledger, action)(candidate.id, actor=actor, reason=reason)
+        if action == "approve":
+            return ledger.approve(candidate.id, actor=actor, reason=reason, key=key)
+        if action == "reject":
+            return ledger.reject(candidate.id, actor=actor, reason=reason, key=key)
+        return ledger.revoke(candidate.id, actor=actor, reason=reason, key=key)
     except StaleCandidate as stale:
         raise JudgedAgain(stale, judge_again(ledger, candidate.id)) from stale
-    return done

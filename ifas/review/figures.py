@@ -145,8 +145,8 @@ def slice_names(candidate: Candidate) -> Sequence[str]:
 
 def _paired(metrics: Mapping[str, Any], name: str, metric: str) -> Mapping[str, Any]:
     """The paired difference to the champion, where evaluation has left one."""
-    found: Any = metrics.get("champion")
-    for key in ("slices", name, metric, "difference"):
+    found: Any = metrics.get("against_champion")
+    for key in ("slices", name, metric):
         found = found.get(key) if isinstance(found, Mapping) else None
     return found if isinstance(found, Mapping) else {}
 

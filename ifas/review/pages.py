@@ -49,10 +49,11 @@ class Line:
 class Pages:
     """Reads everything anew for each page; the ledger is checked each time."""
 
-    def __init__(self, ledger: Ledger, database: Database, files: Files) -> None:
+    def __init__(self, ledger: Ledger, database: Database, files: Files, key: str) -> None:
         self._ledger = ledger
         self._database = database
         self._files = files
+        self._key = key
 
     def overview(self, product: str, state: str) -> dict[str, Any]:
         """The list. Raises DataError where the ledger was altered, ConfigError for an unknown state."""
@@ -106,7 +107,7 @@ class Pages:
             "today": today,
             "stale": _stale(found, today, registered),
             "registered": registered,
-            "why_not": {action: may(account, found, action) for action in ACTIONS},
+            "why_not": {action: may(account, found, action, registered, self._key) for action in ACTIONS},
             "changed": figures.changed(found, champion),
             "rules": figures.rules(found, champion),
             "headlines": {

@@ -24,6 +24,8 @@ STATES = {
     "refused": "refused by the gate",
     "approved": "approved",
     "rejected": "rejected",
+    "superseded": "superseded",
+    "expired": "expired",
     "revoked": "revoked",
 }
 

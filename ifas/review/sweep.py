@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ifas.evaluation import metrics
+from ifas.evaluation import rates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,25 +42,20 @@ def span(rows: pd.DataFrame, frozen: float) -> tuple[float, float]:
 
 def curve(rows: pd.DataFrame, low: float, high: float) -> list[dict[str, Any]]:
     """APCER of the worst species and BPCER over the threshold."""
-    scores, live = rows["score"].to_numpy(dtype="float64"), (rows["label"] == "live").to_numpy(dtype=bool)
-    species = rows["pai_species"].tolist()
     points: list[dict[str, Any]] = []
-    for threshold in np.linspace(low, high, POINTS):
-        rates = metrics.apcer(scores, live, species, float(threshold))
-        worst = max((one.value for one in rates.values()), default=None)
-        bpcer = metrics.bpcer(scores, live, float(threshold))
+    for threshold in map(float, np.linspace(low, high, POINTS)):
+        worst = max((one.value for one in rates.apcer(rows, threshold).values()), default=None)
+        bpcer = rates.bpcer(rows, threshold)
         if worst is not None:
-            points.append({"threshold": float(threshold), "rate": worst, "figure": "APCER, worst species"})
+            points.append({"threshold": threshold, "rate": worst, "figure": "APCER, worst species"})
         if bpcer.n:
-            points.append({"threshold": float(threshold), "rate": bpcer.value, "figure": "BPCER"})
+            points.append({"threshold": threshold, "rate": bpcer.value, "figure": "BPCER"})
     return points
 
 
 def moved(rows: pd.DataFrame, frozen: float, chosen: float) -> list[Moved]:
     """Errors of bona fide and of each species at both thresholds."""
-    scores, live = rows["score"].to_numpy(dtype="float64"), (rows["label"] == "live").to_numpy(dtype=bool)
-    species = rows["pai_species"].tolist()
-    before, after = (metrics.bpcer(scores, live, one) for one in (frozen, chosen))
-    then, now = (metrics.apcer(scores, live, species, one) for one in (frozen, chosen))
+    before, after = (rates.bpcer(rows, one) for one in (frozen, chosen))
+    then, now = (rates.apcer(rows, one) for one in (frozen, chosen))
     found = [Moved("bona fide rejected", before.n, before.errors, after.errors)]
     return found + [Moved(f"{name} accepted", then[name].n, then[name].errors, now[name].errors) for name in then]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ifas.promotion.people import People
+from ifas.promotion.products import Products
 from ifas.review import comments, figures, shown
-from tests.unit.review.conftest import FAILS, Site, token
+from tests.unit.promotion.reviewers import Keys
+from tests.unit.review.conftest import FAILS, PASSES, Site, token
 
 
 def test_the_list_shows_state_gate_and_what_changed(site: Site, candidate: Any, decide_by: Any) -> None:
@@ -88,7 +92,7 @@ def test_a_candidate_that_waited_is_judged_again(site: Site, candidate: Any, dec
     assert "It was judged again by today&#39;s" in answer.text
     (again,) = (one for one in site.ledger.list() if one.state == "pending")
     assert f'href="/candidates/{again.id}"' in answer.text
-    assert site.ledger.get(waiting.id).state == "rejected"
+    assert site.ledger.get(waiting.id).state == "superseded"
 
 
 def test_comments_are_shown_with_who_and_about_what(site: Site, candidate: Any) -> None:
@@ -193,28 +197,53 @@ def test_a_paired_difference_is_shown_where_there_is_one() -> None:
     entry = {"value": 0.2, "interval": [0.1, 0.3], "n": 10, "errors": 2}
     metrics = {"slices": {"target": {"bpcer": entry}}}
     assert figures.figure(metrics, None, "target", "bpcer").difference == shown.DASH
-    metrics["champion"] = {"slices": {"target": {"bpcer": {"difference": {"value": -0.05, "interval": [-0.1, 0.02]}}}}}
+    metrics["against_champion"] = {"slices": {"target": {"bpcer": {"value": -0.05, "interval": [-0.1, 0.02]}}}}
     found = figures.figure(metrics, None, "target", "bpcer")
     assert found.difference == "−5.0"
     assert found.difference_interval == "−10.0 to +2.0"
-    metrics["champion"] = {"slices": {"target": {"bpcer": {"difference": None}}}}
+    metrics["against_champion"] = {"slices": {"target": {"bpcer": None}}}
     assert figures.figure(metrics, None, "target", "bpcer").difference == shown.DASH
 
 
-def test_revoking_is_off_while_the_ledger_does_not_know_it(
-    site: Site, candidate: Any, decide_by: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ifas.promotion.ledger import Ledger
-
+def test_an_approval_is_taken_back(site: Site, candidate: Any, decide_by: Any) -> None:
     client = site.signed_in()
+    assert 'value="revoke"' not in client.get(f"/candidates/{candidate.id}").text
     decide_by(client, candidate.id, "approve")
-    monkeypatch.delattr(Ledger, "revoke", raising=False)
-    assert "this ledger knows no revocation" in client.get(f"/candidates/{candidate.id}").text
-    said = []
-    monkeypatch.setattr(
-        Ledger, "revoke", lambda self, one, *, actor, reason: said.append((one, actor, reason)), raising=False
-    )
-    page = client.get(f"/candidates/{candidate.id}").text
-    assert 'value="revoke"' in page
+    assert 'value="revoke"' in client.get(f"/candidates/{candidate.id}").text
     assert decide_by(client, candidate.id, "revoke", reason="a new mask").status_code == 303
-    assert said == [(candidate.id, "ann (review page)", "a new mask")]
+    last = site.ledger.checked(candidate.id)[1][-1]
+    assert (last.to_state, last.actor, last.reason) == ("revoked", "ann (review page)", "a new mask")
+
+
+def test_a_product_with_reviewers_is_decided_by_the_pages_key(
+    site: Site, candidate: Any, decide_by: Any, tmp_path: Path
+) -> None:
+    """The page answers for who signed in; whom its key does not speak for has no button."""
+    keys = Keys(tmp_path)
+    people = People(reviewers={"ann": [keys.public("page")], "ada": [keys.public("root")]})
+    products = Products(f"sqlite:///{tmp_path / 'ledger.db'}")
+    products.register("door", PASSES, by_policy=False, actor="adm", reason="r", people=people)
+    products.close()
+    page = site.signed_in().get(f"/candidates/{candidate.id}").text
+    assert "this page has no key to sign decisions with" in page
+    assert 'value="approve"' not in page
+    assert "1 of ann, ada must approve, each by a signature" in page
+    site.config = site.config.model_copy(update={"signing_key": keys.private("page")})
+    other = site.signed_in("ada")
+    assert "the key of this page does not speak for ada" in other.get(f"/candidates/{candidate.id}").text
+    assert decide_by(other, candidate.id, "approve").status_code == 409
+    assert site.ledger.get(candidate.id).state == "pending"
+    assert decide_by(site.signed_in(), candidate.id, "approve", reason="fine").status_code == 303
+    last = site.ledger.checked(candidate.id)[1][-1]
+    assert (last.to_state, last.actor) == ("approved", "ann")
+    assert last.statement is not None
+    assert "you are no reviewer of product door: ada" in without_ann(site, keys).get(f"/candidates/{candidate.id}").text
+
+
+def without_ann(site: Site, keys: Keys) -> Any:
+    """Ann's page after she is no reviewer any more."""
+    products = Products(f"sqlite:///{site.root / 'ledger.db'}")
+    people = People(reviewers={"ada": [keys.public("root")]})
+    products.register("door", PASSES, by_policy=False, actor="adm", reason="r", people=people)
+    products.close()
+    return site.signed_in()
