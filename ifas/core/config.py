@@ -476,6 +476,14 @@ class GateConfig(Section):
         description="public key (Ed25519, PEM, or a file of it) of who registers products; a registration that it has "
         "not signed is refused, so that nobody adds reviewers by writing to the database",
     )
+    events: str = Field(
+        default="",
+        description="URL that gets a signed CloudEvent for each decision about a candidate; the secret that signs it "
+        "is in the environment variable IFAS_EVENTS_SECRET",
+    )
+    events_source: str = Field(
+        default="ifas/ledger", pattern=r"^[\x21-\x7e]{1,300}$", description="`source` of these events"
+    )
     submitter: str = Field(
         default="",
         description="who submits the run, for a product that wants another person to approve it; set by ifas",
