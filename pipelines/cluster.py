@@ -7,6 +7,7 @@ from kfp import dsl, kubernetes
 from ifas.core.config import ClusterConfig, PodConfig, StepName
 from ifas.data.dvc_repo import PASSWORD_ENV, USERNAME_ENV
 from ifas.launch.pods import IMAGE_ENV, USER, image_of
+from ifas.steps.announce import SECRET_ENV, URL_ENV
 from ifas.steps.ending import WEBHOOK_ENV
 from ifas.steps.ledger import ADMIN_KEY_ENV, LEDGER_ID_ENV, WITNESS_ENV
 from ifas.steps.usage import KFP_RUN_ID, SMALL
@@ -19,6 +20,10 @@ LEDGER_KEYS = {"IFAS_LEDGER": "IFAS_LEDGER"}
 SECRET_KEYS = STORE_KEYS | LEDGER_KEYS
 #: What the ledger is checked with: set by who runs the cluster, not by who sends a run.
 CHECK_KEYS = {name: name for name in (WITNESS_ENV, ADMIN_KEY_ENV, LEDGER_ID_ENV)}
+#: Who is told of decisions, and what signs that.
+EVENTS_KEYS = {name: name for name in (URL_ENV, SECRET_ENV)}
+#: Label of pods that may reach the trigger; see infra/components/trigger.
+EVENT_SENDER = "ifas.dev/event-sender"
 #: A webhook's URL is a secret where it holds a token.
 WEBHOOK_KEYS = {WEBHOOK_ENV: WEBHOOK_ENV}
 GIT_KEYS = {"username": USERNAME_ENV, "password": PASSWORD_ENV}
@@ -98,3 +103,9 @@ def git_credentials(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
     """Lets a task read the registry's git server, where it asks for a password."""
     if cluster.git_secret:
         kubernetes.use_secret_as_env(task, secret_name=cluster.git_secret, secret_key_to_env=GIT_KEYS)
+
+
+def announces(task: dsl.PipelineTask) -> None:
+    """Lets a task tell a receiver of events what it has decided."""
+    kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env=EVENTS_KEYS, optional=True)
+    kubernetes.add_pod_label(task, EVENT_SENDER, "true")

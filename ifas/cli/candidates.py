@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +26,20 @@ def _ledger(config: str, overrides: list[str] | None) -> Any:
     from ifas.steps.ledger import open_ledger
 
     return open_ledger(load(config, overrides))
+
+
+@contextmanager
+def _deciding(config: str, overrides: list[str] | None) -> Iterator[Any]:
+    """The ledger, for a decision. At the end of the block it is told to the receiver of events, where there is one."""
+    from ifas.core.config import load
+    from ifas.steps.announce import announcing, receiver
+    from ifas.steps.ledger import open_ledger
+
+    settings = load(config, overrides)
+    receiver(settings)  # a wrong one is refused before anything is decided
+    ledger = open_ledger(settings)
+    with announcing(settings, ledger):
+        yield ledger
 
 
 def candidates(
@@ -76,25 +92,25 @@ def approve(
     from ifas.core.errors import GateError, StaleCandidate
     from ifas.promotion.again import judge_again
 
-    ledger = _ledger(config, overrides)
-    try:
-        done = ledger.approve(candidate, actor=_who(name, key), reason=reason, key=key, override=override)
-    except StaleCandidate as stale:
-        if override:
-            raise
-        again = judge_again(ledger, candidate)
-        rules = again.decision["rules"]
-        raise GateError(
-            f"{stale.what}; judged again it is candidate {again.id}, {again.state}: "
-            f"{sum(rule['passed'] for rule in rules)} of {len(rules)} rules passed",
-            f'see `ifas show {again.id}`, then: ifas approve {again.id} --reason "..."'
-            if again.state == "pending"
-            else f"see which rules failed: ifas show {again.id}",
-        ) from stale
-    if done.state == "approved":
-        typer.echo(f"{done.id} is {done.state}; build its Bento with: ifas package {done.id} --out bento")
-    else:
-        typer.echo(f"{done.id} is {done.state}: your approval is kept, and product {done.product} asks for more")
+    with _deciding(config, overrides) as ledger:
+        try:
+            done = ledger.approve(candidate, actor=_who(name, key), reason=reason, key=key, override=override)
+        except StaleCandidate as stale:
+            if override:
+                raise
+            again = judge_again(ledger, candidate)
+            rules = again.decision["rules"]
+            raise GateError(
+                f"{stale.what}; judged again it is candidate {again.id}, {again.state}: "
+                f"{sum(rule['passed'] for rule in rules)} of {len(rules)} rules passed",
+                f'see `ifas show {again.id}`, then: ifas approve {again.id} --reason "..."'
+                if again.state == "pending"
+                else f"see which rules failed: ifas show {again.id}",
+            ) from stale
+        if done.state == "approved":
+            typer.echo(f"{done.id} is {done.state}; build its Bento with: ifas package {done.id} --out bento")
+        else:
+            typer.echo(f"{done.id} is {done.state}: your approval is kept, and product {done.product} asks for more")
 
 
 def reject(
@@ -106,8 +122,9 @@ def reject(
     overrides: SetOption = None,
 ) -> None:
     """Reject a pending candidate. Final."""
-    done = _ledger(config, overrides).reject(candidate, actor=_who(name, key), reason=reason, key=key)
-    typer.echo(f"{done.id} is {done.state}")
+    with _deciding(config, overrides) as ledger:
+        done = ledger.reject(candidate, actor=_who(name, key), reason=reason, key=key)
+        typer.echo(f"{done.id} is {done.state}")
 
 
 def revoke(
@@ -119,11 +136,15 @@ def revoke(
     overrides: SetOption = None,
 ) -> None:
     """Take an approval back. Final. The champion that it superseded, if any, is approved again."""
-    ledger = _ledger(config, overrides)
-    done = ledger.revoke(candidate, actor=_who(name, key), reason=reason, key=key)
-    champion = ledger.champion(done.product)
-    now = f"the champion of product {done.product} is {champion.id}" if champion else f"{done.product} has no champion"
-    typer.echo(f"{done.id} is {done.state}; {now}")
+    with _deciding(config, overrides) as ledger:
+        done = ledger.revoke(candidate, actor=_who(name, key), reason=reason, key=key)
+        champion = ledger.champion(done.product)
+        now = (
+            f"the champion of product {done.product} is {champion.id}"
+            if champion
+            else f"{done.product} has no champion"
+        )
+        typer.echo(f"{done.id} is {done.state}; {now}")
 
 
 def _who(name: str, key: str) -> str:
@@ -187,3 +208,41 @@ def keep(
     for head in missing:
         done = "kept   " if head in chosen else "no head"
         typer.echo(f"{done} {head.hash[:12]}  entry {head.seq} of the {head.chain}: {head.about}")
+
+
+@ledger_app.command("announce")
+def announce(
+    config: ConfigOption = "laptop",
+    overrides: SetOption = None,
+    before: Annotated[
+        bool, typer.Option("--all", help="Also the decisions from before events were switched on.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Send the events of decisions that the receiver has not acknowledged, oldest first."""
+    from ifas.core.config import load
+    from ifas.core.errors import DataError, LaunchError
+    from ifas.steps.announce import required, send, switch_on
+
+    settings = load(config, overrides)
+    required(settings)
+    ledger = _ledger(config, overrides)
+    if not dry_run:
+        switch_on(settings)
+    told = send(settings, ledger, again=True, before=before, dry_run=dry_run)
+    if as_json:
+        typer.echo(json.dumps([{"event": one.event, "state": one.state, "why": one.why} for one in told], indent=2))
+    else:
+        for one in told:
+            about = f"{one.event['time']}  {one.event['subject']}  {one.event['type']}"
+            typer.echo(f"{'to send' if dry_run else one.state:<8} {about}{f'  {one.why}' if one.why else ''}")
+        if not told:
+            typer.echo("nothing is left to send")
+    missed = [one for one in told if one.state != "sent"]
+    if missed and not dry_run:
+        kind = DataError if missed[0].state == "refused" else LaunchError
+        raise kind(
+            f"{len(missed)} of {len(told)} events were not sent: {missed[0].why}",
+            "correct the receiver, or its rules for this sender; then run the same command again",
+        )

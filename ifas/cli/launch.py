@@ -51,6 +51,7 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compile and print the request, send nothing.")] = False,
 ) -> None:
     """Compile the pipeline and send it to a KFP endpoint; print the run's id. A token comes by KFP_TOKEN."""
+    from ifas.core.account import account
     from ifas.core.config import load
     from ifas.core.environment import prepare
     from ifas.core.urls import check_http
@@ -61,6 +62,9 @@ def submit(
     prepare()
     settings = load(config, overrides)
     preflight.check_to_send(settings)
+    # Of the person who sends it: in the pods, everybody is the same account.
+    gate = settings.gate.model_copy(update={"submitter": settings.gate.submitter or account()})
+    settings = settings.model_copy(update={"gate": gate})
     name = new_run_id()
     if dry_run:
         typer.echo(f"would submit retrain as {name} to {endpoint} (experiment {experiment}, profile {config})")

@@ -36,18 +36,30 @@ def review(
 
     from ifas.cli.review_data import open_dataset
     from ifas.core.config import load
+    from ifas.promotion.statements import private_key
     from ifas.review import serving
     from ifas.review.app import app as review_app
     from ifas.review.key import key_of
+    from ifas.steps.announce import announcing, receiver
     from ifas.steps.ledger import open_ledger
 
     settings = load(config, overrides)
+    receiver(settings)  # what can't be used is refused before anybody decides
+    if settings.review.signing_key:
+        private_key(settings.review.signing_key)
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     page = settings.review.model_copy(update=given)
     serving.check_address(page)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     ledger, database = open_ledger(settings), _database(settings)
-    made = review_app(ledger=ledger, database=database, config=page, key=key_of(page.key), open_dataset=open_dataset)
+    made = review_app(
+        ledger=ledger,
+        database=database,
+        config=page,
+        key=key_of(page.key),
+        open_dataset=open_dataset,
+        deciding=lambda: announcing(settings, ledger),
+    )
 
     def ready(url: str) -> None:
         typer.echo(f"review page at {url}  (stop with Ctrl-C)")

@@ -483,9 +483,17 @@ class GateConfig(Section):
         description="id of the ledger, which `ifas product register` shows: another ledger of the same administrator, "
         "such as one for tests, is then refused",
     )
+    events: str = Field(
+        default="",
+        description="URL that gets a signed CloudEvent for each decision about a candidate; the secret that signs it "
+        "is in the environment variable IFAS_EVENTS_SECRET",
+    )
+    events_source: str = Field(
+        default="ifas/ledger", pattern=r"^[\x21-\x7e]{1,300}$", description="`source` of these events"
+    )
     submitter: str = Field(
         default="",
-        description="who submits the run, for a product that wants another person to approve it; set by ifas",
+        description="who submits the run, for a product that wants another person to approve it; empty: the account",
     )
     product: str = Field(
         default="ifas",

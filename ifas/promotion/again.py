@@ -48,3 +48,23 @@ def judge_again(ledger: Ledger, candidate: str) -> Candidate:
     against = f"{f'champion {name}' if name else 'no champion'} and policy {policy.name}"
     ledger.supersede(found.id, again.id, f"against {against}")
     return again
+
+
+def today(ledger: Ledger, candidate: str) -> str:
+    """Id of the candidate that stands for one today: what it was judged again as last, or itself.
+
+    The record that a gate wrote names the candidate of that time, also when people have decided about a later one.
+
+    Raises:
+        GateError: there is no such candidate.
+    """
+    found = ledger.get(candidate)
+    if found.state != "superseded":
+        return found.id
+    return next(one.id for one in ledger.list(found.product) if _judged(one) == _judged(found))
+
+
+def _judged(candidate: Candidate) -> tuple[str, dict[str, str]]:
+    """What a candidate is, whatever it was judged by."""
+    evidence = {name: one for name, one in candidate.evidence.items() if name not in ("policy", "champion")}
+    return candidate.run_id, evidence

@@ -196,8 +196,17 @@ class Ledger:
             DataError: the first decision or candidate that was altered, removed or added outside of ifas; or the
                 witness can't be reached.
         """
-        entries = self._checked(_entries)
-        return entries[-1].hash if entries else ""
+        decisions = self.decisions()
+        return decisions[-1][1].hash if decisions else ""
+
+    def decisions(self) -> Sequence[tuple[Candidate, Entry]]:
+        """Every decision with its candidate, oldest first, in one view of the ledger that `verify` lets pass."""
+
+        def read(session: Session) -> Sequence[tuple[Candidate, Entry]]:
+            of = {row.id: Candidate.of(row) for row in session.scalars(select(CandidateRow))}
+            return [(of[entry.candidate_id], entry) for entry in _entries(session)]
+
+        return self._checked(read)
 
     def shippable(self, candidate: str) -> tuple[Candidate, Sequence[Entry]]:
         """As `checked`, if its product is one that may be shipped: in a ledger with an administrator, a registered one.

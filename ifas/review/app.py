@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib import resources
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -56,6 +57,7 @@ def app(
     key: bytes,
     open_dataset: OpenDataset | None = None,
     attempts: Attempts | None = None,
+    deciding: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> ASGIApp:
     """The application.
 
@@ -65,9 +67,10 @@ def app(
         key: of cookies and forms.
         open_dataset: opens a candidate's dataset for its pictures; None: no pictures.
         attempts: counts failed sign-ins.
+        deciding: around each decision, such as what tells others of it.
     """
     made = FastAPI(title="ifas review", docs_url=None, redoc_url=None, openapi_url=None)
-    _Site(made, ledger, database, config, key, open_dataset, attempts or Attempts())
+    _Site(made, ledger, database, config, key, open_dataset, attempts or Attempts(), deciding)
     # Outside of everything, so that no answer is without these headers.
     return Shield(made, config.https)
 
@@ -84,7 +87,9 @@ class _Site:
         key: bytes,
         open_dataset: OpenDataset | None,
         attempts: Attempts,
+        deciding: Callable[[], AbstractContextManager[None]],
     ) -> None:
+        self._deciding = deciding
         self._ledger, self._database, self._config, self._attempts = ledger, database, config, attempts
         self._sessions = Sessions(database, key, config.session_hours)
         self._accounts = Accounts(database)
@@ -214,7 +219,8 @@ class _Site:
             raise HTTPException(400, "Nothing that can be decided was asked for.")
         found, history = self._pages.found(candidate)
         try:
-            decide(self._ledger, account, found, chosen, reason, self._config.signing_key)
+            with self._deciding():
+                decide(self._ledger, account, found, chosen, reason, self._config.signing_key)
         except GateError as error:
             log.info("%s could not %s candidate %s", account.name, chosen, found.id)
             found, history = self._pages.found(candidate)

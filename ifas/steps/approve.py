@@ -11,6 +11,7 @@ from ifas.core.errors import DataError, StaleCandidate
 from ifas.core.files import read_json, write_json
 from ifas.core.progress import emit
 from ifas.core.records import StepResult
+from ifas.steps.announce import announcing
 from ifas.steps.contract import Context
 from ifas.steps.gate import policy_of
 from ifas.steps.ledger import open_ledger, open_products
@@ -20,16 +21,21 @@ if TYPE_CHECKING:
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
-    """Approves a passed candidate when the configuration says `by_policy`; else reports the state as it is."""
+    """Approves a passed candidate when the configuration says `by_policy`; else reports the state as it is.
+
+    Of a candidate that was judged again meanwhile, that of the later one.
+    """
+    from ifas.promotion.again import today
     from ifas.promotion.approval import approval_of
 
     given = record_of(inputs["candidate"], "candidate", ("candidate",))
     ledger = open_ledger(config)
-    approval = approval_of(ledger, given["candidate"])
+    approval = approval_of(ledger, today(ledger, given["candidate"]))
     if config.approve.by_policy and approval.state == "pending":
         policy_of(config, open_products(config).get(approval.product))
         reason = f"every rule of the gate policy passed in run {context.run_id}"
-        approval = approval_of(ledger, _approved(ledger, approval.candidate, reason))
+        with announcing(config, ledger):
+            approval = approval_of(ledger, _approved(ledger, approval.candidate, reason))
     record = approval.model_dump()
     write_json(outputs["approval"], record)
     summary = f"candidate {approval.candidate} is {approval.state}"

@@ -27,8 +27,8 @@ class Context:
     origins: Mapping[str, str] = field(
         default_factory=dict, metadata={"about": "input -> pinned URI that other machines can fetch it from"}
     )
-    lineage_uri: str = field(
-        default="", metadata={"about": "of `lineage_out`, where other machines will find it; empty: nowhere"}
+    uris: Mapping[str, str] = field(
+        default_factory=dict, metadata={"about": "output, or `lineage` -> URI where other machines will find it"}
     )
     uri: str = field(default="", metadata={"about": "like `work`, where other machines find it; empty: nowhere"})
 

@@ -14,9 +14,8 @@ from ifas.core.records import METRICS_FILE, REPORT_FILE, Lineage, StepResult
 from ifas.core.storage import is_remote
 from ifas.steps.attempts import counted
 from ifas.steps.cost_table import write_report
-from ifas.steps.execute import LINEAGE
 from ifas.steps.launched import run_as_job
-from ifas.steps.staged import WRITTEN, execute_staged
+from ifas.steps.staged import execute_staged
 from ifas.steps.usage import KFP_RUN_ID
 
 
@@ -62,10 +61,8 @@ def run_component(
             run_id=run,
             inputs={n: _uri(one) if isinstance(one, str) else one.path for n, one in inputs.items()},
             outputs={n: one.path for n, one in outputs.items()},
-            places={
-                **{n: _uri(one) for n, one in inputs.items() if not isinstance(one, str)},
-                **({WRITTEN: _uri(outputs[LINEAGE])} if LINEAGE in outputs else {}),
-            },
+            places={n: _uri(one) for n, one in inputs.items() if not isinstance(one, str)},
+            kept={n: _uri(one) for n, one in outputs.items()},
         )
 
 

@@ -44,7 +44,7 @@ def execute(
     outputs: Mapping[str, Path],
     use_cache: bool = True,
     origins: Mapping[str, str] | None = None,
-    lineage_uri: str = "",
+    uris: Mapping[str, str] | None = None,
     uri: str = "",
     upload: Callable[[], None] | None = None,
 ) -> StepResult:
@@ -59,7 +59,7 @@ def execute(
     Args:
         inputs: path of every input the step names, and `lineage` of the step before (none for the first).
         outputs: path for every output the step names, and `lineage`. What ifas did not make there is refused.
-        origins, lineage_uri: see `Context`.
+        origins, uris: see `Context`.
         uri: what a killed step leaves is kept below it, for a try on another machine; `train.storage` goes before it.
         upload: makes the outputs safe once they are in place. Only then are the files removed that a try goes on from.
 
@@ -89,7 +89,7 @@ def execute(
                     lineage_out=target,
                     failed=failed,
                     origins=origins or {},
-                    lineage_uri=lineage_uri,
+                    uris=uris or {},
                     uri=_beside(step, config, uri, work),
                 )
                 result, reused, hashes, image = _result(step, key, config, inputs, beside, context, use_cache)

@@ -11,6 +11,7 @@ from ifas.core.config import RunConfig
 from ifas.core.errors import ConfigError, DataError
 from ifas.core.files import read_json, sha256_file, sha256_json, sha256_tree, write_json
 from ifas.core.records import METRICS_FILE, PREDICTIONS_FILE, Lineage, StepResult
+from ifas.steps.announce import announce, switch_on
 from ifas.steps.contract import Context
 from ifas.steps.ledger import open_ledger, open_products
 from ifas.steps.rival import rival_of
@@ -31,6 +32,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     product = open_products(config).get(config.gate.product)
     policy = policy_of(config, product)
     ledger = open_ledger(config)
+    switch_on(config)
     evidence = {**evidence_of(inputs, context.lineage), "policy": policy.sha256}
     rival = rival_of(ledger, config.gate.product, evidence)
     decision = decide(metrics, rival.metrics if rival else None, policy, rival.id if rival else None)
@@ -52,10 +54,12 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             # Of a pod, URIs: its disk is gone when somebody decides.
             "artifacts": {
                 **{name: context.place(name, path) for name, path in inputs.items() if name != "lineage"},
-                "lineage": context.lineage_uri or str(context.lineage_out.absolute()),
+                "lineage": context.uris.get("lineage") or str(context.lineage_out.absolute()),
+                **({"record": context.uris["candidate"]} if "candidate" in context.uris else {}),
             },
         },
     )
+    announce(config, ledger)
     write_json(
         outputs["candidate"],
         {

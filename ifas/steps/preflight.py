@@ -73,6 +73,7 @@ def _faults(config: RunConfig, here: bool, data: bool) -> Iterable[IfasError]:
         lambda: _captioner(config),
         lambda: _weights_of_species(config),
         lambda: _storage(config),
+        lambda: _events(config, here),
     ]
     if here:
         checks += [_home, lambda: _ledger(config), lambda: _sources(config), lambda: _tracking(config)]
@@ -141,6 +142,16 @@ def _storage(config: RunConfig) -> None:
 
     if config.train.storage:
         check_scheme(config.train.storage)
+
+
+def _events(config: RunConfig, here: bool) -> None:
+    from ifas.core.urls import check_http
+    from ifas.steps.announce import receiver
+
+    if here:
+        receiver(config)
+    elif config.gate.events:  # the secret is the cluster's
+        check_http(config.gate.events, "gate.events")
 
 
 def check_image_and_storage(cluster: ClusterConfig) -> None:

@@ -23,8 +23,6 @@ from ifas.steps.execute import LINEAGE, execute
 RECORD = ".ifas.json"
 #: Added to the URI of a step's first output: what must survive this machine while the step works.
 WORK = ".work"
-#: Among `places`, the lineage that the step writes; `lineage` is the one that it reads.
-WRITTEN = "lineage written"
 
 
 def execute_staged(
@@ -36,13 +34,14 @@ def execute_staged(
     outputs: Mapping[str, str],
     hashes: Mapping[str, str] | None = None,
     places: Mapping[str, str] | None = None,
+    kept: Mapping[str, str] | None = None,
     use_cache: bool = True,
 ) -> StepResult:
     """`execute` with URIs. Outputs that are not named are kept in a temporary folder and dropped.
 
     Args:
         hashes: input -> SHA-256 of what it must hold, for those where it is known.
-        places: URIs of inputs, and of the lineage that is written, that somebody else fetches and stores (KFP).
+        places, kept: URIs of inputs and of outputs that somebody else fetches and stores (KFP).
 
     Raises:
         ConfigError: a hash of no input.
@@ -82,7 +81,7 @@ def execute_staged(
                 outputs=local_out,
                 use_cache=use_cache,
                 origins=origins,
-                lineage_uri=elsewhere.get(WRITTEN, wanted[LINEAGE] if LINEAGE in remote else ""),
+                uris={**remote, **{n: uri for n, uri in (kept or {}).items() if storage.is_remote(uri)}},
                 uri=f"{first.rstrip('/')}{WORK}" if storage.is_remote(first) else "",
                 upload=upload if remote else None,
             )

@@ -31,6 +31,9 @@ Species = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_leng
 Artifact = Annotated[
     str, Field(pattern=r"^(s3|gs|minio)://[a-z0-9][a-z0-9.-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$", max_length=500)
 ]
+#: Words for people on one line, such as a name.
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=200)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 CandidateId = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 
 
@@ -73,19 +76,34 @@ class DriftDetected(_OfDataset):
     bound: Annotated[float, Field(allow_inf_nan=False)]
 
 
-class CandidateApproved(Data):
-    """A person, or the policy, approved a candidate. The artifacts are those that its run left."""
-
+class _OfCandidate(Data):
     candidate: CandidateId
-    record: Artifact
-    model: Artifact
-    evaluation: Artifact
-    lineage: Artifact
+    product: Line | None = None
+    actor: Line | None = None
+    evidence_sha256: Sha256 | None = None
 
     @property
     def about(self) -> str:
         """The candidate."""
         return self.candidate
+
+
+class CandidateApproved(_OfCandidate):
+    """A person, or the policy, approved a candidate. The artifacts are those that its run left."""
+
+    record: Artifact
+    model: Artifact
+    evaluation: Artifact
+    lineage: Artifact
+
+
+class CandidateChanged(_OfCandidate):
+    """A candidate came to another state. Its run's artifacts are told where they lie in an object store."""
+
+    record: Artifact | None = None
+    model: Artifact | None = None
+    evaluation: Artifact | None = None
+    lineage: Artifact | None = None
 
 
 #: Type of an event -> its data. To add a type, add a line.
@@ -94,6 +112,10 @@ TYPES: dict[str, type[Data]] = {
     "dev.ifas.species.released": SpeciesReleased,
     "dev.ifas.drift.detected": DriftDetected,
     "dev.ifas.candidate.approved": CandidateApproved,
+    **{
+        f"dev.ifas.candidate.{state}": CandidateChanged
+        for state in ("pending", "refused", "rejected", "superseded", "revoked", "expired")
+    },
 }
 
 

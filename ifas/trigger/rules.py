@@ -66,6 +66,8 @@ class Trigger(_Section):
                 for kind in rule.events:
                     if field not in TYPES[kind].model_fields:
                         raise ValueError(f"rules.{name}: {kind} has no field {field}")
+                    if not TYPES[kind].model_fields[field].is_required():
+                        raise ValueError(f"rules.{name}: an event {kind} may lack the field {field}")
             if set(rule.arguments) != set(ARGUMENTS[rule.run]):
                 raise ValueError(f"rules.{name}.arguments: {rule.run} takes {', '.join(ARGUMENTS[rule.run]) or 'none'}")
         return self

@@ -88,11 +88,13 @@ def verify(headers: Mapping[str, str], body: bytes, keys: Sequence[bytes]) -> No
     raise Unsigned(str(wrong)) from wrong
 
 
-def sign(headers: Mapping[str, str], body: bytes, key: bytes, at: datetime | None = None) -> dict[str, str]:
-    """The headers that sign a request."""
+def sign(
+    headers: Mapping[str, str], body: bytes, key: bytes, at: datetime | None = None, name: str = ""
+) -> dict[str, str]:
+    """The headers that sign a request. `name`: id of the message, the same when it is sent again; empty: a new one."""
     from standardwebhooks import Webhook
 
     at = at or datetime.now(UTC)
-    name = f"msg_{secrets.token_hex(12)}"
+    name = name or f"msg_{secrets.token_hex(12)}"
     signature = Webhook(key).sign(name, at, content(headers, body).decode())
     return dict(zip(HEADERS, (name, str(int(at.timestamp())), signature), strict=True))

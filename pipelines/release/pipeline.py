@@ -5,7 +5,7 @@ from typing import Any
 from ifas_components.approve.component import approve
 from ifas_components.notify.component import notify
 from ifas_components.package.component import package
-from ifas_pipelines.cluster import place, place_last, pod_of
+from ifas_pipelines.cluster import announces, place, place_last, pod_of
 from kfp import dsl
 
 from ifas.core.config import ClusterConfig
@@ -37,6 +37,7 @@ def release(cluster: ClusterConfig) -> Any:
         with dsl.ExitHandler(ended, name="run"):
             decided = approve(config=config, run_id=run_id, candidate=_at(candidate), previous=_at(lineage))
             place(decided, pod_of("approve", cluster), cluster)
+            announces(decided)
             with dsl.If(decided.outputs["Output"] == "approved", name="approved"):
                 packaged = package(
                     config=config,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from ifas.serving.client import serve
 from ifas.steps.chain import run_chain
 from ifas.steps.entry import run_component
 from ifas.steps.release import package_candidate
+from ifas.trigger.events import CandidateApproved
 from tests.servers import Endpoint
+from tests.servers_events import KEY, receiver
 
 
 @dataclass
@@ -58,10 +61,20 @@ def test_a_model_is_packaged_where_no_pod_left_anything(
         storage.store(Path(one.path), one.uri.replace("minio://", "s3://"))
     shutil.rmtree(pod / "gate")
     outputs = {name: at("gate", name) for name in ("candidate", "lineage")}
-    run_component("gate", config.model_dump_json(), "cluster-run", inputs=inputs, outputs=outputs)
+    with receiver() as hook:
+        monkeypatch.setenv("IFAS_EVENTS_URL", hook.url)
+        monkeypatch.setenv("IFAS_EVENTS_SECRET", f"whsec_{b64encode(KEY).decode()}")
+        run_component("gate", config.model_dump_json(), "cluster-run", inputs=inputs, outputs=outputs)
+        monkeypatch.delenv("IFAS_EVENTS_URL")
+    ((_, told),) = hook.seen
     for one in outputs.values():
         storage.store(Path(one.path), one.uri.replace("minio://", "s3://"))
     candidate = read_json(pod / "gate" / "candidate")["candidate"]
+    # What a later approval's event has as well: all that the pipeline `release` needs.
+    assert told["type"] == "dev.ifas.candidate.pending"
+    checked = CandidateApproved.model_validate(told["data"])
+    assert (checked.candidate, checked.record) == (candidate, f"s3://{s3.bucket}/root/gate/candidate")
+    assert checked.model == f"s3://{s3.bucket}/root/train/model"
     shutil.rmtree(pod)
 
     monkeypatch.setenv("IFAS_HOME", str(tmp_path / "another machine"))

@@ -180,7 +180,7 @@ def test_every_pod_is_meant_by_a_policy(overlay):
         assert any(selects(policy, labels) for policy in policies), labels
     # Pods of KFP, of KubeRay and of clients are not in the manifests.
     elsewhere = [{"pipelines.kubeflow.org/v2_component": "true"}, {"app.kubernetes.io/component": "ray"}]
-    elsewhere += [{"ifas.dev/client": "true"}, {"ifas.dev/autoscaler": "true"}]
+    elsewhere += [{f"ifas.dev/{name}": "true"} for name in ("client", "autoscaler", "event-sender")]
     for policy in policies:
         assert any(selects(policy, labels) for labels in [*pods, *elsewhere]), policy
 

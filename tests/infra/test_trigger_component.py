@@ -105,6 +105,17 @@ def test_the_policy_means_this_pod_and_names_both_ends(documents, pod):
     assert str(8888) in next(item["value"] for item in container["env"] if item["name"] == "KFP_ENDPOINT")
 
 
+def test_what_decides_about_a_candidate_reaches_the_trigger(documents, pod):
+    from ifas_pipelines.cluster import EVENT_SENDER
+
+    sends, takes = (documents["NetworkPolicy", name]["spec"] for name in ("allow-event-senders", "allow-trigger"))
+    assert sends["podSelector"]["matchLabels"] == {EVENT_SENDER: "true"}
+    assert {"podSelector": sends["podSelector"]} in takes["ingress"][0]["from"]
+    ((to,),) = [rule["to"] for rule in sends["egress"]]
+    assert to["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert sends["egress"][0]["ports"] == takes["ingress"][0]["ports"]
+
+
 def test_the_container_s_command_accepts_its_own_rules(documents, pod, tmp_path, monkeypatch):
     (container,) = pod["spec"]["containers"]
     (mounted,) = [volume["configMap"]["name"] for volume in pod["spec"]["volumes"] if "configMap" in volume]

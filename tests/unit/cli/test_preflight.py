@@ -12,7 +12,7 @@ from ifas.core.errors import ConfigError, DataError, IfasError
 from ifas.database import connection
 from ifas.model import sources
 from ifas.promotion.ledger import Ledger
-from ifas.promotion.tables import LEDGER
+from ifas.promotion.upgrade import LEDGER
 from ifas.steps import preflight
 
 RULE = {"id": "a", "metric": "auc", "slice": "target", "min": 0.5, "reason": "r"}

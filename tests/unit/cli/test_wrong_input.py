@@ -58,6 +58,15 @@ LEDGER = [
     case("-c tiny -s gate.ledger=here", "is not a database URL", 2),
     case("-c tiny", "127.0.0.1", 2, IFAS_LEDGER="postgresql://u:secret@127.0.0.1:9/d"),
 ]
+EVENTS = {
+    "IFAS_EVENTS_URL": "http://127.0.0.1:9/events",
+    "IFAS_EVENTS_SECRET": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+}
+#: Of a command that decides.
+DECIDING = [
+    case("{config} {pending} --reason r -s gate.events=foo", "'foo' is not a URL", 2),
+    case("{config} {pending} --reason r -s gate.events=http://h", "IFAS_EVENTS_SECRET is not set", 2),
+]
 CANDIDATE = [
     case("{config} 0123456789ab", "no candidate 0123456789ab", 6),
     case("{config} a", "6 digits are needed", 6),
@@ -224,6 +233,15 @@ CASES: dict[str, list[Case]] = {
     ],
     "ledger verify": [*CONFIG, *LEDGER, case("{config} -s gate.witness=dance://x", "dance://x", 2)],
     "ledger keep": [*LEDGER, case("{config}", "no witness is set", 2)],
+    "ledger announce": [
+        *CONFIG,
+        *[Case(one.arguments, one.words, one.code, {**one.env, **EVENTS}) for one in LEDGER],
+        case("{config}", "no receiver of events is set", 2),
+        case("{config} --dry-run -s gate.events=foo", "'foo' is not a URL", 2),
+        case("{config} -s gate.events=http://127.0.0.1:9", "IFAS_EVENTS_SECRET is not set", 2),
+        case("{config} -s gate.events=http://127.0.0.1:9", "is not base64", 2, IFAS_EVENTS_SECRET="whsec_!"),
+        case("{config} -s gate.events_source=' '", "gate.events_source", 2),
+    ],
     "product register": [
         *[Case(f"door --policy builtin:demo --reason r {one.arguments}", one.words, one.code) for one in LEDGER[:4]],
         case("{config} door --reason r", "--policy", 2),
@@ -267,17 +285,20 @@ CASES: dict[str, list[Case]] = {
         case("{config} --replay builtin:demo --product ''", "there is no candidate of product ''", 6),
     ],
     "approve": [
+        *DECIDING,
         *[Case(f"{one.arguments} --reason r", one.words, one.code) for one in CANDIDATE],
         case("abcdef", "--reason", 2),
         case("{config} {pending} --reason ''", "no reason given", 6),
         case("{config} {refused} --reason r", "the gate refused it", 6),
     ],
     "reject": [
+        *DECIDING,
         *[Case(f"{one.arguments} --reason r", one.words, one.code) for one in CANDIDATE],
         case("{config} {pending} --reason ' '", "no reason given", 6),
         case("{config} {approved} --reason r", "no such decision follows", 6),
     ],
     "revoke": [
+        *DECIDING,
         *[Case(f"{one.arguments} --reason r", one.words, one.code) for one in CANDIDATE],
         case("{config} {pending} --reason r", "is pending", 6),
         case("{config} {approved} --reason ' '", "no reason given", 6),

@@ -51,6 +51,8 @@ def test_a_configuration_beside_the_file(tmp_path):
         (lambda t: t["rules"]["new-data"].update(run="reload"), "rules.new-data.run"),
         (lambda t: t["rules"]["approved"].update(arguments={}), "release takes candidate"),
         (lambda t: t["rules"]["approved"].update(events=[APPROVED, REVISED]), "has no field record|has two rules"),
+        (lambda t: t["rules"]["approved"].update(events=["dev.ifas.candidate.revoked"]), "may lack the field"),
+        (lambda t: t["rules"]["approved"].update(parameters={"gate.product": "product"}), "may lack the field product"),
         (lambda t: t["rules"].update(more=t["rules"]["approved"]), "has two rules"),
         (lambda t: t.update(rules={}), "rules"),
         (lambda t: t.update(extra=1), "extra"),
