@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ifas.core import storage
 from ifas.core.config import RunConfig
-from ifas.core.errors import ConfigError, DataError, MachineError
+from ifas.core.errors import DataError
 from ifas.core.files import sha256_tree
 
 if TYPE_CHECKING:
@@ -37,17 +37,15 @@ def rival_of_model(config: RunConfig, model_sha256: str) -> Candidate | None:
 
     Raises:
         DataError: the ledger was altered.
+        ConfigError, MachineError: it can't be reached. The gate needs it, too; without it nothing would be compared.
     """
     from ifas.database.connection import exists
     from ifas.promotion.upgrade import LEDGER
     from ifas.steps.ledger import ledger_url, open_ledger
 
-    try:
-        if not exists(ledger_url(config), LEDGER):
-            return None
-        ledger = open_ledger(config)
-    except (ConfigError, MachineError):
+    if not exists(ledger_url(config), LEDGER):
         return None
+    ledger = open_ledger(config)
     try:
         found = rival_of(ledger, config.gate.product, {"model": model_sha256})
     finally:
