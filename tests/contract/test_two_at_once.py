@@ -28,8 +28,8 @@ main()
 AROUND = re.compile(
     r"ifas|ifas\.configs|ifas\.cli(\..*)?|ifas\.steps\.(staged|execute|cache|code|folder|usage|cost_table|attempts)"
     r"|ifas\.compute(\.connection|\.peak)?|ifas\.launch(\.pods)?"  # on a cluster or not: who pays, its image
-    r"|ifas\.(steps\.gate|promotion(\.tables)?|database(\.connection)?)"  # whether the run may be
-    r"|ifas\.core\.(environment|home|outputs|progress|storage|unforeseen|urls)"
+    r"|ifas\.(steps\.(gate|ledger|rival)|promotion(\.(tables|upgrade))?|database(\.connection)?)"  # may the run be?
+    r"|ifas\.core\.(account|environment|home|outputs|progress|storage|unforeseen|urls)"
 )
 
 

@@ -1,6 +1,7 @@
 """`ifas approve` tells a real trigger, in processes of their own: away, killed, listened to; and a release starts."""
 
 import base64
+import hashlib
 import json
 import os
 import socket
@@ -46,7 +47,12 @@ class Machine:
     def gated(self, seed="a"):
         """A candidate that its gate has passed, with the events off."""
         ledger = Ledger(self.ledger)
-        found = submit(ledger, seed, evidence={"model": seed, "champion": "", "policy": POLICY.sha256}, facts=FACTS)
+        found = submit(
+            ledger,
+            seed,
+            evidence={"model": hashlib.sha256(seed.encode()).hexdigest(), "champion": "", "policy": POLICY.sha256},
+            facts=FACTS,
+        )
         ledger.close()
         return found.id
 

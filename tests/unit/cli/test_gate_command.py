@@ -48,7 +48,7 @@ def there(tmp_path: Path) -> tuple[Path, str, list[str]]:
             product="ifas",
             run_id="r",
             evidence={"model": str(errors), "champion": ""},
-            model_sha256="m",
+            model_sha256=str(errors),
             dataset_revision="d",
             metrics=figures(errors),
             decision=decide(figures(errors), None, RULES),

@@ -1,6 +1,7 @@
 """Decisions told to a receiver over real HTTP: what is said, what is tried again, and what is never sent."""
 
 import base64
+import hashlib
 import sqlite3
 from datetime import UTC, datetime
 
@@ -65,7 +66,7 @@ def test_every_state_is_told_as_the_trigger_understands_it(config, ledger, hook)
     with announcing(config, ledger):
         ledger.approve(first.id, actor="ann", reason="Bob's photo was wrong")
     refused = gated(config, ledger, "b", auc=0.1)
-    second = gated(config, ledger, "c", evidence={"model": "c", "champion": first.id})
+    second = gated(config, ledger, "c", evidence={"model": hashlib.sha256(b"c").hexdigest(), "champion": first.id})
     with announcing(config, ledger):
         ledger.approve(second.id, actor="ann", reason="better")
     with announcing(config, ledger):
