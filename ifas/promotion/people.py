@@ -43,12 +43,14 @@ class People(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     reviewers: dict[Name, list[str]] = Field(min_length=1)
-    approvals: int = Field(default=1, ge=1, description="reviewers who must approve")
+    approvals: int = Field(default=1, ge=1, le=100, description="reviewers who must approve")
     overriders: list[str] = Field(default=[], description="reviewers who may approve what the gate refused")
     submitter_may_approve: bool = Field(
         default=False, description="who submits a run is known by an account name only: a guard against slips"
     )
-    pending_days: int | None = Field(default=None, ge=1, description="a candidate that waits for longer expires")
+    pending_days: int | None = Field(
+        default=None, ge=1, le=3650, description="a candidate that waits for longer expires"
+    )
 
     @model_validator(mode="after")
     def _sound(self) -> People:

@@ -62,10 +62,16 @@ class Rule(BaseModel):
         "value (or of the paired difference to the champion)",
     )
     min_n: int | None = Field(
-        default=None, ge=1, description="pictures that the figure must rest on; of the worst species, those of each"
+        default=None,
+        ge=1,
+        le=10**9,
+        description="pictures that the figure must rest on; of the worst species, those of each",
     )
     min_subjects: int | None = Field(
-        default=None, ge=1, description="people that the figure must rest on: pictures of one are not independent"
+        default=None,
+        ge=1,
+        le=10**9,
+        description="people that the figure must rest on: pictures of one are not independent",
     )
     missing_champion: Literal["pass", "fail"] = Field(
         default="fail", description="what a change limit says while there is no champion to compare with"
