@@ -110,7 +110,7 @@ def approve(
         if done.state == "approved":
             typer.echo(f"{done.id} is {done.state}; build its Bento with: ifas package {done.id} --out bento")
         else:
-            typer.echo(f"{done.id} is {done.state}: your approval is kept, and product {done.product} asks for more")
+            typer.echo(f"{done.id} is {done.state}: product {done.product} asks for approvals of more reviewers")
 
 
 def reject(

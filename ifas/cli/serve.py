@@ -45,7 +45,7 @@ def verify(
     from ifas.promotion.offline import verify_record
     from ifas.promotion.statements import verify_package
 
-    if what.is_file():
+    if what.is_file() or what.suffix == ".json":
         record = verify_record(what, key)
         typer.echo(json.dumps(record.model_dump(mode="json"), indent=2) if as_json else record.summary)
         return

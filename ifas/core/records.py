@@ -71,6 +71,10 @@ class LineageEntry(BaseModel):
         return entry.model_copy(update={"hash": sha256_json(entry.model_dump(exclude=without))})
 
 
+#: Steps whose settings, code and image are evidence.
+EVIDENCE_STEPS = ("ingest", "caption", "validate", "train", "evaluate")
+
+
 class Lineage(BaseModel):
     """All steps of a run so far, oldest first."""
 
@@ -97,6 +101,10 @@ class Lineage(BaseModel):
                     "do not trust this run; repeat it",
                 )
             previous = entry.hash
+
+    def steps_sha256(self) -> str:
+        """Hash of how the steps ran that a decision is about: settings, code and image of each up to the evaluation."""
+        return sha256_json({e.step: [e.config, e.code, e.image] for e in self.entries if e.step in EVIDENCE_STEPS})
 
     def of(self, step: str) -> LineageEntry | None:
         """The last entry of a step, or None."""

@@ -39,10 +39,11 @@ class Verdict(NamedTuple):
 
 def impossible(row: CandidateRow, state: str, *, override: bool) -> GateError | None:
     """Why a candidate can't be brought to a state."""
-    if state in TRANSITIONS[row.state] and override == (row.state == "refused"):
-        if row.state != "superseded" or state != "approved":
-            return None
-    elif override:
+    # A superseded one returns by a revocation only.
+    follows = state in TRANSITIONS[row.state] and (row.state, state) != ("superseded", "approved")
+    if follows and override == (row.state == "refused"):
+        return None
+    if override and row.state != "refused":
         return GateError(f"candidate {row.id} is {row.state}: an override is for refused ones", "leave --override out")
     why = FINAL.get(row.state, "no such decision follows" if row.state in ("pending", "approved") else "that is final")
     verb = VERDICTS[state]
@@ -61,7 +62,8 @@ def decided(session: Session, row: CandidateRow, verdict: Verdict, product: Prod
     at, previous = after(session), champion(session, row.product)
     ends = state == "revoked" and previous is not None and previous.id == row.id
     back = _reinstated(session, row.product, product) if ends else None
-    if product is not None and people is not None and not (actor == POLICY and state == "approved"):
+    by_policy = actor == POLICY and state == "approved" and not verdict.key
+    if product is not None and people is not None and not by_policy:
         if not verdict.key:
             raise GateError(
                 f"product {row.product} is decided about by its reviewers ({', '.join(people.reviewers)}), who sign",

@@ -165,8 +165,8 @@ class Ledger:
     def revoke(self, candidate: str, *, actor: str, reason: str, key: str = "") -> Candidate:
         """Takes an approval back, for good. Arguments and errors as `approve`.
 
-        If it was the champion, the one that it superseded is approved again: the latest that was neither revoked nor
-        judged by another policy than the product has today.
+        If it was the champion, the latest champion before it is approved again that was not revoked, that the product's
+        policy of today has judged, and that as many of its reviewers of today have approved as must.
         """
         return self._decide(candidate, "revoked", actor, reason, key)
 

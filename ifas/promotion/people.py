@@ -30,6 +30,8 @@ VERDICTS: dict[str, Verdict] = {
 }
 
 
+#: Actors that are no people.
+NOBODY = ("gate", "ledger", "policy")
 #: Neither commas, which join names, nor blanks at an end, which nobody sees.
 Name = Annotated[str, Field(pattern=r"^[\w.@+-]([\w.@+ -]{0,62}[\w.@+-])?$")]
 
@@ -55,6 +57,8 @@ class People(BaseModel):
     @model_validator(mode="after")
     def _sound(self) -> People:
         for name, keys in self.reviewers.items():
+            if name in NOBODY:
+                raise ValueError(f"{name!r} is no person's name: the ledger uses it for what software does")
             if not keys:
                 raise ValueError(f"reviewer {name!r} needs a key")
             for pem in keys:

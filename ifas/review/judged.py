@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from ifas.core import storage
 from ifas.core.errors import DataError, IfasError
-from ifas.core.files import read_json, sha256_file, sha256_json, sha256_tree
+from ifas.core.files import read_json, sha256_file, sha256_tree
 from ifas.core.manifest import ImageSource, read_manifest
 from ifas.core.records import PREDICTIONS_FILE, Lineage
 from ifas.promotion.candidate import Candidate
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 #: Candidates whose files stay in memory.
 KEPT = 8
-#: Steps whose settings, code and image are evidence, as the gate has them.
-BEFORE = ("ingest", "caption", "validate", "train", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -164,10 +162,9 @@ def _lineage(candidate: Candidate) -> Lineage:
         if "altered" in error.what:
             raise _Altered(error.what) from error
         raise
-    steps = sha256_json({e.step: [e.config, e.code, e.image] for e in lineage.entries if e.step in BEFORE})
     evaluated = lineage.of("evaluate")
     if (
-        steps != candidate.evidence.get("steps")
+        lineage.steps_sha256() != candidate.evidence.get("steps")
         or evaluated is None
         or evaluated.facts.get("metrics") != candidate.metrics
     ):

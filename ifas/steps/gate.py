@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ifas.core.account import account
 from ifas.core.config import RunConfig
 from ifas.core.errors import ConfigError, DataError
-from ifas.core.files import read_json, sha256_file, sha256_json, sha256_tree, write_json
+from ifas.core.files import read_json, sha256_file, sha256_tree, write_json
 from ifas.core.records import METRICS_FILE, PREDICTIONS_FILE, Lineage, StepResult
 from ifas.steps.announce import announce, switch_on
 from ifas.steps.contract import Context
@@ -19,9 +19,6 @@ from ifas.steps.rival import rival_of
 if TYPE_CHECKING:
     from ifas.promotion.policy import Policy
     from ifas.promotion.products import Product
-
-#: Steps whose settings, code and image are evidence.
-BEFORE = ("ingest", "caption", "validate", "train", "evaluate")
 
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
@@ -143,5 +140,5 @@ def evidence_of(inputs: Mapping[str, Path], lineage: Lineage) -> dict[str, str]:
         **{name: known[name] for name in ("dataset", "captions", "model")},
         "metrics": sha256_file(files / METRICS_FILE),
         "predictions": sha256_file(files / PREDICTIONS_FILE),
-        "steps": sha256_json({e.step: [e.config, e.code, e.image] for e in lineage.entries if e.step in BEFORE}),
+        "steps": lineage.steps_sha256(),
     }

@@ -370,7 +370,7 @@ def test_reviewers_are_known_by_their_keys_from_registration_to_bento(run: Run, 
     assert "reviewers (ann, bob), who sign" in ifas(*approve, code=6, LOGNAME="ann", USER="ann")
     assert "reviewers (ann, bob), who sign" in ifas(*approve, "--as", "ann", code=6)
     assert "is of no reviewer" in ifas(*approve, "--key", eve[0], "--as", "ann", code=6)
-    assert "asks for more" in ifas(*approve, "--key", ann[0])
+    assert "asks for approvals of more reviewers" in ifas(*approve, "--key", ann[0])
     package = ("package", run.candidate, "--out", "built", "-c", settings, "-s", f"package.key={eve[0]}")
     assert "is pending, not approved" in ifas(*package, code=6)
     assert "is approved" in ifas(*approve, "--key", "env:BOB", BOB=bob[0].read_text())

@@ -228,6 +228,7 @@ CASES: dict[str, list[Case]] = {
     "candidates": [*CONFIG, *LEDGER, case("{config} --state dance", "unknown candidate state 'dance'", 2)],
     "verify": [
         case("nowhere --key {notes}", "{notes} can't be used", 2),
+        case("nowhere.json --key {notes}", "{notes} can't be used", 2),
         case("{folder} --key nowhere.pub", "nowhere.pub can't be used", 2),
         case("{folder}", "--key", 2),
     ],

@@ -354,6 +354,7 @@ def test_a_product_that_nobody_could_approve_is_not_registered(url: str) -> None
         ({"reviewers": {" ann": ["x"]}}, "should match pattern"),
         ({"overriders": ["ann"], "approvals": 2}, "2 approvals"),
         ({"reviewers": {"ann": ["no key"]}}, "the key of reviewer ann"),
+        ({"reviewers": {"policy": ["x"]}}, "no person's name"),
         ({"approvals": 2}, "2 approvals are asked of 1 reviewers"),
         ({"overriders": ["eve"]}, "overriders who are no reviewers: eve"),
     ],
@@ -623,3 +624,14 @@ def test_an_approval_of_before_the_registration_is_no_proof(
     write_json(tmp_path / "r.json", {**record, "history": entries, "registrations": registrations})
     with pytest.raises(GateError, match=r"before the product was registered|or its place"):
         verify_record(tmp_path / "r.json", tmp_path / "admin.pub")
+
+
+def test_a_person_is_not_the_policy(ledger: Ledger, door: Callable[..., Product], keys: Keys) -> None:
+    """Whose product its policy may approve, too: who brings a key is held to it."""
+    door(by_policy=True)
+    one = submit(ledger, "one", 0.9)
+    for name in ("eve", "ann"):
+        with pytest.raises(GateError, match=r"is of no reviewer|does not speak for policy"):
+            ledger.approve(one.id, actor="policy", reason="r", key=keys.private(name))
+    assert states(ledger, one) == ["pending"]
+    assert ledger.approve(one.id, actor="policy", reason="every rule passed").state == "approved"

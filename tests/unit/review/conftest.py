@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from ifas.core.config import ReviewConfig
-from ifas.core.files import sha256_file, sha256_json
+from ifas.core.files import sha256_file
 from ifas.core.records import Lineage, LineageEntry, Usage
 from ifas.database.connection import Database
 from ifas.evaluation.predict import predict
@@ -158,7 +158,7 @@ def submitted(site: Site, policy: Policy, product: str, name: str) -> Candidate:
     evidence = {
         "dataset": "1", "captions": "2", "model": name, "metrics": "x",
         "predictions": sha256_file(folder / "predictions.parquet"),
-        "steps": sha256_json({e.step: [e.config, e.code, e.image] for e in lineage.entries}),
+        "steps": lineage.steps_sha256(),
         "policy": policy.sha256, "champion": champion.id if champion else "",
     }  # fmt: skip
     return site.ledger.submit(
