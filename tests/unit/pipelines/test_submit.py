@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ifas.cli.main import app
+from ifas.core.account import account
 from ifas.core.errors import ConfigError, LaunchError
 from tests.servers_kfp import kfp_server
 
@@ -57,6 +58,7 @@ def test_the_run_carries_ir_platform_spec_and_arguments(kfp):
     config = json.loads(parameters["config"])
     assert config["profile"] == "base"
     assert config["train"]["steps"] == 7
+    assert config["gate"]["submitter"] == account(), "in the pods, everybody is the same account"
     train = spec["pipeline_spec"]["deploymentSpec"]["executors"]["exec-train"]["container"]
     assert train["resources"]["accelerator"]["resourceCount"] == "3", "sizes follow from the configuration"
     # Each run of a schedule needs a name of its own: KFP's.

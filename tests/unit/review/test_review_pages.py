@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import pytest
 from ifas.promotion.people import People
 from ifas.promotion.products import Products
 from ifas.review import comments, figures, shown
+from ifas.review.app import app
 from tests.unit.promotion.reviewers import Keys
 from tests.unit.review.conftest import FAILS, PASSES, Site, token
 
@@ -247,3 +252,23 @@ def without_ann(site: Site, keys: Keys) -> Any:
     products.register("door", PASSES, by_policy=False, actor="adm", reason="r", people=people)
     products.close()
     return site.signed_in()
+
+
+def test_a_decision_is_told_to_others_whether_it_was_possible_or_not(
+    site: Site, candidate: Any, decide_by: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `ifas review` puts around each: the events of the ledger."""
+    states: list[str] = []
+
+    @contextmanager
+    def deciding() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            states.append(site.ledger.get(candidate.id).state)
+
+    monkeypatch.setattr(sys.modules[type(site).__module__], "app", partial(app, deciding=deciding))
+    client = site.signed_in()
+    decide_by(client, candidate.id, "approve")
+    assert decide_by(client, candidate.id, "reject").status_code == 409
+    assert states == ["approved", "approved"]
