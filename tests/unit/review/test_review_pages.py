@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -267,7 +266,8 @@ def test_a_decision_is_told_to_others_whether_it_was_possible_or_not(
         finally:
             states.append(site.ledger.get(candidate.id).state)
 
-    monkeypatch.setattr(sys.modules[type(site).__module__], "app", partial(app, deciding=deciding))
+    # pytest calls every conftest `conftest`: sys.modules may hold that of another folder
+    monkeypatch.setitem(site.client.__func__.__globals__, "app", partial(app, deciding=deciding))
     client = site.signed_in()
     decide_by(client, candidate.id, "approve")
     assert decide_by(client, candidate.id, "reject").status_code == 409
