@@ -104,8 +104,23 @@ def test_bootstrap_says_why_there_is_no_interval() -> None:
     scores, live = np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, False, True, True])
     assert "two" in of("auc", scores, live, ["a"] * 4)
     assert "two" in of("auc", scores, live, ["a", "a", "a", "b"])  # the attacks are of one subject
-    assert "same value" in of("auc", scores, live, ["a", "b", "a", "b"])
+    assert "same value" in of("tpr_at_fpr_1", 1 - scores, live, ["a", "b", "a", "b"])
     assert "switched off" in of("auc", scores, live, ["a", "b", "a", "b"], resamples=0)
+
+
+@pytest.mark.parametrize("people", [4, 20, 60])
+def test_a_ranking_without_an_error_is_never_read_as_worse_than_one_with_one(people: int) -> None:
+    """Else the better of two models could fail a rule that binds the interval."""
+    rng = np.random.default_rng(people)
+    names = np.repeat([f"p{i}" for i in range(people)], 4)
+    live = np.tile([True, True, False, False], people)
+    scores = np.where(live, rng.uniform(0.6, 0.9, len(live)), rng.uniform(0.1, 0.4, len(live)))
+    low, high = of("auc", scores, live, names)
+    assert 0.5 < low < high == 1
+    for wrong in rng.choice(len(live), 4, replace=False):
+        worse = scores.copy()
+        worse[wrong] = 0.5 + 0.45 * (-1 if live[wrong] else 1)  # beyond every image of the other class
+        assert of("auc", worse, live, names)[0] < low
 
 
 def test_resamples_without_bona_fide_or_attacks_are_left_out() -> None:
