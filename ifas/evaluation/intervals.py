@@ -9,6 +9,8 @@ AUC of classes that are apart, which is 1 in every resample, has the interval of
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
@@ -68,8 +70,8 @@ def subject_bootstrap(
         for name, value, drawn_B in zip(FIGURES, value_F, drawn_BF.T, strict=True)
     }
     if isinstance(found["auc"], str) and scores[live].min() > scores[~live].max():
-        given = {"threshold": threshold, "resamples": resamples, "seed": seed, "threads": threads}
-        near = [subject_bootstrap(one, live, species, subjects, **given) for one in _with_one_error(scores, live)]
+        again = partial(subject_bootstrap, threshold=threshold, resamples=resamples, seed=seed, threads=threads)
+        near = [again(one, live, species, subjects) for one in _with_one_error(scores, live)]
         lows = [float(one["auc"][0]) for one in near if not isinstance(one["auc"], str)]
         if lows:
             found["auc"] = (max(lows), 1.0)
