@@ -15,6 +15,7 @@ from fastapi import FastAPI, Form, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
+from sqlalchemy import select
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -99,6 +100,7 @@ class _Site:
         made.mount("/assets", StaticFiles(directory=str(resources.files("ifas.review") / "assets")))
         for method, path, answer in (
             ("GET", "/livez", self._live),
+            ("GET", "/readyz", self._ready),
             ("GET", "/", self._list),
             ("GET", "/sign-in", self._sign_in_page),
             ("POST", "/sign-in", self._sign_in),
@@ -118,6 +120,15 @@ class _Site:
     # Routes. They are plain functions, which Starlette runs in threads: ledger and passwords take their time.
 
     def _live(self) -> Response:
+        return PlainTextResponse("ok")
+
+    def _ready(self) -> Response:
+        try:
+            with self._database.reading() as session:
+                session.execute(select(1))
+        except IfasError as error:
+            log.warning("not ready: %s", error.what)
+            return PlainTextResponse("the page's database does not answer", 503)
         return PlainTextResponse("ok")
 
     def _list(

@@ -36,10 +36,10 @@ def kubectl() -> str:
 
 @cache
 def rendered(overlay: str) -> str:
-    """An overlay; or, for `local+NAME`, the overlay `local` with a component."""
-    name, _, component = overlay.partition("+")
+    """An overlay; or, for `local+NAME+...`, the overlay `local` with components."""
+    name, *components = overlay.split("+")
     folder = INFRA / "overlays" / name
-    if not component:
+    if not components:
         return kustomize(folder)
     with tempfile.TemporaryDirectory() as scratch:
         here = Path(scratch).resolve()
@@ -47,7 +47,7 @@ def rendered(overlay: str) -> str:
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
             "resources": [os.path.relpath(folder, here)],
-            "components": [os.path.relpath(INFRA / "components" / component, here)],
+            "components": [os.path.relpath(INFRA / "components" / component, here) for component in components],
         }
         (here / "kustomization.yaml").write_text(yaml.safe_dump(body))
         return kustomize(here)
@@ -87,8 +87,11 @@ def selects(selector: dict, labels: dict[str, str]) -> bool:
 
 
 overlay = pytest.mark.parametrize("overlay", OVERLAYS)
+#: Component -> the one that it is of no use without.
+BESIDE = {"review-ingress": "review"}
+WITH_COMPONENT = ["+".join(["local", *([BESIDE[name]] if name in BESIDE else []), name]) for name in COMPONENTS]
 #: The rules that hold for every pod, policy and account hold with each component, too.
-everything = pytest.mark.parametrize("overlay", [*OVERLAYS, *(f"local+{name}" for name in COMPONENTS)])
+everything = pytest.mark.parametrize("overlay", [*OVERLAYS, *WITH_COMPONENT])
 
 
 @overlay
@@ -180,7 +183,7 @@ def test_every_pod_is_meant_by_a_policy(overlay):
         assert any(selects(policy, labels) for policy in policies), labels
     # Pods of KFP, of KubeRay and of clients are not in the manifests.
     elsewhere = [{"pipelines.kubeflow.org/v2_component": "true"}, {"app.kubernetes.io/component": "ray"}]
-    elsewhere += [{f"ifas.dev/{name}": "true"} for name in ("client", "autoscaler", "event-sender")]
+    elsewhere += [{f"ifas.dev/{name}": "true"} for name in ("client", "autoscaler", "event-sender", "review-proxy")]
     for policy in policies:
         assert any(selects(policy, labels) for labels in [*pods, *elsewhere]), policy
 
@@ -233,6 +236,9 @@ def test_default_deny(overlay):
     assert "egress" not in policy
 
 
+GATEWAY_POLICIES = ("allow-gateway", "allow-gateway-to-review")
+
+
 @everything
 def test_ingress_is_never_open_to_all(overlay):
     for name, policy in of_kind(overlay, "NetworkPolicy").items():
@@ -240,7 +246,7 @@ def test_ingress_is_never_open_to_all(overlay):
             assert rule.get("from"), f"{name} lets everybody in"
             for peer in rule["from"]:
                 # A Gateway's proxies have labels of their own kind: their namespace is named instead.
-                key = "namespaceSelector" if name == "allow-gateway" else "podSelector"
+                key = "namespaceSelector" if name in GATEWAY_POLICIES else "podSelector"
                 assert not selects(peer.get(key, {}), {}), f"{name}: a peer without labels"
 
 
