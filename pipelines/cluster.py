@@ -10,6 +10,7 @@ from ifas.launch.pods import IMAGE_ENV, USER, image_of
 from ifas.steps.announce import SECRET_ENV, URL_ENV
 from ifas.steps.ending import WEBHOOK_ENV
 from ifas.steps.ledger import ADMIN_KEY_ENV, LEDGER_ID_ENV, WITNESS_ENV
+from ifas.steps.package import KEY_ENV
 from ifas.steps.usage import KFP_RUN_ID, SMALL
 
 #: Secret with the object store's and the ledger's credentials, and ConfigMap with the settings; see infra/base.
@@ -26,6 +27,8 @@ EVENTS_KEYS = {name: name for name in (URL_ENV, SECRET_ENV)}
 EVENT_SENDER = "ifas.dev/event-sender"
 #: A webhook's URL is a secret where it holds a token.
 WEBHOOK_KEYS = {WEBHOOK_ENV: WEBHOOK_ENV}
+#: What signs packages, where the configuration says so.
+PACKAGE_KEYS = {KEY_ENV: KEY_ENV}
 GIT_KEYS = {"username": USERNAME_ENV, "password": PASSWORD_ENV}
 CONFIG_KEYS = {"AWS_ENDPOINT_URL": "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION": "AWS_DEFAULT_REGION"}
 GPU = "nvidia.com/gpu"
@@ -109,3 +112,8 @@ def announces(task: dsl.PipelineTask) -> None:
     """Lets a task tell a receiver of events what it has decided."""
     kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env=EVENTS_KEYS, optional=True)
     kubernetes.add_pod_label(task, EVENT_SENDER, "true")
+
+
+def signs(task: dsl.PipelineTask) -> None:
+    """Lets a task sign what it packages."""
+    kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env=PACKAGE_KEYS, optional=True)

@@ -37,7 +37,7 @@ def compile_pipeline(
     from ifas.steps import preflight
 
     settings = load(config, overrides)
-    preflight.check_image_and_storage(settings.cluster)
+    preflight.check_pods(settings)
     compile_to(out, settings)
     typer.echo(str(out))
 

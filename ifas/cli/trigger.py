@@ -59,7 +59,7 @@ def serve(
     for name, rule in trigger.rules.items():
         config = rules.example(rule)
         try:
-            preflight.check_image_and_storage(config.cluster)
+            preflight.check_pods(config)
             if dry_run and rule.run == "retrain":
                 preflight.check_to_send(config)
         except IfasError as error:

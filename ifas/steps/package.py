@@ -14,6 +14,10 @@ from ifas.steps.contract import Context
 from ifas.steps.gate import evidence_of
 from ifas.steps.ledger import open_ledger
 
+#: What holds the key that signs packages where a run's configuration says `env:IFAS_PACKAGE_KEY`: the one variable
+#: with a private key that a cluster gives, and only to this step.
+KEY_ENV = "IFAS_PACKAGE_KEY"
+
 
 def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path], context: Context) -> StepResult:
     """Asks the ledger whether these very things were approved, and builds their Bento.

@@ -74,6 +74,7 @@ def _faults(config: RunConfig, here: bool, data: bool) -> Iterable[IfasError]:
         lambda: _weights_of_species(config),
         lambda: _storage(config),
         lambda: _events(config, here),
+        lambda: _package_key(config.package.key, here),
     ]
     if here:
         checks += [_home, lambda: _ledger(config), lambda: _sources(config), lambda: _tracking(config)]
@@ -154,14 +155,28 @@ def _events(config: RunConfig, here: bool) -> None:
         check_http(config.gate.events, "gate.events")
 
 
-def check_image_and_storage(cluster: ClusterConfig) -> None:
+def _package_key(key: str, here: bool) -> None:
+    from ifas.promotion.statements import private_key, shown
+    from ifas.steps.package import KEY_ENV
+
+    if key and here:
+        private_key(key)
+    elif key and key != f"env:{KEY_ENV}":
+        raise ConfigError(
+            f"package.key is {shown(key)}, which no pod has",
+            f"put the key into the Secret ifas-credentials as {KEY_ENV}, and --set package.key=env:{KEY_ENV}",
+        )
+
+
+def check_pods(config: RunConfig) -> None:
     """What the pods of any pipeline need.
 
     Raises:
-        ConfigError: they would have no image, or nowhere to keep what later ones need.
+        ConfigError: they would have no image, nowhere to keep what later ones need, or not the key that signs packages.
     """
-    _image(cluster)
-    _kept(cluster)
+    _image(config.cluster)
+    _kept(config.cluster)
+    _package_key(config.package.key, here=False)
 
 
 def _image(cluster: ClusterConfig) -> None:

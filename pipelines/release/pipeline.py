@@ -5,7 +5,7 @@ from typing import Any
 from ifas_components.approve.component import approve
 from ifas_components.notify.component import notify
 from ifas_components.package.component import package
-from ifas_pipelines.cluster import announces, place, place_last, pod_of
+from ifas_pipelines.cluster import announces, place, place_last, pod_of, signs
 from kfp import dsl
 
 from ifas.core.config import ClusterConfig
@@ -48,6 +48,7 @@ def release(cluster: ClusterConfig) -> Any:
                     previous=decided.outputs["lineage"],
                 )
                 place(packaged, pod_of("package", cluster), cluster)
+                signs(packaged)
 
     return dag
 

@@ -11,7 +11,7 @@ from ifas_components.notify.component import notify
 from ifas_components.package.component import package
 from ifas_components.train.component import train
 from ifas_components.validate.component import validate
-from ifas_pipelines.cluster import announces, git_credentials, place, place_last, pod_of
+from ifas_pipelines.cluster import announces, git_credentials, place, place_last, pod_of, signs
 from kfp import dsl
 
 from ifas.core.config import ClusterConfig, StepName
@@ -98,7 +98,7 @@ def _steps(cluster: ClusterConfig, run: dict[str, Any]) -> None:
     announces(decided)
 
     with dsl.If(decided.outputs["Output"] == "approved", name="approved"):
-        placed(
+        packaged = placed(
             "package",
             package(
                 **run,
@@ -108,3 +108,4 @@ def _steps(cluster: ClusterConfig, run: dict[str, Any]) -> None:
                 previous=decided.outputs["lineage"],
             ),
         )
+        signs(packaged)

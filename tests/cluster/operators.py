@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from ifas.launch.readiness import selects
+from ifas.launch.survey import selects
 from tests.api_server import ApiServer
 from tests.servers import Endpoint, free_port
 

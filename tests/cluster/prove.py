@@ -30,7 +30,8 @@ import yaml
 
 from ifas.launch import pods
 from ifas.launch.rayjob import job_name
-from ifas.launch.readiness import OPERATOR_LABEL, STORE_LABEL, selects
+from ifas.launch.reachable import OPERATOR_LABEL, STORE_LABEL
+from ifas.launch.survey import selects
 
 ROOT = Path(__file__).parents[2]
 MARK = "ifas.dev/cluster-test"

@@ -143,6 +143,14 @@ def test_git_credentials_go_to_ingest_only(documents, tmp_path):
     assert {name for name, spec in found.items() if "registry-reader" in str(spec)} == {"ingest"}
 
 
+def test_the_key_that_signs_packages_goes_to_package_only(documents, released):
+    for some in (documents, list(yaml.safe_load_all(released.read_text()))):
+        found = executors(some)
+        assert {name for name, spec in found.items() if "IFAS_PACKAGE_KEY" in str(spec)} == {"package"}
+        (given,) = [one for one in found["package"]["secretAsEnv"] if "IFAS_PACKAGE_KEY" in str(one)]
+        assert (given["secretName"], given["optional"]) == ("ifas-credentials", True)
+
+
 def test_a_shared_volume_is_mounted_in_every_pod(tmp_path):
     shared = load("tiny", ["cluster.storage=/shared", "cluster.storage_claim=ifas-shared"])
     for spec in executors(ir(shared, tmp_path)).values():

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from ifas.cli.main import app
 from ifas.core.errors import LaunchError
-from ifas.launch import readiness
+from ifas.launch import readiness, referenced
 from tests.api_server import api_server
 
 ROOT = Path(__file__).parents[3]
@@ -60,7 +60,8 @@ def cluster(overlay, tmp_path, monkeypatch):
             service = labelled("Service", name, {}, spec={"ports": [{"port": port}]})
             server.put({**service, "metadata": {**service["metadata"], "namespace": where}})
         url = "postgresql+psycopg://ifas:hush-hush@postgres.db.svc.cluster.local:5432/ifas"
-        data = dict.fromkeys(readiness.SECRET_KEYS, "eA==") | {"IFAS_LEDGER": base64.b64encode(url.encode()).decode()}
+        every = (*referenced.SECRET_KEYS, *referenced.OPTIONAL_KEYS)
+        data = dict.fromkeys(every, "eA==") | {"IFAS_LEDGER": base64.b64encode(url.encode()).decode()}
         secret = labelled("Secret", "ifas-credentials", {}, data=data)
         server.put({**secret, "metadata": {"name": "ifas-credentials", "namespace": "ifas"}})
         server.put(operator("kuberay-operator"))
@@ -124,10 +125,14 @@ def not_ready(server):
     server.put(pod)
 
 
-def unset_ledger(server):
-    secret = server.get("secrets", "ifas-credentials")
-    del secret["data"]["IFAS_LEDGER"]
-    server.put(secret)
+def unset(*keys: str):
+    def change(server):
+        secret = server.get("secrets", "ifas-credentials")
+        for key in keys:
+            del secret["data"][key]
+        server.put(secret)
+
+    return change
 
 
 def ledger(url: str):
@@ -180,7 +185,9 @@ FAULTS = {
     "account": (drop("serviceaccounts", "ifas-ray"), "accounts", "missing", "infra/overlays"),
     "policy": (drop("networkpolicies", "default-deny"), "network policies", "missing", "infra/overlays"),
     "secret": (drop("secrets", "ifas-credentials"), "credentials", "missing", "IFAS_LEDGER"),
-    "key of the secret": (unset_ledger, "credentials", "missing", "edit secret"),
+    "key of the secret": (unset("IFAS_LEDGER"), "credentials", "missing", "edit secret"),
+    "no witness": (unset("IFAS_WITNESS"), "credentials", "optional", ""),
+    "events without a key": (unset("IFAS_EVENTS_SECRET"), "credentials", "missing", "edit secret"),
     "store's label": (
         relabel("namespaces", "kubeflow", "ifas.dev/object-store"),
         "object store",
@@ -265,11 +272,69 @@ def test_what_the_configuration_names_is_looked_for(cluster):
     assert bad() == []
 
 
-def test_a_component_s_secret_is_looked_for_where_it_is_applied(cluster):
-    cluster.put(ours("Deployment", "ifas-trigger", "apps/v1"))
-    cluster.put(ours("StatefulSet", "ifas-postgres", "apps/v1"))
-    bad = [(item["check"], item["what"]) for item in findings() if item["state"] != "ok"]
-    assert bad == [("components", "Secret ifas-trigger"), ("components", "Secret ifas-postgres")]
+def test_what_a_pod_may_do_without_is_told_as_optional_and_what_the_run_counts_on_is_not(cluster):
+    for key in referenced.OPTIONAL_KEYS:
+        unset(key)(cluster)
+
+    def told(*words: str) -> dict[str, str]:
+        return {item["what"]: item["state"] for item in findings(*words) if item["check"] == "credentials"}
+
+    without = told()
+    assert without.pop("ifas-credentials with its keys") == "ok"
+    assert set(without.values()) == {"optional"}
+    assert {what.split()[4].rstrip(":") for what in without} == set(referenced.OPTIONAL_KEYS)
+    signed = told("--set", "package.key=env:IFAS_PACKAGE_KEY", "--set", "gate.events=http://trigger/events")
+    assert signed["Secret ifas-credentials has no IFAS_EVENTS_SECRET, IFAS_PACKAGE_KEY"] == "missing"
+
+
+def test_a_key_in_pem_ends_with_a_line_end(cluster):
+    secret = cluster.get("secrets", "ifas-credentials")
+    secret["data"]["IFAS_PACKAGE_KEY"] = base64.b64encode(b"-----BEGIN PRIVATE KEY-----\nx\n-----END\n").decode()
+    cluster.put(secret)
+    assert {item["state"] for item in findings()} == {"ok"}
+    secret["data"]["IFAS_WITNESS"] = base64.b64encode(b"s3://heads/ifas\n").decode()
+    cluster.put(secret)
+    assert "IFAS_WITNESS in Secret ifas-credentials ends with a line end" in {item["what"] for item in findings()}
+
+
+def with_components() -> list[dict]:
+    """What the components make, as kustomize renders them."""
+    from tests.infra.test_manifests import documents
+
+    kinds = ("Deployment", "StatefulSet", "ConfigMap")
+    return [doc for doc in documents("local+postgres+review+trigger") if doc["kind"] in kinds]
+
+
+def test_every_secret_key_that_a_component_s_pod_refers_to_is_looked_for(cluster):
+    for doc in with_components():
+        cluster.put(doc)
+
+    def bad() -> set[tuple[str, str]]:
+        return {(item["what"], item["state"]) for item in findings() if item["check"] == "components"} - {
+            (f"{name} with its keys", "ok") for name in ("ifas-trigger", "ifas-postgres", "ifas-review")
+        }
+
+    names = ("ifas-trigger", "ifas-postgres", "ifas-review")
+    assert bad() == {(f"Secret {name}", "missing") for name in names}
+    for name in names:
+        cluster.put(ours("Secret", name, data={"other": "eA=="}))
+    senders = "IFAS_TRIGGER_STORE, IFAS_TRIGGER_SECRET, IFAS_TRIGGER_SECRET_REVIEW"
+    unsigned = ("Secret ifas-review has no IFAS_REVIEW_SIGNING_KEY: ifas-review goes without", "optional")
+    assert bad() == {
+        (f"Secret ifas-trigger has no {senders}", "missing"),
+        ("Secret ifas-postgres has no password", "missing"),
+        ("Secret ifas-review has no IFAS_REVIEW, IFAS_REVIEW_KEY", "missing"),
+        unsigned,
+    }
+    cluster.put(ours("Secret", "ifas-trigger", data=dict.fromkeys(senders.split(", "), "eA==")))
+    cluster.put(ours("Secret", "ifas-postgres", data={"password": "eA=="}))
+    cluster.put(ours("Secret", "ifas-review", data=dict.fromkeys(("IFAS_REVIEW", "IFAS_REVIEW_KEY"), "eA==")))
+    assert bad() == {unsigned}
+    # Settings that name the key of signatures make it one that is needed.
+    (settings,) = [doc for doc in with_components() if "review.yaml" in doc.get("data", {})]
+    settings["data"]["review.yaml"] += "  signing_key: env:IFAS_REVIEW_SIGNING_KEY\n"
+    cluster.put(settings)
+    assert bad() == {("Secret ifas-review has no IFAS_REVIEW_SIGNING_KEY", "missing")}
 
 
 @pytest.mark.parametrize("password", ["hush/x", "hush#x", "hush?x", "12/x"])
@@ -342,13 +407,12 @@ def test_the_check_knows_the_names_of_the_manifests(overlay):
     """What `infra` is made of, what the code looks for, and what the README tells people to make, is the same."""
     from ifas_pipelines import cluster as pipelines
 
-    assert set(readiness.SECRET_KEYS) == set(pipelines.SECRET_KEYS)
-    assert set(readiness.GIT_KEYS) == set(pipelines.GIT_KEYS)
-    text = "".join(path.read_text() for path in (ROOT / "infra" / "components").glob("*/*.yaml"))
-    for name, (plural, key) in readiness.SECRETS_OF_COMPONENTS.items():
-        kind = {"deployments": "Deployment", "statefulsets": "StatefulSet"}[plural]
-        assert f"kind: {kind}\nmetadata:\n  name: {name}\n" in text
-        assert key in text
+    assert set(referenced.SECRET_KEYS) == set(pipelines.SECRET_KEYS)
+    optional = (pipelines.CHECK_KEYS, pipelines.EVENTS_KEYS, pipelines.WEBHOOK_KEYS, pipelines.PACKAGE_KEYS)
+    assert set(referenced.OPTIONAL_KEYS) == {key for keys in optional for key in keys}
+    assert set(referenced.GIT_KEYS) == set(pipelines.GIT_KEYS)
+    readme = (ROOT / "infra" / "README.md").read_text()
+    assert all(f"`{key}`" in readme for key in referenced.OPTIONAL_KEYS)
     accounts = {doc["metadata"]["name"] for doc in overlay if doc["kind"] == "ServiceAccount"}
     assert accounts == set(readiness.ACCOUNTS)
     assert set(readiness.COMPONENTS) <= {path.name for path in (ROOT / "infra" / "components").iterdir()}
