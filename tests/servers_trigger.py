@@ -42,6 +42,8 @@ PODS = {
     "ingest.registry": "https://git.example.org/faces.git",
 }
 FILE: dict[str, Any] = {
+    # Many senders come from one address here.
+    "clients": {"per_second": 100_000, "burst": 100_000},
     "senders": {
         "registry": {"secret": "TRIGGER_SECRET_REGISTRY", "source": SOURCE, "types": [REVISED, RELEASED, DRIFT]},
         "review": {"secret": "TRIGGER_SECRET_REVIEW", "source": "https://review.example.org", "types": [APPROVED]},
@@ -67,11 +69,11 @@ FILE: dict[str, Any] = {
 }
 
 
-def write_file(path: Path, **rule: Any) -> Path:
+def write_file(path: Path, clients: Mapping[str, Any] | None = None, **rule: Any) -> Path:
     """The trigger's file; `rule` changes the rule new-data, its `set` beside what pods need."""
     rule["set"] = {**PODS, **rule.get("set", {})}
     rules = {**FILE["rules"], "new-data": {**FILE["rules"]["new-data"], **rule}}
-    path.write_text(yaml.safe_dump({**FILE, "rules": rules}))
+    path.write_text(yaml.safe_dump({**FILE, "clients": dict(clients or FILE["clients"]), "rules": rules}))
     return path
 
 

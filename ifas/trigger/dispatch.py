@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from ifas.core.config import RunConfig
 from ifas.core.errors import ConfigError, IfasError, LaunchError
+from ifas.trigger.decide import DAY
 from ifas.trigger.events import TYPES
 from ifas.trigger.rules import Trigger, settings
 from ifas.trigger.store import Start, Store
@@ -46,6 +47,7 @@ class Dispatcher(threading.Thread):
         self.starter = starter
         self.check = check
         self._ended = time.monotonic()
+        self._prune_at = datetime.min.replace(tzinfo=UTC)
         self._wake = threading.Event()
         self._stopped = threading.Event()
 
@@ -87,6 +89,7 @@ class Dispatcher(threading.Thread):
 
     def pass_once(self) -> bool:
         """Decides on what is due, and starts what was decided; whether there may be more."""
+        self._prune(datetime.now(UTC))
         decided = self.store.decide(self.trigger, datetime.now(UTC))
         for start in self.store.starts(datetime.now(UTC)):
             if self._stopped.is_set():
@@ -94,6 +97,14 @@ class Dispatcher(threading.Thread):
             self._start(start)
             self._ended = time.monotonic()
         return decided > 0
+
+    def _prune(self, now: datetime) -> None:
+        """At the start, and then once a day."""
+        if now < self._prune_at:
+            return
+        if gone := self.store.prune(now - timedelta(days=self.trigger.keep_days)):
+            log.info("%d events and refusals of more than %d days ago are deleted", gone, self.trigger.keep_days)
+        self._prune_at = now + DAY
 
     def _start(self, start: Start) -> None:
         try:

@@ -44,12 +44,23 @@ class Rule(_Section):
     runs_per_day: int = Field(default=4, ge=1, le=1000, description="budget: of this rule, in any 24 hours")
 
 
+class Clients(_Section):
+    """How many requests each address may send; more get 429."""
+
+    per_second: float = Field(default=50, ge=0.01, le=100_000)
+    burst: int = Field(default=200, ge=1, le=100_000, description="at once, after a pause")
+
+
 class Trigger(_Section):
     """The whole file."""
 
     experiment: str = Field(default="ifas", min_length=1)
     senders: dict[Label, Sender] = Field(min_length=1)
     rules: dict[Label, Rule] = Field(min_length=1)
+    clients: Clients = Clients()
+    keep_days: int = Field(
+        default=400, ge=7, le=3660, description="events that are decided, and decisions, are deleted after that"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Trigger:
@@ -57,6 +68,9 @@ class Trigger(_Section):
         named |= {kind for rule in self.rules.values() for kind in rule.events}
         if unknown := sorted(named - set(TYPES)):
             raise ValueError(f"type {unknown[0]} is not known; known are {', '.join(TYPES)}")
+        longest = max(rule.cooldown_hours for rule in self.rules.values())
+        if longest > 24 * self.keep_days:
+            raise ValueError(f"keep_days: {self.keep_days} days are shorter than a cool-down, {longest:g} hours")
         taken: set[str] = set()
         for name, rule in self.rules.items():
             if twice := sorted(taken & set(rule.events)):

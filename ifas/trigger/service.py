@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import Any
 from ifas.core.errors import IfasError, LaunchError
 from ifas.trigger import events
 from ifas.trigger.dispatch import Dispatcher
+from ifas.trigger.limiter import Limiter
 from ifas.trigger.rules import Trigger
 from ifas.trigger.signature import Unsigned, keys_of_each, verify
 from ifas.trigger.store import AT_ONCE, Arrival, Store
@@ -34,9 +36,10 @@ END_SECONDS = 30.0
 class Refused(Exception):
     """A request that gets an answer other than 202."""
 
-    def __init__(self, status: int, error: str, fix: str) -> None:
+    def __init__(self, status: int, error: str, fix: str, wait_s: int = 1) -> None:
         super().__init__(error)
         self.status = status
+        self.wait_s = wait_s
         self.body = {"error": error, "fix": fix}
 
 
@@ -94,6 +97,7 @@ class Service:
         self._dispatcher = dispatcher
         self._keys = keys_of_each({name: sender.secret for name, sender in trigger.senders.items()})
         self._intake = Intake(store, trigger, dispatcher.wake)
+        self._limiter = Limiter(trigger.clients.per_second, trigger.clients.burst)
 
     def app(self) -> Any:
         """With its routes: /events, /livez, /readyz."""
@@ -139,6 +143,7 @@ class Service:
         from starlette.responses import JSONResponse
 
         try:
+            self._may_send(request)
             body = await _body(request)
             headers = {name.lower(): value for name, value in request.headers.items()}
             arrival = self._arrival(headers, body)
@@ -147,10 +152,19 @@ class Service:
                 raise Refused(422, arrival.refused, "correct the event; this one was not kept")
         except Refused as refused:
             log.info("refused %d: %s", refused.status, refused)
-            closing = {"connection": "close"} if refused.status in (408, 413) else {}
-            waiting = {"retry-after": "1"} if refused.status == 503 else {}
+            closing = {"connection": "close"} if refused.status in (408, 413, 429) else {}
+            waiting = {"retry-after": str(refused.wait_s)} if refused.status in (429, 503) else {}
             return JSONResponse(refused.body, refused.status, headers={**closing, **waiting})
         return JSONResponse({"id": arrival.envelope.id, "kept": answer}, 202)
+
+    def _may_send(self, request: Any) -> None:
+        """Before anything is read or computed. Raises Refused."""
+        address = request.client.host if request.client else ""
+        if wait := self._limiter.wait(address):
+            limit = self._trigger.clients
+            raise Refused(
+                429, f"{address} sends more than {limit.per_second:g} requests a second", "wait", math.ceil(wait)
+            )
 
     def _arrival(self, headers: dict[str, str], body: bytes) -> Arrival:
         kind = headers.get("content-type", "").split(";")[0].strip().lower()

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import case, func, insert, select, tuple_, update
-from sqlalchemy.orm import Session
+from sqlalchemy import case, delete, func, insert, select, tuple_, update
+from sqlalchemy.orm import Session, aliased
 
 from ifas.core.errors import DataError
 from ifas.database.connection import Database
@@ -24,6 +24,7 @@ from ifas.trigger.tables import REFUSED, TRIGGER, DecisionRow, EventRow, text_of
 
 OPEN = ("new", "held")
 RAN = ("starting", "started")
+DECIDED = ("started", "skipped", "failed")
 #: Most events of one transaction.
 AT_ONCE = 500
 
@@ -227,6 +228,43 @@ class Store:
             _change(session, row, "new", f"replay: {reason}", now)
             return row.source
 
+    def prune(self, before: datetime) -> int:
+        """Deletes what was decided before a time; returns how many events and refusals it was.
+
+        Of each thing, the newest event that was to start a run stays: by it, whatever comes again that is older starts
+        none. What is not decided, or waits, stays.
+        """
+        gone = 0
+        while some := self._prune_some(text_of(before)):
+            gone += some
+        return gone
+
+    def _prune_some(self, before: str) -> int:
+        newer = aliased(EventRow)
+        is_last = ~(
+            select(newer.seq)
+            .where(newer.rule == EventRow.rule, newer.about == EventRow.about, newer.decided != "")
+            .where(tuple_(newer.time, newer.seq) > tuple_(EventRow.time, EventRow.seq))
+            .exists()
+        )
+        event = (DecisionRow.source == EventRow.source) & (DecisionRow.event_id == EventRow.event_id)
+        since = select(DecisionRow.seq).where(event, DecisionRow.at >= before).exists()
+        old = (
+            select(EventRow.seq, EventRow.source, EventRow.event_id)
+            .where(EventRow.state.in_(DECIDED), EventRow.received < before, ~since)
+            .where((EventRow.decided == "") | ~is_last)
+            .limit(AT_ONCE)
+        )
+        refused = select(DecisionRow.seq).where(DecisionRow.state == REFUSED, DecisionRow.at < before).limit(AT_ONCE)
+        with self._database.writing() as session:
+            events = session.execute(old).all()
+            named = tuple_(DecisionRow.source, DecisionRow.event_id)
+            session.execute(delete(DecisionRow).where(named.in_([(row.source, row.event_id) for row in events])))
+            session.execute(delete(EventRow).where(EventRow.seq.in_([row.seq for row in events])))
+            refusals = session.scalars(refused).all()
+            session.execute(delete(DecisionRow).where(DecisionRow.seq.in_(refusals)))
+            return len(events) + len(refusals)
+
     def listed(self, state: str | None = None, limit: int = 100) -> dict[str, list[dict[str, Any]]]:
         """The newest events with their decisions, and the newest that were refused; newest first."""
         with self._database.reading() as session:
@@ -261,6 +299,10 @@ def _due(now: datetime) -> Any:
     return select(EventRow).where(EventRow.state.in_(OPEN), EventRow.due <= text_of(now))
 
 
+#: Of the decisions about one run: KFP did not refuse it.
+_NEVER_FAILED = func.max(case((DecisionRow.state == "failed", 1), else_=0)) == 0
+
+
 def _past(session: Session, things: set[tuple[str, str]], now: datetime) -> Mapping[tuple[str, str], Past]:
     of_rule: dict[str, list[datetime]] = defaultdict(list)
     # Of the log, not of the event's state: a replay changes that, and the run that was started before counts still.
@@ -269,23 +311,29 @@ def _past(session: Session, things: set[tuple[str, str]], now: datetime) -> Mapp
         select(EventRow.rule, func.min(DecisionRow.at))
         .join(DecisionRow, event)
         .where(DecisionRow.state.in_((*RAN, "failed")), EventRow.rule.in_({rule for rule, _ in things}))
+        .where(EventRow.decided != "")
         .group_by(EventRow.rule, DecisionRow.run)
-        .having(func.min(DecisionRow.at) > text_of(now - DAY))
-        .having(func.max(case((DecisionRow.state == "failed", 1), else_=0)) == 0)
+        .having(func.min(DecisionRow.at) > text_of(now - DAY), _NEVER_FAILED)
     )
     for rule, decided in session.execute(recent):
         of_rule[rule].append(time_of(decided))
-    latest = (
-        select(EventRow.rule, EventRow.about, func.max(EventRow.time), func.max(EventRow.decided))
-        .where(EventRow.state.in_(RAN), tuple_(EventRow.rule, EventRow.about).in_(things))
-        .group_by(EventRow.rule, EventRow.about)
+    thing = (EventRow.rule, EventRow.about)
+    runs = (
+        select(*thing, func.max(EventRow.time), func.min(DecisionRow.at))
+        .join(DecisionRow, event)
+        .where(DecisionRow.state.in_((*RAN, "failed")), tuple_(*thing).in_(things), EventRow.decided != "")
+        .group_by(*thing, DecisionRow.run)
+        .having(_NEVER_FAILED)
     )
-    ran = {(rule, about): (time_of(time), time_of(at)) for rule, about, time, at in session.execute(latest)}
+    ran: dict[tuple[str, str], tuple[datetime, datetime]] = {}
+    for rule, about, time, at in session.execute(runs):
+        newest, last = ran.get((rule, about), (time_of(time), time_of(at)))
+        ran[rule, about] = max(newest, time_of(time)), max(last, time_of(at))
     # Runs that this pass decides on are added to the list of their rule.
     found = {}
     for thing in things:
-        newest, last = ran.get(thing, (None, None))
-        found[thing] = Past(newest, last, of_rule[thing[0]])
+        newest_run, last_run = ran.get(thing, (None, None))
+        found[thing] = Past(newest_run, last_run, of_rule[thing[0]])
     return found
 
 

@@ -1,4 +1,7 @@
-"""The trigger's tables: events with their state, and the log of decisions, which only grows."""
+"""The trigger's tables: events with their state, and the log of decisions, which is only added to.
+
+What is older than `keep_days` is deleted.
+"""
 
 from __future__ import annotations
 

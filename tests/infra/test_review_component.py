@@ -109,7 +109,9 @@ def test_its_route_leads_to_it_and_nobody_is_vouched_for_on_it(template):
 
 def settings_file() -> str:
     (mounted,) = [
-        doc for doc in documents(WITH) if doc["kind"] == "ConfigMap" and doc["metadata"]["name"].startswith("ifas-review-")
+        doc
+        for doc in documents(WITH)
+        if doc["kind"] == "ConfigMap" and doc["metadata"]["name"].startswith("ifas-review-")
     ]
     return str(mounted["data"]["review.yaml"])
 
@@ -256,7 +258,8 @@ def serve_and_decide(folder: Path, container: dict, candidate: str, given: dict[
         try:
             until = time.monotonic() + 120
             while "review page at" not in log.read_text():
-                assert page.poll() is None and time.monotonic() < until, log.read_text()
+                assert page.poll() is None, log.read_text()
+                assert time.monotonic() < until, log.read_text()
                 time.sleep(0.3)
             # As `kubectl exec` does.
             add = ["ifas", "review", "account", "add", "ann", "--role", "reviewer", "--password-env", "PW"]
@@ -276,6 +279,9 @@ def serve_and_decide(folder: Path, container: dict, candidate: str, given: dict[
             assert browser.post(place, f"{place}/comments", text="seen")[0] == 303
             status, said, _ = browser.post(place, f"{place}/decision", action="approve", reason="it is well")
             assert status == 303, said
+            peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{page.pid}/status").read_text())
+            assert peak
+            assert int(peak[1]) < 0.75 * 2**20 * int(container["resources"]["limits"]["memory"].removesuffix("Gi"))
         finally:
             page.terminate()
             page.wait(30)

@@ -12,6 +12,7 @@ from ifas.core.errors import ConfigError
 from ifas.core.imaging import ImageLimits
 from ifas.promotion.policy import Rule, builtin_policies, load_policy
 from ifas.serving.settings import ServingSettings
+from ifas.trigger import rules as trigger
 
 
 def models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
@@ -35,7 +36,7 @@ def numbers(annotation: Any, metadata: list[Any], where: str) -> Iterator[tuple[
 
 
 def fields() -> Iterator[tuple[str, list[Any]]]:
-    for root in (RunConfig, ImageLimits, Rule, ServingSettings):
+    for root in (RunConfig, ImageLimits, Rule, ServingSettings, trigger.Rule, trigger.Clients, trigger.Trigger):
         for model in models(root):
             for name, field in model.model_fields.items():
                 yield from numbers(field.annotation, list(field.metadata), f"{model.__name__}.{name}")

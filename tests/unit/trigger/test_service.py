@@ -1,5 +1,6 @@
 """The real service in a process of its own, against a stand-in for KFP: honest senders, hostile ones, and crashes."""
 
+import http.client
 import json
 import socket
 import time
@@ -246,6 +247,30 @@ def test_a_slow_body_is_cut_and_holds_nobody_up(server):
     for client in clients:
         assert b" 408 " in client.recv(4096)
         client.close()
+
+
+def test_a_client_that_sends_too_much_waits_and_others_do_not(kfp, tmp_path):
+    file = write_file(tmp_path / "trigger.yaml", clients={"per_second": 0.5, "burst": 3})
+    with trigger_server(file, f"sqlite:///{tmp_path / 'trigger.db'}", kfp.url, tmp_path / "log") as server:
+        address = urlsplit(server.url)
+
+        def post(client):
+            connection = http.client.HTTPConnection(
+                address.hostname, address.port, timeout=30, source_address=(client, 0)
+            )
+            connection.request("POST", "/events", b"{}", {"content-type": "application/cloudevents+json"})
+            answer = connection.getresponse()
+            answer.read()
+            connection.close()
+            return answer.status, answer.headers.get("retry-after")
+
+        # Unsigned ones count, too: what is limited is what a stranger can cost.
+        assert [post("127.0.0.1")[0] for _ in range(3)] == [401] * 3
+        status, wait = post("127.0.0.1")
+        assert (status, int(wait) in (1, 2)) == (429, True)
+        assert post("127.0.0.2")[0] == 401
+        time.sleep(int(wait) + 0.2)
+        assert post("127.0.0.1")[0] == 401
 
 
 def test_other_paths_and_methods(server):

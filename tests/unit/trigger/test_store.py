@@ -157,6 +157,93 @@ def test_a_replay_is_paid_beside_the_run_before_it(store, trigger):
     assert states(store) == {"a": "held"}, "the budget is three runs"
 
 
+def test_a_run_counts_for_the_cool_down_while_its_event_s_replay_waits(store, tmp_path):
+    trigger = load(write_file(tmp_path / "one.yaml", runs_per_day=1, cooldown_hours=30))
+    store.keep([arrival("a")], trigger, NOW)
+    store.decide(trigger, NOW)
+    (start,) = store.starts(NOW)
+    store.started(start, "kfp-1", NOW)
+    store.replay("a", None, "again", NOW + HOUR)
+    store.decide(trigger, NOW + HOUR)
+    assert states(store) == {"a": "held"}, "the budget is spent"
+    # A day after the run, the budget is free again, but not the cool-down.
+    late = NOW + 25 * HOUR
+    store.keep([arrival("b", time=late), arrival("old", time=NOW - HOUR)], trigger, late)
+    store.decide(trigger, late)
+    assert states(store) == {"a": "starting", "b": "held", "old": "skipped"}
+    (held,) = [one for one in store.listed()["events"] if one["id"] == "b"]
+    assert "cool-down" in held["decisions"][-1]["reason"]
+
+
+def test_an_event_waits_for_the_cool_down_of_a_run_whose_replay_is_held(store, tmp_path):
+    """The replay is not what holds it: were the earlier run forgotten, it would start at once."""
+    trigger = load(write_file(tmp_path / "two.yaml", runs_per_day=1, cooldown_hours=48))
+    store.keep([arrival("a")], trigger, NOW)
+    store.decide(trigger, NOW)
+    (start,) = store.starts(NOW)
+    store.started(start, "kfp-1", NOW)
+    # Another thing spends the budget of the next day, so that the replay waits still.
+    store.keep([arrival("other", dataset="hands", time=NOW)], trigger, NOW + 24 * HOUR)
+    store.decide(trigger, NOW + 24 * HOUR)
+    store.replay("a", None, "again", NOW + 25 * HOUR)
+    store.keep([arrival("b", time=NOW + 25 * HOUR)], trigger, NOW + 25 * HOUR)
+    store.decide(trigger, NOW + 25 * HOUR)
+    reasons = {one["id"]: one["decisions"][-1]["reason"] for one in store.listed()["events"]}
+    assert reasons["a"].startswith("budget")
+    assert reasons["b"].startswith("cool-down since 2026-05-04T12:00")
+
+
+def test_a_run_that_kfp_refused_is_no_reason_to_wait(store, trigger):
+    store.keep([arrival("a")], trigger, NOW)
+    store.decide(trigger, NOW)
+    (start,) = store.starts(NOW)
+    store.failed(start, "KFP refused", NOW)
+    store.keep([arrival("b", time=NOW - HOUR)], trigger, NOW)
+    store.decide(trigger, NOW)
+    assert states(store) == {"a": "failed", "b": "starting"}
+
+
+def test_what_is_old_is_deleted_and_starts_nothing_when_it_comes_again(store, trigger):
+    def ran(id, at):
+        store.keep([arrival(id, time=at)], trigger, at)
+        store.decide(trigger, at)
+        (start,) = store.starts(at)
+        store.started(start, f"kfp-{id}", at)
+
+    ran("first", NOW)
+    ran("second", NOW + 2 * HOUR)
+    store.keep([arrival("norule", kind=DRIFT, time=NOW)], trigger, NOW)
+    store.keep([arrival("late", time=NOW - HOUR)], trigger, NOW + 3 * HOUR)
+    store.decide(trigger, NOW + 3 * HOUR)
+    envelope = events.Envelope(id="wrong", source=SOURCE, type=REVISED, time=NOW)
+    store.keep([Arrival("registry", envelope, None, "data: revision")], trigger, NOW)
+    waiting = NOW + 2.5 * HOUR
+    store.keep([arrival("waits", time=waiting)], trigger, waiting)
+    store.decide(trigger, waiting)
+    store.keep([arrival("new", dataset="hands", time=NOW)], trigger, NOW + 5 * HOUR)
+
+    assert store.prune(NOW) == 0
+    assert store.prune(NOW + 4 * HOUR) == 4
+    assert states(store) == {"second": "started", "waits": "held", "new": "new"}
+    assert store.listed()["refused"] == []
+    assert store.prune(NOW + 4 * HOUR) == 0
+    later = NOW + 6 * HOUR
+    assert store.keep([arrival("first", time=NOW)], trigger, later) == ["new"], "it is forgotten"
+    store.decide(trigger, later)
+    assert states(store)["first"] == "skipped"
+
+
+def test_a_thousand_old_events_are_deleted(store, trigger):
+    many = [arrival(f"e{n}", time=NOW - timedelta(seconds=n)) for n in range(1200)]
+    for at in range(0, 1200, 300):
+        store.keep(many[at : at + 300], trigger, NOW)
+    while store.decide(trigger, NOW):
+        pass
+    (start,) = store.starts(NOW)
+    store.started(start, "kfp", NOW)
+    assert store.prune(NOW + HOUR) == 1199
+
+
 def test_a_rule_that_is_gone(store, trigger):
     store.keep([arrival("a")], trigger, NOW)
     store.decide(trigger.model_copy(update={"rules": {}}), NOW)
