@@ -317,12 +317,12 @@ def _past(session: Session, things: set[tuple[str, str]], now: datetime) -> Mapp
     )
     for rule, decided in session.execute(recent):
         of_rule[rule].append(time_of(decided))
-    thing = (EventRow.rule, EventRow.about)
+    of_thing = (EventRow.rule, EventRow.about)
     runs = (
-        select(*thing, func.max(EventRow.time), func.min(DecisionRow.at))
+        select(*of_thing, func.max(EventRow.time), func.min(DecisionRow.at))
         .join(DecisionRow, event)
-        .where(DecisionRow.state.in_((*RAN, "failed")), tuple_(*thing).in_(things), EventRow.decided != "")
-        .group_by(*thing, DecisionRow.run)
+        .where(DecisionRow.state.in_((*RAN, "failed")), tuple_(*of_thing).in_(things), EventRow.decided != "")
+        .group_by(*of_thing, DecisionRow.run)
         .having(_NEVER_FAILED)
     )
     ran: dict[tuple[str, str], tuple[datetime, datetime]] = {}
