@@ -1,5 +1,7 @@
 """Controllers for the stand-in API server: what KubeRay, the kubelet and a network plugin would do, on this machine.
 
+All tests that need them play these, so that there is one picture of how the real ones act.
+
 Containers really run, as processes: steps, the entrypoints of RayJobs and the served Bento, against a real object
 store. Pods, clusters of Ray and networks do not: their objects and states are played, a worker's pod that is deleted
 takes a real process of the job's own Ray with it, and a connection is open where the network policies say so.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +31,8 @@ from tests.api_server import ApiServer
 from tests.servers import Endpoint, free_port
 
 BIN = Path(sys.executable).parent
+#: Seconds between two attempts of a RayJob.
+RETRY_S = 2
 
 
 @dataclass
@@ -52,7 +57,13 @@ class Process:
 
 @dataclass
 class Operators:
-    """Plays the controllers until `stop`."""
+    """Plays the controllers until `stop`.
+
+    Attributes:
+        enforced: whether the network plugin enforces policies.
+        hold: seconds that the entrypoint of a job takes at least, as the job's state tells it.
+        ran: names of the RayJobs whose attempts were started, in order.
+    """
 
     server: ApiServer
     store: Endpoint
@@ -63,6 +74,7 @@ class Operators:
     since: dict[str, float] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
     complete: set[str] = field(default_factory=set)
+    ran: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
     address: int = 10
 
@@ -145,7 +157,7 @@ class Operators:
         environment["TMPDIR"] = str(folder / "tmp")
         if "URL" in environment:
             environment["URL"] = f"http://127.0.0.1:{self.ports[environment['URL'].split('/')[2].split('.')[0]]}"
-        log = folder / f"{container['name']}.log"
+        log = folder / f"{key.split('/')[1]}.log"
         with log.open("ab") as out:
             popen = subprocess.Popen(
                 [here(word) for word in command],
@@ -242,11 +254,12 @@ class Operators:
     def rayjob(self, job: dict[str, Any]) -> None:
         meta, status = job["metadata"], job.get("status") or {}
         name, namespace = meta["name"], meta["namespace"]
+        failed = status.get("failed", 0)
         if meta.get("deletionTimestamp"):
             self.server.remove("rayjobs", name, namespace)
             return
         state = status.get("jobDeploymentStatus", "")
-        if not state:
+        if not state or (state == "Retrying" and time.monotonic() > self.since[f"{meta['uid']}/retry"]):
             cluster = f"{name}-{uuid.uuid4().hex[:5]}"
             owner = {"kind": "RayJob", "name": name, "uid": meta["uid"]}
             about = {"name": cluster, "namespace": namespace, "ownerReferences": [owner]}
@@ -254,7 +267,8 @@ class Operators:
             fresh = self.server.get("rayjobs", name, namespace)
             fresh["metadata"]["finalizers"] = ["ray.io/rayjob-finalizer"]
             self.server.put(fresh)
-            self.set(fresh, {"jobDeploymentStatus": "Initializing", "rayClusterName": cluster})
+            begun = {"jobDeploymentStatus": "Initializing", "rayClusterName": cluster}
+            self.set(fresh, {**begun, "failed": failed} if failed else begun)
         elif state == "Initializing" and self.pods_of(job, status["rayClusterName"]):
             self.set(job, {**status, "jobDeploymentStatus": "Running"})
         elif state == "Running":
@@ -275,7 +289,7 @@ class Operators:
                 p for p in self.server.items("pods", namespace) if labels.items() <= p["metadata"]["labels"].items()
             ]
             if len(there) < count and cluster in self.complete:
-                self.kill_worker(f"{job['metadata']['uid']}/entrypoint")
+                self.kill_worker(_attempt(job))
             for _ in range(count - len(there)):
                 if any(q["spec"]["hard"].get("pods") == "0" for q in self.server.items("resourcequotas", namespace)):
                     said = 'pods "x" is forbidden: exceeded quota: cluster-test, requested: pods=1, limited: pods=0'
@@ -326,7 +340,8 @@ class Operators:
     def submitted(self, job: dict[str, Any], status: dict[str, Any]) -> None:
         meta = job["metadata"]
         head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
-        key, name = f"{meta['uid']}/entrypoint", f"{meta['name']}-submitter"
+        failed = status.get("failed", 0)
+        key, name = _attempt(job), f"{meta['name']}-submitter-{failed}"
         pod = self.server.get("pods", name, meta["namespace"])
         if pod is None:
             template = job["spec"]["submitterPodTemplate"]
@@ -336,6 +351,8 @@ class Operators:
         if held_up:
             self.set(pod, held_up)
             return
+        if key not in self.processes:
+            self.ran.append(meta["name"])
         process = self.run(key, {"namespace": meta["namespace"]}, head, ["bash", "-c", job["spec"]["entrypoint"]])
         begin = self.since.setdefault(key, time.monotonic())
         self.server.logs[name] = process.text()
@@ -344,9 +361,19 @@ class Operators:
                 self.set(job, {**status, "jobStatus": "RUNNING"})
         elif process.code == 0:
             self.set(job, {**status, "jobStatus": "SUCCEEDED", "jobDeploymentStatus": "Complete"})
+        elif failed < job["spec"]["backoffLimit"]:
+            # Another cluster, with empty disks.
+            self.server.remove("rayclusters", status["rayClusterName"], meta["namespace"])
+            shutil.rmtree(self.scratch / meta["uid"] / "scratch")
+            self.since[f"{meta['uid']}/retry"] = time.monotonic() + RETRY_S
+            self.set(job, {"jobStatus": "FAILED", "jobDeploymentStatus": "Retrying", "failed": failed + 1})
         else:
             ended = {"jobStatus": "FAILED", "jobDeploymentStatus": "Failed", "reason": "AppFailed"}
             self.set(job, {**status, **ended, "message": f"exit code {process.code}"})
+
+    def idle(self) -> bool:
+        """Whether no container runs."""
+        return all(process.code is not None for process in self.processes.copy().values())
 
     def warn(self, name: str, reason: str, message: str, namespace: str) -> None:
         about = {"kind": "RayCluster", "name": name, "namespace": namespace}
@@ -406,6 +433,11 @@ class Operators:
         elif where != here:
             return False
         return selects(peer.get("podSelector", {}), other["metadata"].get("labels") or {})
+
+
+def _attempt(job: dict[str, Any]) -> str:
+    """Key of the process that is this attempt's entrypoint."""
+    return f"{job['metadata']['uid']}/entrypoint-{(job.get('status') or {}).get('failed', 0)}"
 
 
 _NOW = {"lastTransitionTime": "2026-01-01T14:02:00Z"}

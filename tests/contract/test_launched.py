@@ -20,10 +20,11 @@ from ifas.core import storage
 from ifas.core.config import RunConfig, load
 from ifas.core.files import read_json, sha256_tree
 from ifas.core.records import Lineage
+from ifas.launch.rayjob import RayJobSpec
 from ifas.steps.attempts import failures
 from ifas.steps.staged import execute_staged
 from tests.api_server import api_server
-from tests.kuberay import kuberay
+from tests.cluster.operators import Operators
 
 # KFP's launcher mounts what it fetches at /s3; here that is a folder of the test.
 EXECUTOR = """
@@ -38,11 +39,24 @@ executor.Executor(json.loads(sys.argv[1]), step.python_func).execute()
 """
 
 
+#: What RayJobs refer to; the store's address and key are this test's own.
+KEYS = {"ConfigMap": {}, "Secret": dict.fromkeys(RayJobSpec.secret_keys, "eA==")}
+
+
 @pytest.fixture
 def cluster(tmp_path, s3):
-    with api_server() as api, kuberay(api, tmp_path / "ray", {**s3.env, "AWS_ENDPOINT_URL": s3.url}) as operator:
+    with api_server() as api:
+        for kind, name in (("ConfigMap", "ifas-settings"), ("Secret", "ifas-credentials")):
+            api.put(
+                {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": "ifas"}, "data": KEYS[kind]}
+            )
         (tmp_path / "kubeconfig").write_text(json.dumps(api.kubeconfig()))
-        yield api, operator
+        operators = Operators(api, s3, tmp_path / "ray", hold=0)
+        operators.start()
+        try:
+            yield api, operators
+        finally:
+            operators.stop()
 
 
 @pytest.fixture
