@@ -18,6 +18,10 @@ OPERATOR_LABEL, STORE_LABEL, LEDGER_LABEL, KFP_LABEL = (
 )
 
 
+#: Label of namespaces that a component's policy lets in -> who is in them.
+DOORS = {"ifas.dev/gateway": "the Gateway's proxies", "ifas.dev/monitoring": "Prometheus"}
+
+
 def operators(cluster: Survey) -> list[dict[str, Any]]:
     """Pods of KubeRay's operator."""
     # Pods of a Ray cluster are named kuberay, too.
@@ -151,3 +155,16 @@ def kfp(cluster: Survey) -> Told:
         )
     else:
         yield "ok", "there, and its namespace has its label", ""
+
+
+def doors(cluster: Survey) -> Told:
+    """Namespaces that the policies of the applied components let in."""
+    policies = cluster.items(cluster.ours("networkpolicies", "", "networking.k8s.io/v1"))
+    peers = [peer for one in policies for rule in one["spec"].get("ingress", []) for peer in rule.get("from", [])]
+    asked = {label for peer in peers for label in peer.get("namespaceSelector", {}).get("matchLabels", {})}
+    for label in sorted(asked & set(DOORS)):
+        if cluster.items("/api/v1/namespaces", labelSelector=f"{label}=true"):
+            yield "ok", f"the policies let {DOORS[label]} in", ""
+        else:
+            fix = f"kubectl label namespace NAMESPACE {label}=true"
+            yield "missing", f"no namespace has the label {label}=true: {DOORS[label]} can't come in", fix

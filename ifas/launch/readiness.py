@@ -209,6 +209,7 @@ CHECKS: dict[str, Callable[[Survey], Told]] = {
     "credentials": referenced.credentials,
     "named in the configuration": _named,
     "components": referenced.workloads,
+    "components' labels": reachable.doors,
     "object store": reachable.object_store,
     "ledger": reachable.ledger,
     "pipelines": reachable.kfp,

@@ -48,7 +48,7 @@ def workloads(cluster: Survey) -> Told:
     for plural in ("deployments", "statefulsets"):
         for workload in cluster.items(cluster.ours(plural, "", "apps/v1")):
             pod = workload["spec"]["template"]["spec"]
-            named = set(_named_by_settings(cluster, pod))
+            named = list(dict.fromkeys(_named_by_settings(cluster, pod)))
             wanted: dict[str, dict[str, bool]] = {}
             for secret, key, optional in _references(pod):
                 wanted.setdefault(secret, {})[key] = optional and key not in named

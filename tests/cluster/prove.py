@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -521,6 +522,7 @@ def overlay(proof: Proof) -> str:
 @row("store", "overlay")
 def store(proof: Proof) -> str:
     """An object store in the cluster, from this machine's binary."""
+    _same_machines(proof)
     labels = {MARK: "true", STORE_LABEL: "true", **CLIENT_LABELS}
     identity = {
         "name": KEY,
@@ -573,6 +575,17 @@ def store(proof: Proof) -> str:
         log = proof.kubectl("-n", proof.store_namespace, "logs", "store", "--tail=50", check=False)
         raise Failed(f"{failure}\n{(log.stdout + log.stderr).decode(errors='replace')}") from failure
     return f"{len(data) / 2**20:.0f} MiB copied into a pod"
+
+
+def _same_machines(proof: Proof) -> None:
+    """Raises Failed where this machine's binary can run on no node."""
+    machine = platform.machine().lower()
+    here = (sys.platform, {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine))
+    nodes = [node["status"]["nodeInfo"] for node in proof.items("nodes")]
+    there = {(node["operatingSystem"], node["architecture"]) for node in nodes}
+    if here not in there:
+        said = ", ".join(sorted("/".join(one) for one in there))
+        raise Failed(f"the nodes are {said}, this machine is {'/'.join(here)}: run it on a machine like the nodes")
 
 
 @row("ready", "store")

@@ -6,6 +6,7 @@ Steps, the entrypoints of RayJobs and the Bento really run, as processes on a re
 from __future__ import annotations
 
 import json
+import platform
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,9 +30,9 @@ def stand_in(tmp: Path, **options):
         server.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kuberay"}})
         server.put({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec, "status": status})
         allocatable = {"cpu": "8", "memory": "32Gi"}
-        server.put(
-            {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}, "status": {"allocatable": allocatable}}
-        )
+        machine = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+        status = {"allocatable": allocatable, "nodeInfo": {"operatingSystem": "linux", "architecture": machine}}
+        server.put({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}, "status": status})
         for name in ("rayclusters.ray.io", "rayjobs.ray.io"):
             head = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
             server.put({**head, "metadata": {"name": name}, "spec": {"versions": [{"name": "v1", "served": True}]}})
@@ -102,6 +103,18 @@ def test_what_is_wrong_fails_its_row_and_those_that_need_it(tmp_path, capsys):
     assert states["ready"] == states["data"] == states["captions"] == "not run"
     assert "pods are not welcome today" in said, "what the command said is shown in full"
     assert "auth can-i list secrets" in said
+
+
+@pytest.mark.slow
+def test_nodes_that_can_not_run_this_machine_s_binary_are_told_before_it_is_copied(tmp_path, capsys):
+    with stand_in(tmp_path) as (server, proof):
+        node = server.get("nodes", "n", "")
+        node["status"]["nodeInfo"]["architecture"] = "s390x"
+        server.put(node)
+        rows = prove.prove(proof, only=("cluster", "overlay", "store"))
+        nothing_is_left(server)
+    assert outcome(rows) == {"cluster": "ok", "overlay": "ok", "store": "FAILED", "removed": "ok"}
+    assert "the nodes are linux/s390x, this machine is linux/" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -114,6 +114,7 @@ def test_a_rule_about_what_no_test_image_has(about: str, tmp_path: Path) -> None
         ("model.language.source=nobody/nothing", "no copy of the hub's here"),
         ("gate.ledger=mysql://u:secret@h/d", "'mysql'"),
         ("gate.ledger=sqlite:////proc/none/ledger.db", "/proc"),
+        ("package.key=env:NO_SUCH_KEY", "NO_SUCH_KEY: no such variable is set"),
     ],
 )
 def test_each_fault_of_the_configuration_is_named(override: str, words: str) -> None:

@@ -305,6 +305,22 @@ def with_components() -> list[dict]:
     return [doc for doc in documents("local+postgres+review+trigger") if doc["kind"] in kinds]
 
 
+def test_who_a_component_s_policy_lets_in_has_its_label(cluster):
+    from tests.infra.test_manifests import documents
+
+    for doc in documents("local+ingress+monitoring"):
+        if doc["kind"] == "NetworkPolicy":
+            cluster.put(doc)
+    labels = ("ifas.dev/gateway", "ifas.dev/monitoring")
+
+    def told() -> list[tuple[str, str]]:
+        return [(item["state"], item["fix"]) for item in findings() if item["check"] == "components' labels"]
+
+    assert told() == [("missing", f"kubectl label namespace NAMESPACE {label}=true") for label in labels]
+    cluster.put(labelled("Namespace", "front", dict.fromkeys(labels, "true")))
+    assert told() == [("ok", "")] * 2
+
+
 def test_every_secret_key_that_a_component_s_pod_refers_to_is_looked_for(cluster):
     for doc in with_components():
         cluster.put(doc)

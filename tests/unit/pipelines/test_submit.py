@@ -104,6 +104,9 @@ def test_pods_that_could_not_work_are_not_sent(kfp, monkeypatch, without, fix):
         ({"cluster.storage": "/shared", "cluster.storage_claim": "c", "ingest.registry": "/shared"}, True),
         ({"cluster.storage": "/shared", "cluster.storage_claim": "c", "ingest.registry": "file:///shared/r"}, True),
         ({"cluster.storage": "/shared", "cluster.storage_claim": "c", "ingest.registry": "/shared/../r"}, False),
+        ({"package.key": "key.pem"}, False),
+        ({"package.key": "env:MY_KEY"}, False),
+        ({"package.key": "env:IFAS_PACKAGE_KEY"}, True),
     ],
 )
 def test_only_what_a_pod_can_read_is_a_place(kfp, changes, sent):
