@@ -1,6 +1,7 @@
 """What happens to a start that does not succeed."""
 
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -9,7 +10,7 @@ from ifas.trigger import dispatch
 from ifas.trigger.dispatch import Dispatcher
 from ifas.trigger.rules import load
 from ifas.trigger.store import Store
-from tests.servers_trigger import write_file
+from tests.servers_trigger import DRIFT, write_file
 from tests.unit.trigger.test_store import NOW, arrival
 
 
@@ -47,6 +48,23 @@ def test_a_start_that_fails_does_not_hold_up_the_others(store, trigger, error, s
     assert found["a"]["state"] == state
     assert str(error.args[0]) in found["a"]["decisions"][-1]["reason"]
     assert (found["a"]["due"] > found["a"]["received"]) == (state == "starting")
+
+
+def test_what_is_too_old_is_deleted_when_it_starts_and_then_once_a_day(store, trigger):
+    long_ago = datetime.now(UTC) - timedelta(days=trigger.keep_days + 1)
+
+    def old(id):
+        store.keep([arrival(id, kind=DRIFT)], trigger, long_ago)  # for which there is no rule
+
+    old("a")
+    dispatcher = Dispatcher(store, trigger, lambda *_: "never")
+    dispatcher.pass_once()
+    assert store.listed()["events"] == []
+    old("b")
+    dispatcher.pass_once()
+    assert len(store.listed()["events"]) == 1, "it is not looked for in every pass"
+    Dispatcher(store, trigger, lambda *_: "never").pass_once()
+    assert store.listed()["events"] == []
 
 
 def test_a_configuration_that_can_no_longer_be_made(store, trigger):

@@ -56,6 +56,12 @@ def test_a_configuration_beside_the_file(tmp_path):
         (lambda t: t["rules"].update(more=t["rules"]["approved"]), "has two rules"),
         (lambda t: t.update(rules={}), "rules"),
         (lambda t: t.update(extra=1), "extra"),
+        (lambda t: t.update(keep_days=6), "keep_days"),
+        (
+            lambda t: t.update(keep_days=7) or t["rules"]["new-data"].update(cooldown_hours=169),
+            "shorter than a cool-down",
+        ),
+        (lambda t: t.update(clients={"per_second": 0}), "clients.per_second"),
         (lambda t: t["senders"]["registry"].update(secret="whsec_abc"), "secret"),
     ],
 )
