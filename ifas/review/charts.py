@@ -121,6 +121,7 @@ def dots(lines: Sequence[Row], *, plain: bool = False) -> Any:
                 low, high = entry.get("interval") or (entry["value"], entry["value"])
                 rows.append({"who": who, "line": label, "value": entry["value"], "low": low, "high": high})
     order = [label for label, *_ in lines]
+    there = [who for who in BOTH if any(row["who"] == who for row in rows)]
     base = alt.Chart(_data(alt, rows)).encode(
         y=alt.Y(
             "line:N",
@@ -128,14 +129,14 @@ def dots(lines: Sequence[Row], *, plain: bool = False) -> Any:
             title=None,
             axis=alt.Axis(labelLimit=118, minExtent=146, labelPadding=10, domain=False, ticks=False, grid=True),
         ),
-        yOffset=alt.YOffset("who:N", sort=BOTH),
-        color=_colour(alt, "who", BOTH),
+        yOffset=alt.YOffset("who:N", sort=there),
+        color=_colour(alt, "who", there),
     )
     axis = alt.Axis(format=".2~f" if plain else "%", values=[0, 0.25, 0.5, 0.75, 1])
     bar = base.mark_rule(strokeWidth=2).encode(
         x=alt.X("low:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis), x2="high:Q"
     )
-    dot = base.mark_point(size=46, filled=True, opacity=1).encode(x="value:Q", shape=_shape(alt, "who", BOTH))
+    dot = base.mark_point(size=46, filled=True, opacity=1).encode(x="value:Q", shape=_shape(alt, "who", there))
     return (bar + dot).properties(width=WIDTH - 90, height=alt.Step(11))
 
 
@@ -295,15 +296,23 @@ def _data(alt: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _colour(alt: Any, field: str, names: Sequence[str]) -> Any:
-    return alt.Color(f"{field}:N", title=None, scale=alt.Scale(domain=names, range=[OURS, THEIRS]))
+    scale = alt.Scale(domain=names, range=[OURS, THEIRS])
+    return alt.Color(f"{field}:N", title=None, scale=scale, **_legend(names))
 
 
 def _shape(alt: Any, field: str, names: Sequence[str]) -> Any:
-    return alt.Shape(f"{field}:N", title=None, scale=alt.Scale(domain=names, range=["circle", "diamond"]))
+    scale = alt.Scale(domain=names, range=["circle", "diamond"])
+    return alt.Shape(f"{field}:N", title=None, scale=scale, **_legend(names))
 
 
 def _dash(alt: Any, field: str, names: Sequence[str]) -> Any:
-    return alt.StrokeDash(f"{field}:N", title=None, scale=alt.Scale(domain=names, range=[[1, 0], [6, 3]]))
+    scale = alt.Scale(domain=names, range=[[1, 0], [6, 3]])
+    return alt.StrokeDash(f"{field}:N", title=None, scale=scale, **_legend(names))
+
+
+def _legend(names: Sequence[str]) -> dict[str, None]:
+    """None where there is nothing to tell apart."""
+    return {} if len(names) > 1 else {"legend": None}
 
 
 def _some(n: int) -> Sequence[int]:
