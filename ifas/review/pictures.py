@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ifas.core.errors import DataError
 from ifas.core.imaging import decode
@@ -58,13 +58,6 @@ class Card:
     def unmeasured(self) -> tuple[str, ...]:
         """Cues that the text claims and no specialist measured."""
         return tuple(cue for cue in self.claimed if cue not in self.measured)
-
-
-def judged_rows(predictions: pd.DataFrame, protocol: dict[str, Any]) -> pd.DataFrame:
-    """The test images of the protocol that have a score."""
-    domains = [*protocol.get("source_domains", []), *protocol.get("target_domains", [])]
-    rows = predictions[(predictions["split"] == "test") & predictions["domain"].isin(domains)]
-    return rows[rows["score"].notna()]
 
 
 def chosen(rows: pd.DataFrame, threshold: float, size: int) -> dict[str, list[Card]]:

@@ -17,7 +17,6 @@ from ifas.core.config import EvaluateConfig
 from ifas.core.errors import ImageRefused
 from ifas.core.files import replacing, sha256_json
 from ifas.core.manifest import ImageSource
-from ifas.core.measures import FIXED_SLICES
 from ifas.core.records import Lineage
 from ifas.evaluation import gallery
 from ifas.review import charts, cost, figures, measured, pictures
@@ -77,7 +76,6 @@ def render_report(
             src_of=lambda sample: pictured.get(sample, ""),
             left_out=len(shown) - len(pictured),
             headings=gallery.GROUPS,
-            fixed=FIXED_SLICES,
             away={},
             style=style(),
             run_id=run_id,
