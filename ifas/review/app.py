@@ -10,7 +10,6 @@ from importlib import resources
 from typing import Annotated, Any
 from urllib.parse import quote
 
-import jinja2
 from fastapi import FastAPI, Form, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
@@ -31,6 +30,7 @@ from ifas.review.deciding import ACTIONS, JudgedAgain, decide
 from ifas.review.judged import Files, OpenDataset
 from ifas.review.pages import Pages
 from ifas.review.proxy import account_by_proxy
+from ifas.review.rendering import templates
 from ifas.review.sessions import Sessions, Visit
 from ifas.review.shield import Shield
 
@@ -96,7 +96,7 @@ class _Site:
         self._accounts = Accounts(database)
         self._pages = Pages(ledger, database, Files(open_dataset), config.signing_key)
         self._cookie = "__Host-ifas_review" if config.https else "ifas_review"
-        self._templates = _templates()
+        self._templates = templates()
         made.mount("/assets", StaticFiles(directory=str(resources.files("ifas.review") / "assets")))
         for method, path, answer in (
             ("GET", "/livez", self._live),
@@ -204,7 +204,10 @@ class _Site:
     def _sweep(self, request: Request, candidate: str, at: int | None = None) -> Response:
         visit, account = self._signed_in(request)
         found, _ = self._pages.found(candidate)
-        return self._page("sweep.jinja", request, visit, account, c=found, **self._pages.swept(found, at))
+        context = self._pages.swept(found, at)
+        if context["swept"] is None:
+            raise HTTPException(404, "No target image of this candidate has a score.")
+        return self._page("sweep.jinja", request, visit, account, c=found, **context)
 
     def _picture(self, request: Request, candidate: str, sample: str) -> Response:
         self._signed_in(request)
@@ -368,25 +371,3 @@ def _place(given: str) -> str:
 def _address(request: Request) -> str:
     """The address that the connection comes from; never one that a header names."""
     return request.client.host if request.client else ""
-
-
-def _templates() -> jinja2.Environment:
-    made = jinja2.Environment(
-        loader=jinja2.PackageLoader("ifas.review"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Callable[..., Any]] = {
-        "age": shown.age,
-        "moment": shown.moment,
-        "title_of": shown.title,
-        "about": shown.about,
-        "slice_name": shown.slice_name,
-        "duration": shown.duration,
-        "figure_value": shown.value,
-    }
-    made.filters.update(filters)
-    made.globals.update(dash=shown.DASH, states=shown.STATES, measures=MEASURES)
-    return made

@@ -1,60 +1,96 @@
-"""Charts as SVG, drawn by Vega on the server: no script, nothing loaded, and the page's own colours.
+"""Charts as SVG, drawn by Vega: no script, nothing loaded, and the page's own colours.
 
 Colours are written as marks (`INK` and others) and replaced by the page's CSS variables, so that one drawing serves
-light, dark and print. Candidate and champion are told apart by shape and fill as well as by colour.
+light, dark and print. Two models, or two sides of a test, are told apart by shape and dashes as well as by colour.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup, escape
 
-from ifas.evaluation import metrics as measured
-from ifas.evaluation.plots import Series
+from ifas.evaluation import metrics
+from ifas.evaluation.metrics import Bools, Floats
 
 if TYPE_CHECKING:
     import altair as alt
+
+    Make = Callable[[], alt.Chart | alt.LayerChart]
+    #: Draws a chart: its name, what is seen in it for who does not see it, and what makes it.
+    Draw = Callable[[str, str, Make], Markup]
 
 INK, GRID, MUTED, OURS, THEIRS, GOOD, BAD = (f"#0{i}0{i}0{i}" for i in range(1, 8))
 VARIABLES = {INK: "ink", GRID: "line", MUTED: "muted", OURS: "ours", THEIRS: "theirs", GOOD: "good", BAD: "bad"}
 WIDTH, HEIGHT = 290, 230
 #: Drawings that are kept.
 KEPT = 200
+#: Whose figures a line of dots holds, in this order.
+BOTH = ["candidate", "champion"]
 #: Points of a curve; more can't be seen.
 MOST_POINTS = 160
 
 log = logging.getLogger("ifas.review")
 
-_kept: OrderedDict[tuple[str, ...], Markup] = OrderedDict()
+FAILED = Markup('<p class="away">This chart could not be drawn; the log says why.</p>')
+
+_kept: OrderedDict[tuple[str, str], Markup] = OrderedDict()
 _lock = Lock()
 _one_at_a_time = Lock()
 
 
-def once(key: tuple[str, ...], title: str, make: Callable[[], alt.Chart | alt.LayerChart]) -> Markup:
-    """The drawing under this key, made when it is first asked for.
+@dataclass(frozen=True)
+class Series:
+    """Scores of bona fide and attacks, with the threshold at which they are judged. Neither class is empty."""
+
+    scores: Floats
+    live: Bools
+    threshold: float
+
+    @property
+    def point(self) -> tuple[float, float]:
+        """Share of attacks accepted and of bona fide rejected at the threshold."""
+        return metrics.error_rates(self.scores, self.live, self.threshold)
+
+
+def draw(name: str, title: str, make: Make) -> Markup:
+    """A drawing, or words in its place where it can't be drawn.
 
     Args:
+        name: no other drawing of the page has it.
         title: what is seen, for who does not see it.
     """
-    with _lock:
-        if key in _kept:
-            _kept.move_to_end(key)
-            return _kept[key]
     try:
         with _one_at_a_time:
-            drawn = _svg(make(), title, "-".join(key))
+            return _svg(make(), title, name)
     except Exception:  # a drawing that fails must not take the decision away
-        log.exception("chart %s could not be drawn", key[1])
-        return Markup('<p class="away">This chart could not be drawn; the server\'s log says why.</p>')
+        log.exception("chart %s could not be drawn", name)
+        return FAILED
+
+
+def kept(evidence: str) -> Draw:
+    """Draws what rests on this evidence; each drawing is made when it is first asked for, and kept."""
+    return partial(_once, evidence)
+
+
+def _once(evidence: str, name: str, title: str, make: Make) -> Markup:
     with _lock:
-        _kept[key] = drawn
+        if (evidence, name) in _kept:
+            _kept.move_to_end((evidence, name))
+            return _kept[evidence, name]
+    drawn = draw(name, title, make)
+    with _lock:
+        if drawn != FAILED:
+            _kept[evidence, name] = drawn
         while len(_kept) > KEPT:
             _kept.popitem(last=False)
     return drawn
@@ -63,7 +99,7 @@ def once(key: tuple[str, ...], title: str, make: Callable[[], alt.Chart | alt.La
 def warm_up() -> None:
     """Loads what draws, so that the first reader does not wait for it."""
     point = {"threshold": 0.5, "rate": 0.5, "figure": "BPCER"}
-    once(("", "warm-up"), "", lambda: sweep([point], 0.5, None))
+    draw("warm-up", "", lambda: sweep([point], 0.5, None))
 
 
 #: A line of a chart: what it is about, and the entries of candidate and champion.
@@ -80,57 +116,52 @@ def dots(lines: Sequence[Row], *, plain: bool = False) -> Any:
 
     rows = []
     for label, *entries in lines:
-        for who, entry in zip(("candidate", "champion"), entries, strict=True):
+        for who, entry in zip(BOTH, entries, strict=True):
             if isinstance(entry.get("value"), int | float):
                 low, high = entry.get("interval") or (entry["value"], entry["value"])
                 rows.append({"who": who, "line": label, "value": entry["value"], "low": low, "high": high})
     order = [label for label, *_ in lines]
-    base = alt.Chart(alt.InlineData(rows)).encode(
+    there = [who for who in BOTH if any(row["who"] == who for row in rows)]
+    base = alt.Chart(_data(alt, rows)).encode(
         y=alt.Y(
             "line:N",
             sort=order,
             title=None,
             axis=alt.Axis(labelLimit=118, minExtent=146, labelPadding=10, domain=False, ticks=False, grid=True),
         ),
-        yOffset=alt.YOffset("who:N", sort=["candidate", "champion"]),
-        color=_who(alt),
+        yOffset=alt.YOffset("who:N", sort=there),
+        color=_colour(alt, "who", there),
     )
     axis = alt.Axis(format=".2~f" if plain else "%", values=[0, 0.25, 0.5, 0.75, 1])
     bar = base.mark_rule(strokeWidth=2).encode(
         x=alt.X("low:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=axis), x2="high:Q"
     )
-    dot = base.mark_point(size=46, filled=True, opacity=1).encode(x="value:Q", shape=_shape(alt))
+    dot = base.mark_point(size=46, filled=True, opacity=1).encode(x="value:Q", shape=_shape(alt, "who", there))
     return (bar + dot).properties(width=WIDTH - 90, height=alt.Step(11))
 
 
-def roc(series: Mapping[str, Series], points: Mapping[str, tuple[float, float]]) -> Any:
-    """ROC of several models: attacks accepted against bona fide accepted, with the operating points."""
-    return _curves(series, points, "bona fide accepted", lambda tpr: tpr, det=False)
+def roc(series: Mapping[str, Series]) -> Any:
+    """ROC: attacks accepted against bona fide accepted, with the operating points."""
+    return _curves(series, "bona fide accepted", lambda tpr: tpr, det=False)
 
 
-def det(series: Mapping[str, Series], points: Mapping[str, tuple[float, float]]) -> Any:
+def det(series: Mapping[str, Series]) -> Any:
     """DET: attacks accepted against bona fide rejected, on logarithmic axes."""
-    return _curves(series, points, "bona fide rejected (BPCER)", lambda tpr: 1 - tpr, det=True)
+    return _curves(series, "bona fide rejected (BPCER)", lambda tpr: 1 - tpr, det=True)
 
 
-def _curves(
-    series: Mapping[str, Series],
-    points: Mapping[str, tuple[float, float]],
-    label: str,
-    second: Callable[[measured.Floats], measured.Floats],
-    det: bool,
-) -> Any:
+def _curves(series: Mapping[str, Series], label: str, second: Callable[[Floats], Floats], det: bool) -> Any:
     import altair as alt
 
     floor = 0.005
     rows: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
     for name, one in series.items():
-        found = measured.roc(one.scores, one.live)
+        found = metrics.roc(one.scores, one.live)
         x, y = found.far, second(found.tpr)
-        rows += [{"model": name, "x": float(x[i]), "y": float(y[i]), "i": int(i)} for i in _some(len(x))]
-        far, frr = points[name]
-        marks.append({"model": name, "x": far, "y": frr if det else 1 - frr})
+        rows += [{"of": name, "x": float(x[i]), "y": float(y[i]), "i": int(i)} for i in _some(len(x))]
+        far, frr = one.point
+        marks.append({"of": name, "x": far, "y": frr if det else 1 - frr})
     if det:
         for row in [*rows, *marks]:
             row["x"], row["y"] = max(row["x"], floor), max(row["y"], floor)
@@ -140,20 +171,21 @@ def _curves(
     )
     x_axis = alt.X("x:Q", title="attacks accepted (all species pooled)", scale=scale, axis=axis)
     y_axis = alt.Y("y:Q", title=label, scale=scale, axis=axis)
-    colour, dash = _who(alt, "model:N"), _dash(alt)
+    names = list(series)
+    colour, dash = _colour(alt, "of", names), _dash(alt, "of", names)
     line = (
-        alt.Chart(alt.InlineData(rows))
+        alt.Chart(_data(alt, rows))
         .mark_line(strokeWidth=1.8, interpolate="linear" if det else "step-after")
         .encode(x=x_axis, y=y_axis, color=colour, strokeDash=dash, order="i:Q")
     )
     mark = (
-        alt.Chart(alt.InlineData(marks))
+        alt.Chart(_data(alt, marks))
         .mark_point(size=70, filled=True, opacity=1)
-        .encode(x=x_axis, y=y_axis, color=colour, shape=_shape(alt, "model:N"))
+        .encode(x=x_axis, y=y_axis, color=colour, shape=_shape(alt, "of", names))
     )
     layers = [line, mark]
     if not det:
-        guess = alt.Chart(alt.InlineData([{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
+        guess = alt.Chart(_data(alt, [{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
         layers.insert(0, guess.mark_line(color=GRID, strokeDash=[2, 3]).encode(x="x:Q", y="y:Q"))
     return alt.layer(*layers).properties(width=WIDTH - 50, height=HEIGHT)
 
@@ -162,7 +194,7 @@ def reliability(series: Mapping[str, Series]) -> Any:
     """Share of bona fide against the score, by bins of equal width, both classes weighing the same."""
     import altair as alt
 
-    rows = []
+    rows, names = [], list(series)
     for name, one in series.items():
         weight = np.where(one.live, 0.5 / max(one.live.sum(), 1), 0.5 / max((~one.live).sum(), 1))
         bins = np.clip(np.ceil(one.scores * 10).astype(int) - 1, 0, 9)
@@ -172,15 +204,15 @@ def reliability(series: Mapping[str, Series]) -> Any:
                 total = float(weight[here].sum())
                 rows.append(
                     {
-                        "model": name,
+                        "of": name,
                         "score": float((weight * one.scores)[here].sum() / total),
                         "share": float((weight * one.live)[here].sum() / total),
                         "n": int(here.sum()),
                     }
                 )
-    guess = alt.Chart(alt.InlineData([{"score": 0, "share": 0}, {"score": 1, "share": 1}]))
+    guess = alt.Chart(_data(alt, [{"score": 0, "share": 0}, {"score": 1, "share": 1}]))
     ideal = guess.mark_line(color=GRID, strokeDash=[2, 3]).encode(x="score:Q", y="share:Q")
-    base = alt.Chart(alt.InlineData(rows)).encode(
+    base = alt.Chart(_data(alt, rows)).encode(
         x=alt.X("score:Q", title="score", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=5)),
         y=alt.Y(
             "share:Q",
@@ -188,20 +220,20 @@ def reliability(series: Mapping[str, Series]) -> Any:
             scale=alt.Scale(domain=[0, 1]),
             axis=alt.Axis(format="%", tickCount=5),
         ),
-        color=_who(alt, "model:N"),
+        color=_colour(alt, "of", names),
     )
     dots = base.mark_point(filled=True, opacity=1).encode(
-        size=alt.Size("n:Q", legend=None, scale=alt.Scale(range=[40, 260], domainMin=1)), shape=_shape(alt, "model:N")
+        size=alt.Size("n:Q", legend=None, scale=alt.Scale(range=[40, 260], domainMin=1)), shape=_shape(alt, "of", names)
     )
-    lines = base.mark_line(strokeWidth=1.4).encode(strokeDash=_dash(alt))
+    lines = base.mark_line(strokeWidth=1.4).encode(strokeDash=_dash(alt, "of", names))
     return alt.layer(ideal, lines, dots).properties(width=WIDTH - 50, height=HEIGHT)
 
 
-def scores(one: Series, threshold: float) -> Any:
+def scores(one: Series) -> Any:
     """How scores of bona fide and of attacks are spread, with the threshold."""
     import altair as alt
 
-    low, high = min(float(one.scores.min()), threshold), max(float(one.scores.max()), threshold)
+    low, high = (end(float(one.scores.min()), float(one.scores.max()), one.threshold) for end in (min, max))
     edges = np.linspace(low, high if high > low else low + 1e-6, 25)
     rows = []
     for label, chosen, sign in (("bona fide", one.live, 1), ("attacks", ~one.live, -1)):
@@ -212,7 +244,7 @@ def scores(one: Series, threshold: float) -> Any:
             if share
         ]
     bars = (
-        alt.Chart(alt.InlineData(rows))
+        alt.Chart(_data(alt, rows))
         .mark_rect(strokeWidth=0)
         .encode(
             x=alt.X("from:Q", title="score", scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(tickCount=3)),
@@ -228,7 +260,7 @@ def scores(one: Series, threshold: float) -> Any:
             ),
         )
     )
-    line = alt.Chart(alt.InlineData([{"t": threshold}])).mark_rule(color=INK, strokeDash=[4, 3]).encode(x="t:Q")
+    line = alt.Chart(_data(alt, [{"t": one.threshold}])).mark_rule(color=INK, strokeDash=[4, 3]).encode(x="t:Q")
     return alt.layer(bars, line).properties(width=WIDTH - 50, height=HEIGHT)
 
 
@@ -238,7 +270,7 @@ def sweep(points: Sequence[Mapping[str, Any]], frozen: float, chosen: float | No
 
     names = ["APCER, worst species", "BPCER"]
     lines = (
-        alt.Chart(alt.InlineData([dict(point) for point in points]))
+        alt.Chart(_data(alt, points))
         .mark_line(strokeWidth=1.8, interpolate="step-before")
         .encode(
             x=alt.X(
@@ -251,25 +283,36 @@ def sweep(points: Sequence[Mapping[str, Any]], frozen: float, chosen: float | No
     )
     layers: list[Any] = [
         lines,
-        alt.Chart(alt.InlineData([{"t": frozen}])).mark_rule(color=INK, strokeDash=[4, 3]).encode(x="t:Q"),
+        alt.Chart(_data(alt, [{"t": frozen}])).mark_rule(color=INK, strokeDash=[4, 3]).encode(x="t:Q"),
     ]
     if chosen is not None and chosen != frozen:
-        layers.append(alt.Chart(alt.InlineData([{"t": chosen}])).mark_rule(color=BAD, strokeWidth=2).encode(x="t:Q"))
+        layers.append(alt.Chart(_data(alt, [{"t": chosen}])).mark_rule(color=BAD, strokeWidth=2).encode(x="t:Q"))
     return alt.layer(*layers).properties(width=2 * WIDTH - 60, height=HEIGHT - 40)
 
 
-def _who(alt: Any, field: str = "who:N") -> Any:
-    scale = alt.Scale(domain=["candidate", "champion"], range=[OURS, THEIRS])
-    return alt.Color(field, title=None, scale=scale)
+def _data(alt: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Rows as text: Altair copies what a chart is made of again and again, and text is not copied."""
+    return alt.InlineData(json.dumps(rows), format=alt.JsonDataFormat(type="json"))
 
 
-def _shape(alt: Any, field: str = "who:N") -> Any:
-    return alt.Shape(field, title=None, scale=alt.Scale(domain=["candidate", "champion"], range=["circle", "diamond"]))
+def _colour(alt: Any, field: str, names: Sequence[str]) -> Any:
+    scale = alt.Scale(domain=names, range=[OURS, THEIRS])
+    return alt.Color(f"{field}:N", title=None, scale=scale, **_legend(names))
 
 
-def _dash(alt: Any) -> Any:
-    scale = alt.Scale(domain=["candidate", "champion"], range=[[1, 0], [6, 3]])
-    return alt.StrokeDash("model:N", title=None, scale=scale)
+def _shape(alt: Any, field: str, names: Sequence[str]) -> Any:
+    scale = alt.Scale(domain=names, range=["circle", "diamond"])
+    return alt.Shape(f"{field}:N", title=None, scale=scale, **_legend(names))
+
+
+def _dash(alt: Any, field: str, names: Sequence[str]) -> Any:
+    scale = alt.Scale(domain=names, range=[[1, 0], [6, 3]])
+    return alt.StrokeDash(f"{field}:N", title=None, scale=scale, **_legend(names))
+
+
+def _legend(names: Sequence[str]) -> dict[str, None]:
+    """None where there is nothing to tell apart."""
+    return {} if len(names) > 1 else {"legend": None}
 
 
 def _some(n: int) -> Sequence[int]:
@@ -291,11 +334,12 @@ def _svg(chart: Any, title: str, name: str) -> Markup:
         orient="top", labelColor=INK, labelFontSize=11, titleColor=INK, symbolSize=70, padding=0, offset=6
     )
     dressed = dressed.configure_view(stroke=None)
-    svg: str = vl_convert.vegalite_to_svg(dressed.to_dict(), allowed_base_urls=[])
+    svg: str = vl_convert.vegalite_to_svg(dressed.to_dict(validate=False), allowed_base_urls=[])
     for mark, variable in VARIABLES.items():
         svg = re.sub(re.escape(mark), f"var(--{variable})", svg, flags=re.IGNORECASE)
     # The figure as a whole has a name; its parts, without one each, would only be noise to a screen reader.
-    svg = re.sub(r' (role|aria-[a-z]+)="[^"]*"', "", svg)
+    # Within HTML an SVG needs no name of its language.
+    svg = re.sub(r' (role|aria-[a-z]+|xmlns(:[a-z]+)?)="[^"]*"', "", svg)
     unique = re.sub(r"[^A-Za-z0-9]+", "-", name)
     svg = re.sub(r'(id="|url\(#)', rf"\g<1>{unique}-", svg)
     # Our own drawing; Vega escapes the texts in it.

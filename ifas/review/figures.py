@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ifas.core.measures import MEASURES
-from ifas.promotion.candidate import Candidate
 from ifas.review import shown
+
+if TYPE_CHECKING:
+    from ifas.promotion.candidate import Candidate
 
 #: The figures that a reviewer looks at first.
 HEADLINES = ("apcer_max", "bpcer", "hter", "auc")
@@ -18,12 +20,16 @@ KINDS = {"max": "at most", "min": "at least", "max_increase": "may rise by", "ma
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of candidate and champion, written out. `better`: whether the candidate moved the right way."""
+    """One figure of candidate and champion, written out.
+
+    `better`: whether the candidate moved the right way; `clear`: whether the interval of the difference is without 0.
+    """
 
     metric: str
     slice: str
     value: str
     interval: str
+    no_interval: str
     n: str
     why_not: str
     champion: str
@@ -31,6 +37,7 @@ class Figure:
     difference: str
     difference_interval: str
     better: bool | None
+    clear: bool
     species: str
 
 
@@ -53,17 +60,56 @@ class Rule:
 def figure(metrics: Mapping[str, Any], champion: Mapping[str, Any] | None, name: str, metric: str) -> Figure:
     """A figure as it is written; a dash stands for what nobody measured."""
     ours, theirs = shown.entry(metrics, name, metric), shown.entry(champion, name, metric)
-    paired = _paired(metrics, name, metric)
+    return _figure(metric, name, ours, theirs, _paired(metrics, name, metric))
+
+
+def by_kind(
+    metrics: Mapping[str, Any], champion: Mapping[str, Any] | None, metric: str, sides: Sequence[str]
+) -> dict[str, list[Figure]]:
+    """A figure that each slice has of several kinds, such as APCER of PAI species: kind -> that of each side."""
+    parts = [
+        (side, shown.entry(metrics, side, metric), shown.entry(champion, side, metric), _paired(metrics, side, metric))
+        for side in sides
+    ]
+    kinds = sorted({kind for _, ours, _, _ in parts for kind in ours})
+    return {
+        kind: [
+            _figure(metric, side, ours.get(kind, {}), theirs.get(kind, {}), paired.get(kind, {}))
+            for side, ours, theirs, paired in parts
+        ]
+        for kind in kinds
+    }
+
+
+def champion_of(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The champion's figures on the candidate's own images, as evaluation measured them; None where there is none."""
+    found = metrics.get("against_champion")
+    if not found:
+        return None
+
+    def theirs(entry: Mapping[str, Any]) -> dict[str, Any]:
+        if "champion" in entry:
+            return {"value": entry["champion"]}
+        return {name: theirs(one) for name, one in entry.items() if isinstance(one, Mapping)}
+
+    return {"slices": {name: theirs(one) for name, one in found["slices"].items()}}
+
+
+def _figure(
+    metric: str, name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], paired: Mapping[str, Any]
+) -> Figure:
     now, before = ours.get("value"), theirs.get("value")
     better = None
     if now is not None and before is not None and now != before and metric in MEASURES:
         better = (now < before) == (MEASURES[metric].better == "lower")
+    ends = paired.get("interval")
     counted = ours.get("errors", ours.get("hits"))
     return Figure(
         metric=metric,
         slice=name,
         value=shown.value(now, metric),
         interval=shown.interval(ours.get("interval"), metric),
+        no_interval=str(ours.get("no_interval", "")),
         n=f"{counted} of {ours['n']}"
         if counted is not None and "n" in ours
         else f"n = {ours['n']}"
@@ -75,6 +121,7 @@ def figure(metrics: Mapping[str, Any], champion: Mapping[str, Any] | None, name:
         difference=shown.change(paired.get("value"), metric),
         difference_interval=shown.interval(paired.get("interval"), metric, signed=True),
         better=better,
+        clear=bool(ends and (ends[0] > 0 or ends[1] < 0)),
         species=str(ours.get("species", "")),
     )
 
@@ -136,9 +183,9 @@ def changed(candidate: Candidate, champion: Candidate | None) -> list[str]:
     return found or ["nothing that was recorded"]
 
 
-def slice_names(candidate: Candidate) -> Sequence[str]:
+def slice_names(metrics: Mapping[str, Any]) -> Sequence[str]:
     """The slices that were measured: the fixed ones, then the others by name."""
-    slices = candidate.metrics.get("slices", {})
+    slices = metrics.get("slices", {})
     fixed = [name for name in ("target", "source_test") if name in slices]
     return [*fixed, *sorted(name for name in slices if name not in fixed)]
 

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from markupsafe import Markup
+from typing import Any
 
 from ifas.core.errors import GateError
 from ifas.core.records import Lineage
 from ifas.database.connection import Database
-from ifas.evaluation.exposure import exposure_against_error
-from ifas.evaluation.metrics import error_rates
-from ifas.evaluation.plots import Series
 from ifas.promotion.candidate import Candidate, Entry
 from ifas.promotion.ledger import Ledger
 from ifas.promotion.products import Product
-from ifas.review import charts, comments, data_diff, figures, graph, pictures, shown, sweep
+from ifas.review import charts, comments, cost, data_diff, figures, graph, measured, pictures, shown, sweep
 from ifas.review.accounts import Account
 from ifas.review.deciding import ACTIONS, may
 from ifas.review.judged import Files, Judged
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: Rows of the list; older ones are found by their id.
 MOST_ROWS = 200
 #: Lines of the label audit.
 MOST_AUDITED = 40
-#: Kinds of slices that are drawn; handlings have a chart of their own.
-DRAWN = ("target", "source_test", "domain:", "spoof_type:", "device:", "illumination:", "batch:")
 
 
 @dataclass(frozen=True)
@@ -110,133 +100,66 @@ class Pages:
             "why_not": {action: may(account, found, action, registered, self._key) for action in ACTIONS},
             "changed": figures.changed(found, champion),
             "rules": figures.rules(found, champion),
-            "headlines": {
-                name: [figures.figure(found.metrics, theirs_of(champion), name, one) for one in figures.HEADLINES]
-                for name in ("target", "source_test")
-                if name in found.metrics.get("slices", {})
-            },
-            "every": _every(found, champion),
             "notes": found.decision.get("notes", []),
             "synthetic": bool(found.metrics.get("data", {}).get("synthetic")),
             "judged": ours,
+            "away": ours.trouble,
             "comments": said,
             "by_metric": _by_metric(said),
-            "charts": self._charts(found, champion, ours, theirs),
             "lineage": graph.graph(ours.lineage) if ours.lineage else None,
             "champion_lineage": theirs.lineage,
-            "cost": _cost(ours.lineage),
-            "exposed": _exposed(found, ours.lineage),
+            "cost": cost.of(ours.lineage),
+            "exposed": measured.exposed(found.metrics, _facts(ours.lineage, "validate")),
             "audit": _audit(ours),
             "data": data_diff.counts(ours.lineage, theirs.lineage),
             "single": data_diff.single(ours, theirs) if champion else None,
         }
-        return context | self._pictured(found, ours)
+        return context | self._measured(found, champion, ours, theirs) | self._pictured(found, ours)
 
     def swept(self, found: Candidate, at: int | None) -> dict[str, Any]:
-        """What moves where the threshold is another one: step `at` of the sweep; None: the frozen one."""
+        """What moves where the threshold is another one; see `measured.swept`."""
         ours = self._files.of(found)
-        rows, frozen = self._target(found, ours), _threshold(found)
-        if rows is None or frozen is None or rows.empty:
-            return {"sweep": None}
-        low, high = sweep.span(rows, frozen)
-        last = sweep.POINTS - 1
-        own = round((frozen - low) / (high - low) * last)
-        step = own if at is None else min(max(at, 0), last)
-        chosen = frozen if step == own else low + step / last * (high - low)
-        drawing = charts.once(
-            (found.evidence_sha256, "sweep", str(step)),
-            f"APCER of the worst species and BPCER over the threshold; frozen at {frozen:.4f}, chosen {chosen:.4f}",
-            lambda: charts.sweep(sweep.curve(rows, low, high), frozen, chosen),
-        )
+        swept = measured.swept(charts.kept(found.evidence_sha256), _evaluated(found, ours), at)
+        if swept is None:
+            return {"swept": None}
+        rows, frozen, chosen = (swept[name] for name in ("rows", "frozen", "chosen"))
         return {
-            "sweep": drawing,
-            "at": step,
-            "pictures_here": ours.dataset is not None,
-            "last": last,
-            "frozen": frozen,
-            "chosen": chosen,
+            "swept": swept,
+            "src_of": _src_of(found, ours),
             "moves": sweep.moved(rows, frozen, chosen),
             "moved_cards": pictures.moved(rows, frozen, chosen) if chosen != frozen else [],
         }
 
     def _pictured(self, found: Candidate, ours: Judged) -> dict[str, Any]:
-        frozen = _threshold(found)
-        if ours.predictions is None or frozen is None:
-            return {"mistakes": {}, "how_many": {}, "words": ([], 0), "sweep": None, "sides": []}
-        rows = pictures.judged_rows(ours.predictions, found.metrics.get("protocol", {}))
+        one = _evaluated(found, ours)
+        if one.rows is None or one.threshold is None:
+            return {"groups": {}, "how_many": {}, "words": ([], 0), "swept": None, "src_of": _src_of(found, ours)}
+        groups = pictures.chosen(one.rows, one.threshold, 4 * pictures.SHOWN)
         return {
-            "mistakes": pictures.mistakes(rows, frozen),
-            "how_many": pictures.how_many(rows, frozen),
-            "words": pictures.wrong_words(rows, frozen),
+            "groups": {name: groups[name][: pictures.SHOWN] for name in ("false_accepts", "false_rejects")},
+            "how_many": pictures.how_many(one.rows, one.threshold),
+            "words": pictures.wrong_words(one.rows, one.threshold),
             **self.swept(found, None),
         }
 
-    def _target(self, found: Candidate, ours: Judged) -> pd.DataFrame | None:
-        if ours.predictions is None:
-            return None
-        protocol = found.metrics.get("protocol", {})
-        rows = pictures.judged_rows(ours.predictions, protocol)
-        return rows[rows["domain"].isin(protocol.get("target_domains", []))]
+    def _measured(self, found: Candidate, champion: Candidate | None, ours: Judged, theirs: Judged) -> dict[str, Any]:
+        """Figures and charts, beside those of the champion as the ledger has them."""
+        before, series = theirs_of(champion), {}
+        if (mine := _evaluated(found, ours).series("target")) is not None:
+            series["candidate"] = mine
+            if champion and (other := _evaluated(champion, theirs).series("target")) is not None:
+                series["champion"] = other
+        drawn = measured.drawings(charts.kept(found.evidence_sha256), found.metrics, before, series)
+        return measured.of(found.metrics, before, drawn)
 
-    def _charts(self, found: Candidate, champion: Candidate | None, ours: Judged, theirs: Judged) -> dict[str, Markup]:
-        made: dict[str, Markup] = {}
-        before, drawn = theirs_of(champion), []
-        names = [name for name in figures.slice_names(found) if name.startswith(DRAWN)]
-        handled = [name for name in figures.slice_names(found) if name.startswith("handling:")]
-        for metric in figures.HEADLINES:
-            lines = [_row(found.metrics, before, shown.slice_name(name), name, metric) for name in names]
-            drawn.append((metric, f"{shown.title(metric)} on every slice", lines))
-        lines = [_row(found.metrics, before, name.partition(":")[2], name, "flips") for name in handled]
-        drawn.append(("handled", "Share of verdicts that change after each handling", lines))
-        for metric, title in (
-            ("apcer", "APCER of each species, target domains"),
-            ("explanation_medium_by_type", "Attacks whose medium is named rightly, by type, target domains"),
-        ):
-            ours_of, theirs_by = (shown.entry(one, "target", metric) for one in (found.metrics, before))
-            drawn.append((metric, title, [(name, ours_of[name], theirs_by.get(name, {})) for name in ours_of]))
-        for name, title, lines in drawn:
-            if any(one.get("value") is not None for _, one, _ in lines):
-                made[name] = charts.once(
-                    (found.evidence_sha256, name),
-                    f"{title}, candidate and champion, with 95 % intervals",
-                    lambda lines=lines, name=name: charts.dots(lines, plain=name in shown.PLAIN),  # type: ignore[misc]
-                )
-        series, points = self._series(found, champion, ours, theirs)
-        frozen = _threshold(found)
-        if "candidate" in series and frozen is not None:
-            far, frr = points["candidate"]
-            told = (
-                f"at the frozen threshold {100 * far:.1f} % of attacks are accepted, "
-                f"{100 * frr:.1f} % of bona fide rejected"
-            )
-            for name, title, make in (
-                ("roc", "ROC curve", lambda: charts.roc(series, points)),
-                ("det", "DET curve", lambda: charts.det(series, points)),
-                ("reliability", "Reliability diagram", lambda: charts.reliability(series)),
-                ("scores", "Histogram of scores", lambda: charts.scores(series["candidate"], frozen)),
-            ):
-                made[name] = charts.once(
-                    (found.evidence_sha256, name, ",".join(series)), f"{title}, target domains: {told}", make
-                )
-        return made
 
-    def _series(
-        self, found: Candidate, champion: Candidate | None, ours: Judged, theirs: Judged
-    ) -> tuple[dict[str, Series], dict[str, tuple[float, float]]]:
-        """Scores on the target domains, and the error rates at the frozen threshold, of candidate and champion."""
-        series, points = {}, {}
-        for who, one, judged in (("candidate", found, ours), ("champion", champion, theirs)):
-            if one is None or (threshold := _threshold(one)) is None:
-                continue
-            rows = self._target(one, judged)
-            if rows is None:
-                continue
-            live = (rows["label"] == "live").to_numpy(dtype=bool)
-            if live.all() or not live.any():
-                continue
-            series[who] = Series(who, rows["score"].to_numpy(dtype="float64"), live)
-            points[who] = error_rates(series[who].scores, live, threshold)
-        return series, points
+def _evaluated(found: Candidate, judged: Judged) -> measured.Evaluated:
+    return measured.Evaluated(found.metrics, judged.predictions)
+
+
+def _src_of(found: Candidate, judged: Judged) -> Callable[[str], str]:
+    """Where a card's picture is had; empty where there are no pictures."""
+    return lambda sample: f"/candidates/{found.id}/pictures/{sample}.jpg" if judged.dataset is not None else ""
 
 
 def theirs_of(champion: Candidate | None) -> Mapping[str, Any] | None:
@@ -273,23 +196,6 @@ def _stale(found: Candidate, today: Candidate | None, registered: Product | None
     return ""
 
 
-def _threshold(found: Candidate) -> float | None:
-    value = found.metrics.get("threshold", {}).get("value")
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _row(ours: Mapping[str, Any], theirs: Mapping[str, Any] | None, label: str, name: str, metric: str) -> charts.Row:
-    return label, shown.entry(ours, name, metric), shown.entry(theirs, name, metric)
-
-
-def _every(found: Candidate, champion: Candidate | None) -> dict[str, list[figures.Figure]]:
-    """The headline figures of every slice."""
-    return {
-        name: [figures.figure(found.metrics, theirs_of(champion), name, one) for one in figures.HEADLINES]
-        for name in figures.slice_names(found)
-    }
-
-
 def _by_metric(said: Sequence[comments.Comment]) -> dict[str, list[comments.Comment]]:
     found: dict[str, list[comments.Comment]] = {}
     for one in said:
@@ -297,35 +203,15 @@ def _by_metric(said: Sequence[comments.Comment]) -> dict[str, list[comments.Comm
     return found
 
 
-def _cost(lineage: Lineage | None) -> dict[str, Any] | None:
-    if lineage is None:
-        return None
-    used = [entry.usage for entry in lineage.entries if entry.usage]
-    return {
-        "entries": lineage.entries,
-        "seconds": sum(entry.seconds for entry in lineage.entries),
-        "cpu_hours": sum(one.cpu_hours for one in used),
-        "gpu_hours": sum(one.gpu_hours for one in used),
-        "price": sum(one.price for one in used),
-        "currency": used[0].currency if used else "",
-    }
-
-
-def _exposed(found: Candidate, lineage: Lineage | None) -> dict[str, Any]:
-    validation = lineage.of("validate") if lineage else None
-    seen = validation.facts.get("exposure") if validation else None
-    species = seen.get("species") if isinstance(seen, Mapping) else None
-    apcer = shown.entry(found.metrics, "target", "apcer")
-    if not species or not apcer:
-        return {"rows": [], "spearman": None}
-    return exposure_against_error(species, apcer)
+def _facts(lineage: Lineage | None, step: str) -> Mapping[str, Any]:
+    entry = lineage.of(step) if lineage else None
+    return entry.facts if entry else {}
 
 
 def _audit(ours: Judged) -> dict[str, Any]:
     """What speaks against labels: images where the captions are at hand, else the counts of validation."""
-    validation = ours.lineage.of("validate") if ours.lineage else None
-    facts: Any = validation.facts.get("label_audit") if validation else None
-    flags: Any = validation.facts.get("flags") if validation else None
+    validation = _facts(ours.lineage, "validate")
+    facts, flags = validation.get("label_audit"), validation.get("flags")
     rows: list[dict[str, str]] = []
     if ours.captions is not None:
         listed = ours.captions[ours.captions["label_audit"].notna() & ~ours.captions["label_audit"].isin(["", "[]"])]

@@ -11,22 +11,26 @@ import io
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from ifas.core.errors import DataError
 from ifas.core.imaging import decode
 from ifas.core.taxonomy import media_named
 from ifas.evaluation import gallery
-from ifas.review.judged import Dataset
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ifas.review.judged import Dataset
 
 ID = re.compile(r"[0-9a-f]{64}")
 SIDE = 320
 #: Cards of each group.
 SHOWN = 8
+#: Columns that tell whether the words of a right verdict are true.
+SAID = ("label", "spoof_type", "spoof_type_named", "explanation", "cues_claimed", "cues_measured")
 
 
 @dataclass(frozen=True)
@@ -56,54 +60,51 @@ class Card:
         return tuple(cue for cue in self.claimed if cue not in self.measured)
 
 
-def judged_rows(predictions: pd.DataFrame, protocol: dict[str, Any]) -> pd.DataFrame:
-    """The test images of the protocol that have a score."""
-    domains = [*protocol.get("source_domains", []), *protocol.get("target_domains", [])]
-    rows = predictions[(predictions["split"] == "test") & predictions["domain"].isin(domains)]
-    return rows[rows["score"].notna()]
-
-
-def mistakes(rows: pd.DataFrame, threshold: float) -> dict[str, list[Card]]:
-    """The worst false accepts and false rejects."""
-    chosen = gallery.choose(rows, threshold, 4 * SHOWN)
-    return {name: _cards(rows, chosen[name][:SHOWN], threshold) for name in ("false_accepts", "false_rejects")}
+def chosen(rows: pd.DataFrame, threshold: float, size: int) -> dict[str, list[Card]]:
+    """At most `size` images by the groups of `gallery.GROUPS`: the worst mistakes, and typical right verdicts."""
+    found = gallery.choose(rows, threshold, size)
+    return {name: cards(rows, labels, threshold) for name, labels in found.items()}
 
 
 def how_many(rows: pd.DataFrame, threshold: float) -> dict[str, int]:
-    """False accepts and false rejects in all."""
+    """Images of each group of `gallery.GROUPS` in all."""
     live, accepted = rows["label"] == "live", rows["score"] >= threshold
-    return {"false_accepts": int((~live & accepted).sum()), "false_rejects": int((live & ~accepted).sum())}
+    groups = (~live & accepted, live & ~accepted, ~live & ~accepted, live & accepted)
+    return {name: int(group.sum()) for name, group in zip(gallery.GROUPS, groups, strict=True)}
 
 
 def wrong_words(rows: pd.DataFrame, threshold: float) -> tuple[list[Card], int]:
-    """Right verdicts whose words are wrong: another medium than the true one, or a cue that nobody measured."""
-    found: list[Card] = []
+    """Right verdicts whose words are wrong: another medium than the true one, or a cue that nobody measured.
+
+    Returns:
+        The first of them, and how many there are.
+    """
     told = rows[rows["explanation"].notna()]
-    for label in told.index:
-        card = _card(told.loc[label], threshold)
-        if card.right and (why := _wrong(told.loc[label], card)):
-            found.append(Card(**{**card.__dict__, "why": why}))
-    found.sort(key=lambda card: (not card.why.startswith("names"), card.id))
-    return found[:SHOWN], len(found)
+    accepted = told["score"] >= threshold
+    told = told[accepted == (told["label"] == "live")]
+    found = []
+    for label, identity, *said in zip(told.index, told["sample_id"], *(told[name] for name in SAID), strict=True):
+        if why := _wrong(*said):
+            found.append((not why.startswith("names"), identity, label, why))
+    found.sort()
+    shown = [replace(_card(told.loc[label], threshold), why=why) for *_, label, why in found[:SHOWN]]
+    return shown, len(found)
 
 
 def moved(rows: pd.DataFrame, frozen: float, chosen: float) -> list[Card]:
     """Images whose verdict another threshold changes, those first that it makes wrong."""
     low, high = sorted((frozen, chosen))
     there = rows[(rows["score"] >= low) & (rows["score"] < high)].sort_values("score", kind="stable")
-    cards = _cards(there, list(there.index), chosen)
-    return sorted(cards, key=lambda card: card.right)[:SHOWN]
+    return sorted(cards(there, list(there.index), chosen), key=lambda card: card.right)[:SHOWN]
 
 
 def jpeg(dataset: Dataset, sample: str) -> bytes:
-    """A small JPEG of an image.
+    """A small JPEG of an image of a dataset.
 
     Raises:
         DataError: there is no such image, or its bytes are not what its id says.
         ImageRefused: it can't be decoded.
     """
-    from PIL import Image
-
     if not ID.fullmatch(sample):
         raise DataError("this is not the id of an image")
     places = dataset.manifest[dataset.manifest["sample_id"] == sample]
@@ -112,14 +113,22 @@ def jpeg(dataset: Dataset, sample: str) -> bytes:
     data = dataset.images.read(str(places.iloc[0]["shard"]), int(places.iloc[0]["row"]))
     if hashlib.sha256(data).hexdigest() != sample:
         raise DataError("the dataset holds another image in this place")
+    return small(data, SIDE)
+
+
+def small(data: bytes, side: int) -> bytes:
+    """A JPEG of an image, at most `side` pixels high and wide. Raises ImageRefused."""
+    from PIL import Image
+
     image = Image.fromarray(decode(data))
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
 
 
-def _cards(rows: pd.DataFrame, labels: Sequence[int], threshold: float) -> list[Card]:
+def cards(rows: pd.DataFrame, labels: Sequence[int], threshold: float) -> list[Card]:
+    """Cards of these rows, in this order."""
     return [_card(rows.loc[label], threshold) for label in labels]
 
 
@@ -141,15 +150,20 @@ def _card(row: pd.Series, threshold: float) -> Card:
     )
 
 
-def _wrong(row: pd.Series, card: Card) -> str:
-    named = row["spoof_type_named"]
-    if not card.accepted and named != row["spoof_type"]:
-        return f"names {named}, shown was {row['spoof_type']}"
-    others = sorted(kind for kind in media_named(card.explanation) if kind != named)
+@lru_cache(maxsize=10_000)
+def _wrong(
+    label: str, shown: str, named: str | None, explanation: str, claimed: str | None, measured: str | None
+) -> str:
+    """Why the words of a right verdict are wrong; empty where they are not."""
+    if label == "spoof" and named != shown:
+        return f"names {named}, shown was {shown}"
+    others = sorted(kind for kind in media_named(explanation) if kind != named)
     if others:
         return f"names {' and '.join(others)} against its own answer, {named}"
-    if card.unmeasured and isinstance(row["cues_measured"], str):
-        return f"claims {', '.join(card.unmeasured)}, which was not measured"
+    seen = _list(measured)
+    unmeasured = [cue for cue in _list(claimed) if cue not in seen]
+    if unmeasured and isinstance(measured, str):
+        return f"claims {', '.join(unmeasured)}, which was not measured"
     return ""
 
 

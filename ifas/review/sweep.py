@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ifas.evaluation import rates
+from ifas.evaluation.metrics import Floats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,15 +43,24 @@ def span(rows: pd.DataFrame, frozen: float) -> tuple[float, float]:
 
 def curve(rows: pd.DataFrame, low: float, high: float) -> list[dict[str, Any]]:
     """APCER of the worst species and BPCER over the threshold."""
-    points: list[dict[str, Any]] = []
-    for threshold in map(float, np.linspace(low, high, POINTS)):
-        worst = max((one.value for one in rates.apcer(rows, threshold).values()), default=None)
-        bpcer = rates.bpcer(rows, threshold)
-        if worst is not None:
-            points.append({"threshold": threshold, "rate": worst, "figure": "APCER, worst species"})
-        if bpcer.n:
-            points.append({"threshold": threshold, "rate": bpcer.value, "figure": "BPCER"})
-    return points
+    thresholds = np.linspace(low, high, POINTS)
+    attacks = rows[rows["label"] == "spoof"].groupby("pai_species")["score"]
+    found = {
+        "APCER, worst species": [1 - _below(scores, thresholds) for _, scores in attacks],
+        "BPCER": [_below(rows.loc[rows["label"] == "live", "score"], thresholds)],
+    }
+    return [
+        {"threshold": float(threshold), "rate": float(rate), "figure": figure}
+        for figure, shares in found.items()
+        if shares and len(shares[0])
+        for threshold, rate in zip(thresholds, np.max(shares, axis=0), strict=True)
+    ]
+
+
+def _below(scores: pd.Series, thresholds: Floats) -> Floats:
+    """The share of scores below each threshold; empty where there are no scores."""
+    ordered = np.sort(scores.to_numpy(dtype="float64"))
+    return np.searchsorted(ordered, thresholds, side="left") / len(ordered) if len(ordered) else np.empty(0)
 
 
 def moved(rows: pd.DataFrame, frozen: float, chosen: float) -> list[Moved]:

@@ -27,6 +27,7 @@ DISTRIBUTIONS = {
     "kubernetes": "kubernetes",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
+    "vl_convert": "vl-convert-python",
     "yaml": "pyyaml",
 }
 

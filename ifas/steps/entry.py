@@ -13,7 +13,7 @@ from ifas.core.files import read_json
 from ifas.core.records import METRICS_FILE, REPORT_FILE, Lineage, StepResult
 from ifas.core.storage import is_remote
 from ifas.steps.attempts import counted
-from ifas.steps.cost_table import write_report
+from ifas.steps.folder import write_report
 from ifas.steps.launched import run_as_job
 from ifas.steps.staged import execute_staged
 from ifas.steps.usage import KFP_RUN_ID

@@ -37,8 +37,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     from ifas.data.shards import ShardImages
     from ifas.evaluation.predict import predict
     from ifas.evaluation.protocol import evaluate
-    from ifas.evaluation.report import render_report
     from ifas.model.judge import Judge
+    from ifas.review.report import render_report
 
     manifest = read_manifest(inputs["captions"], captioned=True)
     images = ShardImages(inputs["dataset"])

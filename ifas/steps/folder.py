@@ -13,7 +13,6 @@ from ifas.core.files import link_tree, read_json, write_json
 from ifas.core.outputs import producing
 from ifas.core.records import LINEAGE_FILE, METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, ROBUSTNESS_FILE, Lineage
 from ifas.steps.contract import STEPS
-from ifas.steps.cost_table import write_report
 from ifas.steps.execute import FAILED, LINEAGE
 
 LATEST = "latest"
@@ -57,6 +56,13 @@ def gather(run: Path, root: Path) -> Lineage:
             link_tree(bento, beside)
     point_latest(run)
     return lineage
+
+
+def write_report(evaluation: Path, lineage: Lineage, out: Path) -> None:
+    """Writes the evaluation's page with the costs of its run."""
+    from ifas.review.report import with_costs
+
+    out.write_text(with_costs(evaluation.read_text(encoding="utf-8"), lineage), encoding="utf-8")
 
 
 def check_latest(runs: Path) -> None:

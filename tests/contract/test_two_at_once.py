@@ -26,7 +26,7 @@ main()
 
 #: What runs around every step, and does not decide its result.
 AROUND = re.compile(
-    r"ifas|ifas\.configs|ifas\.cli(\..*)?|ifas\.steps\.(staged|execute|cache|code|folder|usage|cost_table|attempts)"
+    r"ifas|ifas\.configs|ifas\.cli(\..*)?|ifas\.steps\.(staged|execute|cache|code|folder|usage|attempts)"
     r"|ifas\.compute(\.connection|\.peak)?|ifas\.launch(\.pods)?"  # on a cluster or not: who pays, its image
     r"|ifas\.(steps\.(gate|ledger|rival)|promotion(\.(tables|upgrade))?|database(\.connection)?)"  # may the run be?
     r"|ifas\.core\.(account|environment|home|outputs|progress|storage|unforeseen|urls)"

@@ -285,6 +285,37 @@ def test_it_prints(review: Review, browser: Any) -> None:
     page.context.close()
 
 
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_report_of_a_run_is_whole_and_accessible(
+    runs: tuple[Path, Ledger], review: Review, browser: Any, width: int, theme: str
+) -> None:
+    """The file alone, without a server: it loads nothing, and its policy lets no script run."""
+    file = runs[0] / "second" / "evaluate" / "evaluation" / "report.html"
+    said: list[str] = []
+    asked: set[str] = set()
+    page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme).new_page()
+    page.on("console", lambda message: said.append(message.text))
+    page.on("request", lambda request: asked.add(urlsplit(request.url).scheme))
+    page.goto(file.as_uri())
+    assert page.locator(".chart svg").count() == 12
+    assert page.locator(".cards img").count() >= 3
+    closed = page.locator("details:not([open]) > summary")
+    while closed.count():
+        closed.first.click()
+    whole(page)
+    assert said == []
+    assert asked <= {"file", "data"}
+    check(page)
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(245, 246, 247)"
+    assert light == (theme == "light")
+    page.screenshot(path=str(review.shots / f"report-{width}-{theme}.png"), full_page=True)
+    page.emulate_media(media="print")
+    assert not page.locator(".sections").is_visible()
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    page.context.close()
+
+
 def test_nothing_was_asked_of_others_and_nothing_complained(review: Review, browser: Any) -> None:
     """Last, since it looks at what the other tests have left."""
     page = page_of(review, browser, 1440, "light")

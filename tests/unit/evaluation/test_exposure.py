@@ -1,12 +1,8 @@
 """Exposure against error: how often training captions name an attack, and how often it is accepted."""
 
-from pathlib import Path
-
-import pandas as pd
 import pytest
 
 from ifas.evaluation.exposure import exposure_against_error
-from tests.unit.evaluation.test_evaluation_report import Dataset, render
 
 
 def entries(**values: float) -> dict[str, dict[str, object]]:
@@ -28,14 +24,3 @@ def test_too_little_to_correlate() -> None:
     found = exposure_against_error(counts, {**entries(a=0.5, b=0.1), "c": {"value": None, "n": 0}})
     assert found["spearman"] is None
     assert [(r["species"], r["right"]) for r in found["rows"]] == [("a", 9), ("b", 0)]
-
-
-def test_the_report_shows_it(predictions: pd.DataFrame, dataset: Dataset, tmp_path: Path) -> None:
-    species = sorted(predictions.loc[predictions["label"] == "spoof", "pai_species"].unique())
-    counts = {s: {"captions": 40 + i, "right_medium": 30 + i} for i, s in enumerate(species)}
-    facts = {"validate": {"exposure": {"species": counts}}}
-    html, _ = render(predictions, dataset, tmp_path / "a.html", lineage_facts=facts)
-    assert "Are attacks that training captions seldom name missed more often?" in html
-    assert "<td>40</td><td>30</td>" in html
-    html, _ = render(predictions, dataset, tmp_path / "b.html", lineage_facts={"validate": "x"})
-    assert "seldom name" not in html

@@ -29,6 +29,7 @@ from ifas.review.attempts import Attempts
 from ifas.review.judged import Dataset
 from ifas.review.sessions import Sessions
 from ifas.review.tables import REVIEW
+from tests.unit.evaluation.conftest import dataset, predictions, trial  # noqa: F401 - fixtures
 from tests.unit.evaluation.tiles import CUES, PROTOCOL, TRYING, BrightnessJudge, make_dataset
 
 PASSWORD = "correct horse battery"
@@ -188,9 +189,9 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def site(judged: Any, people: Path, tmp_path: Path) -> Iterator[Site]:
-    manifest, pictures, metrics, predictions = judged
+    manifest, pictures, metrics, predicted = judged
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
-    predictions.to_parquet(tmp_path / "predictions.parquet", index=False)
+    predicted.to_parquet(tmp_path / "predictions.parquet", index=False)
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     shutil.copy(people, tmp_path / "review.db")
     database = Database(f"sqlite:///{tmp_path / 'review.db'}", REVIEW)

@@ -46,15 +46,15 @@ def test_an_edit_of_what_decides_is_a_miss_that_names_it_and_another_edit_is_a_h
         "validate": ["data/shards.py", "validation/rules.py", "validation/report.html.jinja", "model/towers.py"],
         # It selects the rows; read within a function; imported by its name in a string.
         "train": ["steps/train.py", "data/shards.py", "training/ray_trainer.py", "core/release_status.py"],
-        "evaluate": ["data/shards.py", "evaluation/report.html.jinja", "model/judge.py", "core/measures.py"],
+        "evaluate": ["data/shards.py", "review/templates/report.jinja", "model/judge.py", "core/measures.py"],
     }
     others = {
         # What `permit` asks decides whether it may run, and nothing of its result.
         "ingest": ["configs/laptop.yaml", "data/pack/packing.py", "simulator/skin.py", "promotion/ledger.py"],
         "caption": ["training/loop.py", "steps/train.py", "cli/run.py"],
         "validate": ["captioning/scf.py", "cli/data.py"],
-        "train": ["captioning/scf.py", "validation/rules.py", "evaluation/report.html.jinja", "cli/run.py"],
-        "evaluate": ["captioning/scf.py", "training/loop.py", "cli/run.py"],
+        "train": ["captioning/scf.py", "validation/rules.py", "review/templates/report.jinja", "cli/run.py"],
+        "evaluate": ["captioning/scf.py", "training/loop.py", "cli/run.py", "review/app.py", "promotion/ledger.py"],
     }
     for step in decides:
         before = key(step)
