@@ -45,7 +45,7 @@ class Ledger:
 
     Args:
         url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. Its password is never shown.
-        witness: where the heads of its decisions are kept as well; empty: nowhere.
+        witness: where the heads of its entries are kept as well; a URI: there, and required; empty: nowhere.
         admin: public key of who registers products, PEM or a file of it; empty: registrations need no signature.
         ledger: id of the ledger, as its registrations bear it: another one of the same administrator is refused.
 
@@ -53,10 +53,10 @@ class Ledger:
         ConfigError: not a usable URL or key, or the database can't be reached.
     """
 
-    def __init__(self, url: str, witness: str = "", admin: Path | str = "", ledger: str = "") -> None:
+    def __init__(self, url: str, witness: str | Witness = "", admin: Path | str = "", ledger: str = "") -> None:
         self._trust = Trust.of(admin, ledger)
         self._database = Database(url, LEDGER)
-        self._witness = Witness(witness) if witness else None
+        self._witness = Witness.of(witness)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -336,8 +336,11 @@ class Ledger:
     def _keep(self, entries: Sequence[Entry]) -> None:
         """Keeps the heads of entries that this process has just made: they stand, wherever this fails."""
         if self._witness:
-            for entry in entries:
-                self._witness.keep_made(_head(entry))
+            self._witness.keep_made([_head(entry) for entry in entries], self._heads)
+
+    def _heads(self) -> Sequence[Head]:
+        with self._database.reading() as session:
+            return [_head(entry) for entry in _entries(session)]
 
 
 def _entries(session: Session) -> Sequence[Entry]:

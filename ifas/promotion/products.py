@@ -85,11 +85,11 @@ class Products:
     """
 
     def __init__(
-        self, url: str, witness: str = "", admin: Path | str = "", ledger: str = "", *, make: bool = True
+        self, url: str, witness: str | Witness = "", admin: Path | str = "", ledger: str = "", *, make: bool = True
     ) -> None:
         self._trust = Trust.of(admin, ledger)
         self._database = Database(url, LEDGER, make=make)
-        self._witness = Witness(witness) if witness else None
+        self._witness = Witness.of(witness)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -164,7 +164,7 @@ class Products:
             session.flush()
             made = Product.model_validate(row)
         if self._witness:
-            self._witness.keep_made(_head(made))
+            self._witness.keep_made([_head(made)], lambda: _look(self._database, self._trust)()[1])
         return made
 
     def entries(self) -> Sequence[Product]:
