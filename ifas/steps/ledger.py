@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 WITNESS_ENV = "IFAS_WITNESS"
 ADMIN_KEY_ENV = "IFAS_ADMIN_KEY"
 LEDGER_ID_ENV = "IFAS_LEDGER_ID"
+GATE_KEY_ENV = "IFAS_GATE_KEY"
 THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -30,7 +31,7 @@ def open_ledger(config: RunConfig) -> Ledger:
     """The ledger, with its witness. Raises as `Ledger`."""
     from ifas.promotion.ledger import Ledger
 
-    return Ledger(ledger_url(config), witness(config) or "", admin_key(config), ledger_id(config))
+    return Ledger(ledger_url(config), witness(config) or "", admin_key(config), ledger_id(config), gate_key(config))
 
 
 def open_products(config: RunConfig, *, make: bool = True) -> Products:
@@ -105,3 +106,9 @@ def admin_key(config: RunConfig) -> str:
 def ledger_id(config: RunConfig) -> str:
     """The ledger's id. `IFAS_LEDGER_ID` overrides the configuration."""
     return os.environ.get(LEDGER_ID_ENV) or config.gate.ledger_id
+
+
+def gate_key(config: RunConfig) -> str:
+    """Reference of the gate's private key. `IFAS_GATE_KEY`, a reference or the key as PEM, overrides it."""
+    given = os.environ.get(GATE_KEY_ENV, "")
+    return f"env:{GATE_KEY_ENV}" if "-----BEGIN" in given else given or config.gate.key
