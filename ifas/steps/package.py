@@ -27,11 +27,11 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         ConfigError: there is no key to sign with.
     """
     from ifas.promotion.approval import require_approved
-    from ifas.promotion.statements import ATTESTATION_FILE, PACKAGE, private_key, signed
+    from ifas.promotion.statements import ATTESTATION_FILE, PACKAGE, signed, signer
     from ifas.serving.package import BENTO_DIR, build_bento
 
     if config.package.key:
-        private_key(config.package.key)  # before anything is built
+        signer(config.package.key)  # before anything is built
 
     candidate = record_of(inputs["approval"], "approval", ("candidate",))["candidate"]
     approval = require_approved(open_ledger(config), str(candidate), evidence_of(inputs, context.lineage))

@@ -255,6 +255,15 @@ CASES: dict[str, list[Case]] = {
         case(
             "{config} door --policy builtin:demo --reason r --reviewer ann=nowhere.pub", "nowhere.pub can't be used", 2
         ),
+        case(
+            "{config} door --policy builtin:demo --reason r --by-policy --gate cluster",
+            "--gate 'cluster' is not NAME",
+            2,
+        ),
+        case("{config} door --policy builtin:demo --reason r --by-policy --gate a=nowhere.pub", "nowhere.pub can't", 2),
+        case(
+            "{config} door --policy builtin:demo --reason r --by-policy --key hv:none", "key hv:none can't be used", 2
+        ),
         case("{config} door --policy builtin:demo --reason r --approvals 2", "approvals without a reviewer", 2),
         case(
             "{config} door --policy builtin:demo --reason r --by-policy -s gate.admin_key=nowhere.pub", "nowhere.pub", 2
