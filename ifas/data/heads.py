@@ -82,8 +82,9 @@ class HeadsBranch:
             RegistryError: git can't read the repository here.
         """
         self._prepare()
-        self._fetch(self._remote())
-        return sorted({**self._files(self._fetched), **self._files(self._branch)})
+        remote = self._remote()
+        self._fetch(remote)
+        return sorted({*self._files(self._branch), *(self._files(self._fetched) if remote else ())})
 
     def add(self, files: Mapping[str, str]) -> None:
         """Keeps heads: name -> text. One that is there stays as it is.
@@ -94,7 +95,7 @@ class HeadsBranch:
         """
         self._prepare()
         remote = self._remote()
-        self._commit(files)
+        self._commit(files, remote)
         if not remote:
             return
         for _ in range(3):
@@ -109,13 +110,14 @@ class HeadsBranch:
             ):
                 raise RegistryError(f"{self.uri}: its remote did not take the heads: {_said(done)}", PUSH)
             self._fetch(remote, again=True)
-            self._commit({})
+            self._commit({}, remote)
         raise RegistryError(f"{self.uri}: its remote does not answer, so the heads are kept here only", PUSH)
 
-    def _commit(self, files: Mapping[str, str]) -> None:
+    def _commit(self, files: Mapping[str, str], remote: str) -> None:
         """A commit with these heads and those of the remote, if the branch lacks any."""
         for attempt in range(TRIES):
-            here, there = self._files(self._branch), self._files(self._fetched)
+            here = self._files(self._branch)
+            there = self._files(self._fetched) if remote else {}
             lacking = {name: text for name, text in files.items() if name not in here and name not in there}
             ahead = bool(there) and self._git("merge-base", "--is-ancestor", self._fetched, self._branch).returncode
             if not lacking and not ahead:
