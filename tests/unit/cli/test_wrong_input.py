@@ -233,7 +233,7 @@ CASES: dict[str, list[Case]] = {
         case("{folder}", "--key", 2),
     ],
     "ledger verify": [*CONFIG, *LEDGER, case("{config} -s gate.witness=dance://x", "dance://x", 2)],
-    "ledger keep": [*LEDGER, case("{config}", "no witness is set", 2)],
+    "ledger keep": [*LEDGER, case("{config} -s ingest.registry=nowhere", "no witness is set", 2)],
     "ledger announce": [
         *CONFIG,
         *[Case(one.arguments, one.words, one.code, {**one.env, **EVENTS}) for one in LEDGER],
