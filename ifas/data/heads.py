@@ -1,8 +1,9 @@
 """Heads of a ledger, kept in the registry's git repository: a branch of their own, which no dataset's commit touches.
 
-git holds each head as a small file. A commit is made by `git fast-import`: it needs no work tree, and git refuses it
-where another process was quicker; then it is made again on top of that one's. Where the repository has a remote, heads
-are fetched from there and pushed to it, never by force.
+git holds each head as a small file, and names it in the commit's message: so a later commit can take nothing away
+without rewriting the branch, which a server can forbid. A commit is made by `git fast-import`: it needs no work tree,
+and git refuses it where another process was quicker; then it is made again on top of that one's. Where the repository
+has a remote, heads are fetched from there and pushed to it, never by force.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ QUICKER = re.compile(
     r"incorrect old value",
     re.IGNORECASE,
 )
+HEAD = re.compile(r"^[a-z]+-\d{8,}-[0-9a-f]{64}\.json$", re.MULTILINE)
 #: (repository, branch) -> when its remote was asked last, and whether it answered.
 _asked: dict[tuple[str, str], tuple[float, bool]] = {}
 
@@ -84,7 +86,7 @@ class HeadsBranch:
         self._prepare()
         remote = self._remote()
         self._fetch(remote)
-        return sorted({*self._files(self._branch), *(self._files(self._fetched) if remote else ())})
+        return sorted({*self._named(self._branch), *(self._named(self._fetched) if remote else ())})
 
     def add(self, files: Mapping[str, str]) -> None:
         """Keeps heads: name -> text. One that is there stays as it is.
@@ -105,9 +107,7 @@ class HeadsBranch:
             if done.returncode == 0:
                 self._git("update-ref", self._fetched, self._branch)
                 return
-            if not re.search(
-                r"fetch first|non-fast-forward|stale info|cannot lock ref|incorrect old value", done.stderr
-            ):
+            if not QUICKER.search(done.stderr):
                 raise RegistryError(f"{self.uri}: its remote did not take the heads: {_said(done)}", PUSH)
             self._fetch(remote, again=True)
             self._commit({}, remote)
@@ -116,43 +116,51 @@ class HeadsBranch:
     def _commit(self, files: Mapping[str, str], remote: str) -> None:
         """A commit with these heads and those of the remote, if the branch lacks any."""
         for attempt in range(TRIES):
-            here = self._files(self._branch)
-            there = self._files(self._fetched) if remote else {}
+            here = self._named(self._branch)
+            there = self._named(self._fetched) if remote else set()
             lacking = {name: text for name, text in files.items() if name not in here and name not in there}
             ahead = bool(there) and self._git("merge-base", "--is-ancestor", self._fetched, self._branch).returncode
             if not lacking and not ahead:
                 return
-            done = self._git("fast-import", "--quiet", text=self._stream(lacking, here, there if ahead else {}))
+            merged = self._files(self._fetched) if ahead else {}
+            done = self._git("fast-import", "--quiet", text=self._stream(lacking, bool(here), merged, bool(ahead)))
             if done.returncode == 0:
                 return
-            if not re.search(
-                r"Not updating|cannot lock ref|unable to create .*lock|reference already exists", done.stderr, re.I
-            ):
+            if not QUICKER.search(done.stderr):
                 break
             time.sleep(random.uniform(0, 0.02 * (attempt + 1)))  # noqa: S311 - no secret
         raise RegistryError(f"{self.uri}: git can't write it: {_said(done)}", "correct the rights on the repository")
 
-    def _stream(self, lacking: Mapping[str, str], here: Mapping[str, str], there: Mapping[str, str]) -> str:
-        """What `git fast-import` reads. `here`, `there`: name -> blob of the branch, and of the remote's to merge."""
-        about = f"heads of ledger {self._ledger}\n"
+    def _stream(self, lacking: Mapping[str, str], begun: bool, merged: Mapping[str, str], ahead: bool) -> str:
+        """What `git fast-import` reads.
+
+        Args:
+            begun: whether there is the branch already.
+            merged: name -> blob of the remote's branch, where that is ahead.
+        """
+        about = "\n".join([f"heads of ledger {self._ledger}", "", *lacking, ""])
         lines = [f"commit {self._branch}", f"committer ifas <ifas@localhost> {int(time.time())} +0000"]
         lines += [f"data {len(about.encode())}", about]
-        if here:
+        if begun:
             lines.append(f"from {self._branch}^0")
-        if there:
-            lines.append(f"{'merge' if here else 'from'} {self._fetched}^0")
-        lines += [f"M 100644 {blob} {name}" for name, blob in there.items() if name not in here]
+        if ahead:
+            lines.append(f"{'merge' if begun else 'from'} {self._fetched}^0")
+        lines += [f"M 100644 {blob} {name}" for name, blob in merged.items()]
         for name, text in lacking.items():
             lines += [f"M 100644 inline {name}", f"data {len(text.encode())}", text]
         return "\n".join([*lines, ""])
 
-    def _files(self, ref: str) -> dict[str, str]:
-        """Name -> blob of what a branch holds; nothing where there is no such branch."""
-        done = self._git("ls-tree", ref)
-        if done.returncode and "Not a valid object name" not in done.stderr:
+    def _named(self, ref: str) -> set[str]:
+        """The heads that a branch has ever got, by its commits' messages: who pushes can add, and remove none."""
+        done = self._git("log", "--format=%B", ref, "--")
+        if done.returncode and "bad revision" not in done.stderr:
             raise RegistryError(f"{self.uri}: git can't read it: {_said(done)}", "restore the repository")
-        rows = (line.split("\t") for line in done.stdout.splitlines())
-        return {name: about.split()[2] for about, name in rows}
+        return set(HEAD.findall(done.stdout))
+
+    def _files(self, ref: str) -> dict[str, str]:
+        """Name -> blob of the heads that lie in a branch, for people to read."""
+        rows = (line.split("\t") for line in self._git("ls-tree", ref).stdout.splitlines())
+        return {name: about.split()[2] for about, name in rows if HEAD.fullmatch(name) and " blob " in about}
 
     def _prepare(self) -> None:
         if self._url and not (self._repo / "HEAD").exists():

@@ -110,18 +110,20 @@ class Witness:
         Raises:
             DataError: the place can't be reached or refuses, or has another head in the place of one of these.
         """
-        there = {found[:2]: found[2] for name in self._place.names() if (found := _parsed(name))}
+        there: dict[tuple[str, int], set[str]] = {}
+        for chain, seq, sha256 in filter(None, map(_parsed, self._place.names())):
+            there.setdefault((chain, seq), set()).add(sha256)
         lacking = {}
         for head in heads:
-            kept = there.get((head.chain, head.seq))
-            if kept is not None and kept != head.hash:
+            kept = there.get((head.chain, head.seq), set())
+            if kept - {head.hash}:
                 raise DataError(
                     f"{self.uri} has kept another entry {head.seq} of the {head.chain}: it is the witness of another "
                     "ledger, or this one is an older copy or was altered",
                     f"give each ledger a witness of its own; for one that was restored or begun anew on purpose: "
                     f"{self._place.undo}",
                 )
-            if kept is None:
+            if not kept:
                 said = {"chain": head.chain, "seq": head.seq, "hash": head.hash, "about": head.about}
                 lacking[head.name] = json.dumps(said)
         self._place.add(lacking)
@@ -195,8 +197,9 @@ class Witness:
         names = self._names()  # before the ledger is read: what is kept by now, it has
         found, heads = look()
         now = {head.seq: head.hash for head in heads}
-        kept = {one[1]: one[2] for name in names if (one := _parsed(name)) and one[0] == chain}
-        for seq, sha256 in sorted(kept.items()):
+        # There may be several of one place: of who has added another one, to hide the first.
+        kept = {one[1:] for name in names if (one := _parsed(name)) and one[0] == chain}
+        for seq, sha256 in sorted(kept):
             if now.get(seq) != sha256:
                 what = "another one now" if seq in now else "gone"
                 raise DataError(
@@ -204,7 +207,7 @@ class Witness:
                     "approve and package nothing from it; its heads tell which copy of it is whole. For one that was "
                     f"restored or begun anew on purpose: {self._place.undo}",
                 )
-        return found, [head for head in heads if head.seq not in kept]
+        return found, [head for head in heads if (head.seq, head.hash) not in kept]
 
     def _names(self) -> Sequence[str]:
         try:

@@ -206,6 +206,26 @@ def test_a_registry_that_is_broken_is_said_and_holds_up_nothing(
     assert "the ledger is not compared with its heads" in capsys.readouterr().err
 
 
+def test_who_may_add_to_the_branch_can_hide_nothing(url: str, registry: Path) -> None:
+    """The heads of what is cut off are removed by a later commit, and others put in their place: no rewriting."""
+    ledger = opened(url, registry)
+    bad = rejected(ledger)
+    branch = branch_of(registry)
+    execute(url, *disarm(url), "DELETE FROM decisions WHERE seq > 2", "UPDATE candidates SET state = 'pending'")
+    eve = Ledger(url)
+    eve.approve(bad, actor="ann", reason="good")
+    forged = eve.decisions()[-1][1]
+    told = f"decisions-{forged.seq:08d}-{forged.hash}.json"
+    stream = [f"commit {branch}", "committer eve <eve@example.org> 1 +0000", f"data {len(told)}", told]
+    stream += [f"from {branch}^0", "deleteall", f"M 100644 inline {told}", "data 2", "{}", ""]
+    command = ["git", "-C", str(registry), "fast-import", "--quiet"]
+    subprocess.run(command, input="\n".join(stream), text=True, check=True)
+    assert len(names(registry)) == 1
+    for ask in (ledger.verify, lambda: require_approved(ledger, bad, {})):
+        with pytest.raises(DataError, match=r"entry 3 of its decisions, which branch .* is (another one now|gone)"):
+            ask()
+
+
 class TestRemote:
     """Registries that are clones of a common one."""
 
