@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -27,16 +28,24 @@ from tests.unit.promotion.test_statements import keys
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def waiting(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Path]:
+    root = tmp_path_factory.mktemp("waiting")
+    ledger = f"gate.ledger=sqlite:///{root / 'ledger.db'}"
+    config = load("tiny", [f"ingest.registry={registry.path}", "ingest.dataset=toy", ledger, "approve.by_policy=false"])
+    run_chain(config, "waiting", root / "artifacts")
+    return config, root
+
+
 @pytest.fixture
-def run(registry: Registry, tmp_path: Path) -> tuple[RunConfig, Path, str]:
-    ledger = f"sqlite:///{tmp_path / 'ledger.db'}"
-    config = load(
-        "tiny",
-        [f"ingest.registry={registry.path}", "ingest.dataset=toy", f"gate.ledger={ledger}", "approve.by_policy=false"],
-    )
-    run_chain(config, "waiting", tmp_path / "artifacts")
-    folder = tmp_path / "artifacts"
-    return config, folder, str(read_json(folder / "gate" / "candidate")["candidate"])
+def run(waiting: tuple[RunConfig, Path], tmp_path: Path) -> tuple[RunConfig, Path, str]:
+    """Configuration, artifacts and candidate of a run that waits for a person, with a ledger for one test."""
+    config, root = waiting
+    shutil.copyfile(root / "ledger.db", tmp_path / "ledger.db")
+    gate = config.gate.model_copy(update={"ledger": f"sqlite:///{tmp_path / 'ledger.db'}"})
+    folder = root / "artifacts"
+    candidate = str(read_json(folder / "gate" / "candidate")["candidate"])
+    return config.model_copy(update={"gate": gate}), folder, candidate
 
 
 def gate_again(config: RunConfig, folder: Path, out: Path) -> str:
