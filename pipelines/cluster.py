@@ -9,7 +9,7 @@ from ifas.data.dvc_repo import PASSWORD_ENV, USERNAME_ENV
 from ifas.launch.pods import IMAGE_ENV, USER, image_of
 from ifas.steps.announce import SECRET_ENV, URL_ENV
 from ifas.steps.ending import WEBHOOK_ENV
-from ifas.steps.ledger import ADMIN_KEY_ENV, LEDGER_ID_ENV, WITNESS_ENV
+from ifas.steps.ledger import ADMIN_KEY_ENV, GATE_KEY_ENV, LEDGER_ID_ENV, WITNESS_ENV
 from ifas.steps.package import KEY_ENV
 from ifas.steps.usage import KFP_RUN_ID, SMALL
 
@@ -21,6 +21,8 @@ LEDGER_KEYS = {"IFAS_LEDGER": "IFAS_LEDGER"}
 SECRET_KEYS = STORE_KEYS | LEDGER_KEYS
 #: What the ledger is checked with: set by who runs the cluster, not by who sends a run.
 CHECK_KEYS = {name: name for name in (WITNESS_ENV, ADMIN_KEY_ENV, LEDGER_ID_ENV)}
+#: What signs the gate's results: only tasks that judge have it.
+GATE_KEYS = {GATE_KEY_ENV: GATE_KEY_ENV}
 #: Who is told of decisions, and what signs that.
 EVENTS_KEYS = {name: name for name in (URL_ENV, SECRET_ENV)}
 #: Label of pods that may reach the trigger; see infra/components/trigger.
@@ -106,6 +108,11 @@ def git_credentials(task: dsl.PipelineTask, cluster: ClusterConfig) -> None:
     """Lets a task read the registry's git server, where it asks for a password."""
     if cluster.git_secret:
         kubernetes.use_secret_as_env(task, secret_name=cluster.git_secret, secret_key_to_env=GIT_KEYS)
+
+
+def judges(task: dsl.PipelineTask) -> None:
+    """Lets a task sign what the gate finds."""
+    kubernetes.use_secret_as_env(task, secret_name=SECRET, secret_key_to_env=GATE_KEYS, optional=True)
 
 
 def announces(task: dsl.PipelineTask) -> None:

@@ -179,7 +179,8 @@ def verify(config: ConfigOption = "laptop", overrides: SetOption = None) -> None
 
     settings = load(config, overrides)
     head, products = _ledger(config, overrides).verify(), open_products(settings).entries()
-    kept = f"their heads are kept at {witness(settings)}" if witness(settings) else "no heads are kept elsewhere"
+    place = witness(settings)
+    kept = f"compared with the heads at {place.uri}" if place else "no heads are kept elsewhere"
     typer.echo(f"nothing was altered: last decision {head[:12] or 'none'}, {len(products)} products; {kept}")
 
 

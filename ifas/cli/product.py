@@ -38,6 +38,10 @@ def register(
         bool, typer.Option("--submitter-may-approve", help="Who submitted the run may approve it, too.")
     ] = False,
     pending_days: Annotated[int | None, typer.Option(min=1, help="A candidate that waits for longer expires.")] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE: a gate whose signed results count, and its public key (PEM). Repeat it."),
+    ] = None,
     key: Annotated[str, typer.Option(help="The administrator's private key: a PEM file, or env:NAME.")] = "",
     config: ConfigOption = "laptop",
     overrides: SetOption = None,
@@ -51,7 +55,7 @@ def register(
     rules = load_policy(policy)
     people = _people(
         {
-            "reviewers": _keys(reviewer or []),
+            "reviewers": _keys(reviewer or [], "--reviewer"),
             "approvals": approvals,
             "overriders": overrider or [],
             "submitter_may_approve": submitter_may_approve,
@@ -59,14 +63,22 @@ def register(
         }
     )
     done = _products(config, overrides).register(
-        name, rules, by_policy=by_policy, actor=account(), reason=reason, people=people, key=key
+        name,
+        rules,
+        by_policy=by_policy,
+        actor=account(),
+        reason=reason,
+        people=people,
+        gates=_keys(gate or [], "--gate"),
+        key=key,
     )
     signed = "signed" if done.statement else "not signed"
     entry = f"entry {done.seq} of ledger {done.ledger}, {signed}"
+    entry += f", judged by {', '.join(done.gates)}" if done.gates else ""
     typer.echo(f"product {done.name}: policy {rules.name}, approved by {_approver(done)} ({entry})")
 
 
-def _keys(given: list[str]) -> dict[str, list[str]]:
+def _keys(given: list[str], option: str) -> dict[str, list[str]]:
     """NAME=FILE -> name -> public keys. Raises ConfigError."""
     from ifas.core.errors import ConfigError
     from ifas.promotion.statements import public_pem_of
@@ -75,7 +87,7 @@ def _keys(given: list[str]) -> dict[str, list[str]]:
     for one in given:
         name, _, file = one.partition("=")
         if not name.strip() or not file:
-            raise ConfigError(f"--reviewer {one!r} is not NAME=FILE", "e.g. --reviewer alice=alice.pub")
+            raise ConfigError(f"{option} {one!r} is not NAME=FILE", f"e.g. {option} alice=alice.pub")
         found.setdefault(name.strip(), []).append(public_pem_of(file))
     return found
 

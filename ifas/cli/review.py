@@ -36,7 +36,7 @@ def review(
 
     from ifas.cli.review_data import open_dataset
     from ifas.core.config import load
-    from ifas.promotion.statements import private_key
+    from ifas.promotion.statements import signer
     from ifas.review import serving
     from ifas.review.app import app as review_app
     from ifas.review.key import key_of
@@ -46,7 +46,7 @@ def review(
     settings = load(config, overrides)
     receiver(settings)  # what can't be used is refused before anybody decides
     if settings.review.signing_key:
-        private_key(settings.review.signing_key)
+        signer(settings.review.signing_key)
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     page = settings.review.model_copy(update=given)
     serving.check_address(page)

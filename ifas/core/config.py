@@ -483,6 +483,11 @@ class GateConfig(Section):
         description="id of the ledger, which `ifas product register` shows: another ledger of the same administrator, "
         "such as one for tests, is then refused",
     )
+    key: str = Field(
+        default="",
+        description="reference of the gate's private key, which signs its results: a file, env:NAME or a KMS URI; "
+        "IFAS_GATE_KEY overrides it; empty: they are not signed",
+    )
     events: str = Field(
         default="",
         description="URL that gets a signed CloudEvent for each decision about a candidate; the secret that signs it "

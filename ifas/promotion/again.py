@@ -19,7 +19,8 @@ def judge_again(ledger: Ledger, candidate: str) -> Candidate:
     evaluation, which the decision notes where they are of other images.
 
     Raises:
-        GateError: it is not pending, or the ledger does not hold the policy.
+        GateError: it is not pending, the ledger does not hold the policy, or its product asks for a signature of its
+            gates and no key of theirs is at hand.
         DataError: the ledger was altered.
     """
     found, _ = ledger.checked(candidate)
@@ -32,6 +33,12 @@ def judge_again(ledger: Ledger, candidate: str) -> Candidate:
         raise GateError(
             f"the ledger does not hold the policy of candidate {found.id}", "run its gate again: ifas run"
         ) from error
+    if product and product.gates and not ledger.gate_key:
+        raise GateError(
+            f"candidate {found.id} is to be judged by today's champion and policy, and no key of product "
+            f"{product.name}'s gates is at hand to sign that",
+            "run its gate again where gate.key is set: ifas run",
+        )
     name = champion.id if champion else ""
     again = ledger.submit(
         product=found.product,

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ifas.core.errors import GateError, NotApproved
-from ifas.promotion.candidate import Candidate, Entry
+from ifas.promotion.candidate import GATE, Candidate, Entry
 from ifas.promotion.ledger import Ledger
 from ifas.promotion.people import VERDICTS
 
@@ -20,7 +20,7 @@ from ifas.promotion.people import VERDICTS
 class Approval(BaseModel):
     """The state of a candidate; who brought it there, why and when (empty while nobody has); what that is about.
 
-    `statements`: what reviewers signed, DSSE envelopes; none where the product has no reviewers.
+    `statements`: what the gate and reviewers signed, DSSE envelopes; none where they have no keys.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -51,7 +51,8 @@ def _of(found: Candidate, history: Sequence[Entry]) -> Approval:
     verdict = VERDICTS.get(found.state) if found.state not in ("pending", "refused") else None
     # With several reviewers, each one's; of an approval that was taken back and given again, the first.
     by = [entry for entry in history if entry.from_state and VERDICTS.get(entry.to_state) == verdict] if verdict else []
-    by = [entry for entry in by if entry.from_state != "superseded"]
+    by = [entry for entry in by if entry.from_state != "superseded" and entry.actor != GATE]
+    signed = [entry for entry in history if entry.actor == GATE or entry in by]
     return Approval(
         candidate=found.id,
         product=found.product,
@@ -59,7 +60,7 @@ def _of(found: Candidate, history: Sequence[Entry]) -> Approval:
         actor=", ".join(dict.fromkeys(entry.actor for entry in by)),
         reason="; ".join(dict.fromkeys(entry.reason for entry in by)),
         at=by[-1].at if by else "",
-        statements=[entry.statement for entry in by if entry.statement],
+        statements=[entry.statement for entry in signed if entry.statement],
         evidence=found.evidence,
         evidence_sha256=found.evidence_sha256,
         model_sha256=found.model_sha256,

@@ -12,8 +12,10 @@ from sqlalchemy.orm import Session
 
 from ifas.core.errors import IfasError
 from ifas.promotion import chain
-from ifas.promotion.candidate import POLICY, Candidate, Entry
-from ifas.promotion.people import VERDICTS, Decision, People, lacking, read
+from ifas.promotion.candidate import GATE, POLICY, Candidate, Entry
+from ifas.promotion.gates import unsigned
+from ifas.promotion.gates import wrong as wrong_result
+from ifas.promotion.people import VERDICTS, Decision, lacking, read
 from ifas.promotion.products import Product, in_force
 from ifas.promotion.tables import TRANSITIONS, CandidateRow, DecisionRow
 
@@ -120,10 +122,13 @@ def _unproven(entry: Entry, candidate: Candidate, told: _Told, product: Product 
     What was signed is then told.
     """
     people = product.parsed_people if product else None
+    if entry.actor == GATE and entry.from_state in ("", entry.to_state):
+        told.signed.append(entry)
+        return wrong_result(entry, candidate, product)
     if entry.from_state == "" or entry.to_state in OF_ITSELF:
         return "it bears a signature that belongs elsewhere" if entry.statement is not None else ""
     if entry.statement is None:
-        return _unsigned(entry, candidate, product)
+        return _unsigned(entry, candidate, product, told)
     if people is None or product is None:
         return f"product {candidate.product} has no reviewers whose signature it could be"
     try:
@@ -136,19 +141,24 @@ def _unproven(entry: Entry, candidate: Candidate, told: _Told, product: Product 
         if (decision.decision, decision.reinstates, decision.product) != asked:
             return "its signature is not of a revocation that makes it champion again"
         return "" if may_return(product, candidate, told.signed) else "it was not approved as its product asks today"
-    if what := differs(decision, entry, candidate, product):
+    why = unsigned(product, candidate, told.signed) if decision.decision == "approve" else ""
+    if why and entry.from_state != "refused" and not decision.override:
+        return why
+    if what := differs(decision, entry, candidate, product, told.signed):
         return what
     told.signed.append(entry)
-    if entry.from_state == "refused" and decision.reviewer not in people.overriders:
-        return f"{decision.reviewer} may not approve what the gate refused"
-    few = entry.to_state == "approved" and lacking(people, approvers(people, candidate, told.signed))
+    if decision.override and decision.reviewer not in people.overriders:
+        return f"{decision.reviewer} may not approve what the gate refused, or has not signed"
+    few = entry.to_state == "approved" and lacking(people, approvers(product, candidate, told.signed))
     return f"{people.approvals} reviewers must approve, fewer did" if few else ""
 
 
-def _unsigned(entry: Entry, candidate: Candidate, product: Product | None) -> str:
+def _unsigned(entry: Entry, candidate: Candidate, product: Product | None, told: _Told) -> str:
     """Why a decision should be signed; empty if it need not be."""
     if entry.to_state == entry.from_state or entry.from_state == "refused":
         return "it is not signed"
+    if entry.to_state == "approved" and (why := unsigned(product, candidate, told.signed)):
+        return why
     if product is None or product.people is None:
         return ""
     if entry.actor == POLICY and entry.to_state == "approved" and product.by_policy and not _back(entry):
@@ -157,12 +167,16 @@ def _unsigned(entry: Entry, candidate: Candidate, product: Product | None) -> st
     return f"product {candidate.product} has reviewers, and none signed it"
 
 
-def approvers(people: People, candidate: Candidate, entries: Sequence[Entry]) -> list[str]:
+def approvers(product: Product, candidate: Candidate, entries: Sequence[Entry]) -> list[str]:
     """The reviewers whose approvals of a candidate count by today's names and keys.
 
-    What the gate refused is approved by overriders only.
+    What the gate refused, or none of the product's gates has signed, is approved by overriders only, who say so.
     """
-    who = people.reviewers if candidate.decision.get("passed") else people.overriders
+    people = product.parsed_people
+    if people is None:
+        return []
+    free = bool(candidate.decision.get("passed")) and not unsigned(product, candidate, entries)
+    who = people.reviewers if free else people.overriders
     about = (candidate.id, candidate.product, chain.record(candidate.as_dict()), "approve")
     found = []
     for entry in entries:
@@ -170,7 +184,11 @@ def approvers(people: People, candidate: Candidate, entries: Sequence[Entry]) ->
             one = read(people, entry.statement or {})
         except IfasError:
             continue  # nobody's, or of a reviewer of then who is none now
-        if (one.candidate, one.product, one.record_sha256, one.decision) == about and one.reviewer in who:
+        if (
+            (one.candidate, one.product, one.record_sha256, one.decision) == about
+            and one.reviewer in who
+            and (free or one.override)
+        ):
             found.append(one.reviewer)
     return list(dict.fromkeys(found))
 
@@ -181,12 +199,23 @@ def may_return(product: Product | None, candidate: Candidate, entries: Sequence[
         return True
     if candidate.evidence.get("policy") != product.parsed_policy.sha256:
         return False
+    by_policy = product.by_policy and not unsigned(product, candidate, entries)
+    return by_policy or enough(product, candidate, entries)
+
+
+def enough(product: Product, candidate: Candidate, entries: Sequence[Entry]) -> bool:
+    """Whether as many of a product's people have approved a candidate as must, by today's names and keys."""
     people = product.parsed_people
-    return product.by_policy or (people is not None and not lacking(people, approvers(people, candidate, entries)))
+    return people is not None and not lacking(people, approvers(product, candidate, entries))
 
 
-def differs(decision: Decision, entry: Entry, candidate: Candidate, product: Product) -> str:
-    """How a signed decision differs from the entry that holds it; empty if it does not."""
+def differs(decision: Decision, entry: Entry, candidate: Candidate, product: Product, before: Sequence[Entry]) -> str:
+    """How a signed decision differs from the entry that holds it; empty if it does not.
+
+    Args:
+        before: the signed entries about the candidate until then.
+    """
+    needs = entry.from_state == "refused" or bool(unsigned(product, candidate, before))
     said = {
         "decision": (decision.decision, VERDICTS.get(entry.to_state)),
         "reviewer": (decision.reviewer, entry.actor),
@@ -199,6 +228,6 @@ def differs(decision: Decision, entry: Entry, candidate: Candidate, product: Pro
         "evidence": (decision.evidence, candidate.evidence),
         "evidence's hash": (decision.evidence_sha256, candidate.evidence_sha256),
         "record": (decision.record_sha256, entry.record_sha256),
-        "override": (decision.override, entry.from_state == "refused"),
+        "override": (decision.override, decision.decision == "approve" and needs),
     }
     return next((f"its signature is about another {name}" for name, (one, other) in said.items() if one != other), "")

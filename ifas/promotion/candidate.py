@@ -9,6 +9,8 @@ from ifas.promotion.tables import CandidateRow, DecisionRow
 
 #: Who approves where no person does.
 POLICY = "policy"
+#: Who judges; its entries bear the gate's signature, where it has a key.
+GATE = "gate"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from ifas.promotion.audit import approvers, may_return
 from ifas.promotion.candidate import POLICY, Candidate, Entry
 from ifas.promotion.clock import after, now
 from ifas.promotion.entries import LEDGER_ITSELF, append, champion
+from ifas.promotion.gates import HOW
 from ifas.promotion.people import VERDICTS, Decision, People, lacking, read, sign
 from ifas.promotion.products import Product, Trust, counts
 from ifas.promotion.tables import TRANSITIONS, CandidateRow, DecisionRow
@@ -37,13 +38,20 @@ class Verdict(NamedTuple):
     override: bool
 
 
-def impossible(row: CandidateRow, state: str, *, override: bool) -> GateError | None:
-    """Why a candidate can't be brought to a state."""
+def impossible(row: CandidateRow, state: str, ungated: str, *, override: bool) -> GateError | None:
+    """Why a candidate can't be brought to a state.
+
+    Args:
+        ungated: why its gate's result does not count for its product; see `gates.unsigned`.
+    """
+    needs = row.state == "refused" or (state == "approved" and bool(ungated))
     # A superseded one returns by a revocation only.
     follows = state in TRANSITIONS[row.state] and (row.state, state) != ("superseded", "approved")
-    if follows and override == (row.state == "refused"):
+    if follows and override == needs:
         return None
-    if override and row.state != "refused":
+    if follows and row.state != "refused" and not override:
+        return GateError(ungated, HOW)
+    if override and not needs:
         return GateError(f"candidate {row.id} is {row.state}: an override is for refused ones", "leave --override out")
     why = FINAL.get(row.state, "no such decision follows" if row.state in ("pending", "approved") else "that is final")
     verb = VERDICTS[state]
@@ -88,7 +96,7 @@ def decided(session: Session, row: CandidateRow, verdict: Verdict, product: Prod
         actor = read(people, envelope).reviewer
         if state == "approved":
             _require_may_approve(people, row, actor, override=verdict.override)
-            before = approvers(people, Candidate.of(row), _entries(session, row))
+            before = approvers(product, Candidate.of(row), entries_of(session, row))
             few = lacking(people, [*before, actor])
             if actor in before and few:
                 return []
@@ -133,7 +141,8 @@ def not_registered(product: str) -> GateError:
     )
 
 
-def _entries(session: Session, row: CandidateRow) -> list[Entry]:
+def entries_of(session: Session, row: CandidateRow) -> list[Entry]:
+    """The decisions about a candidate, oldest first."""
     query = select(DecisionRow).where(DecisionRow.candidate_id == row.id).order_by(DecisionRow.seq)
     return [Entry.of(one) for one in session.scalars(query)]
 
@@ -159,7 +168,9 @@ def _reinstated(session: Session, name: str, product: Product | None) -> Candida
         .where(CandidateRow.product == name, CandidateRow.state == "superseded", DecisionRow.to_state == "approved")
         .order_by(DecisionRow.seq.desc())
     )
-    fitting = (row for row in session.scalars(query) if may_return(product, Candidate.of(row), _entries(session, row)))
+    fitting = (
+        row for row in session.scalars(query) if may_return(product, Candidate.of(row), entries_of(session, row))
+    )
     return next(fitting, None)
 
 

@@ -20,13 +20,23 @@ from sqlalchemy.orm import Session
 
 from ifas.core.errors import ConfigError, DataError, GateError, unknown_key
 from ifas.database.connection import Database
-from ifas.promotion import chain
-from ifas.promotion.audit import audit
-from ifas.promotion.candidate import Candidate, DecisionLike, Entry
+from ifas.promotion import chain, gates
+from ifas.promotion.audit import audit, enough
+from ifas.promotion.candidate import GATE, Candidate, DecisionLike, Entry
 from ifas.promotion.clock import after
-from ifas.promotion.deciding import Verdict, decided, expire, impossible, not_registered, require_fresh, require_policy
+from ifas.promotion.deciding import (
+    Verdict,
+    decided,
+    entries_of,
+    expire,
+    impossible,
+    not_registered,
+    require_fresh,
+    require_policy,
+)
 from ifas.promotion.entries import LEDGER_ITSELF, append, champion
-from ifas.promotion.products import Product, Trust, chained, counts, newest, registered
+from ifas.promotion.gates import unsigned
+from ifas.promotion.products import Product, Trust, chained, counts, last_decision, newest, registered
 from ifas.promotion.tables import STATES, CandidateRow, DecisionRow
 from ifas.promotion.upgrade import LEDGER
 from ifas.promotion.witness import Head, Witness
@@ -45,18 +55,27 @@ class Ledger:
 
     Args:
         url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. Its password is never shown.
-        witness: where the heads of its decisions are kept as well; empty: nowhere.
+        witness: where the heads of its entries are kept as well; a URI: there, and required; empty: nowhere.
         admin: public key of who registers products, PEM or a file of it; empty: registrations need no signature.
         ledger: id of the ledger, as its registrations bear it: another one of the same administrator is refused.
+        gate_key: reference of the private key that signs what gates find; empty: that is not signed.
 
     Raises:
         ConfigError: not a usable URL or key, or the database can't be reached.
     """
 
-    def __init__(self, url: str, witness: str = "", admin: Path | str = "", ledger: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        witness: str | Witness = "",
+        admin: Path | str = "",
+        ledger: str = "",
+        gate_key: str = "",
+    ) -> None:
+        self.gate_key = gate_key
         self._trust = Trust.of(admin, ledger)
         self._database = Database(url, LEDGER)
-        self._witness = Witness(witness) if witness else None
+        self._witness = Witness.of(witness)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -73,9 +92,11 @@ class Ledger:
         metrics: Mapping[str, Any],
         decision: DecisionLike,
         facts: Mapping[str, Any],
-        actor: str = "gate",
     ) -> Candidate:
-        """Records a candidate, `pending` or `refused`. The same evidence again gives the candidate that is there.
+        """Records a candidate, `pending` or `refused`, with the gate's signature where it has a key.
+
+        The same evidence again gives the candidate that is there. If it waits for a signature of its product's gates,
+        it gets it then.
 
         Args:
             evidence: name -> SHA-256 of everything the decision was made from. The candidate's id is the beginning
@@ -85,7 +106,9 @@ class Ledger:
 
         Raises:
             DataError: a figure is not finite, which JSON can't hold.
-            GateError: the id is taken by other evidence (12 hex digits of two hashes agree).
+            GateError: the id is taken by other evidence (12 hex digits of two hashes agree); or the product names its
+                gates, and the key is of none.
+            ConfigError: there is no such key.
         """
         judged = _json(decision.as_dict(), "decision")
         sha256 = chain.evidence(product, evidence, judged)
@@ -113,11 +136,17 @@ class Ledger:
                 present = CandidateRow(**fields, created=after(session), state=state)
                 session.add(present)
                 session.flush()
-                made.append(append(session, present, state, actor, reason))
+                made.append(self._judged(session, present, state, reason, of))
             elif present.evidence_sha256 != sha256:
                 raise GateError(
                     f"candidate id {fields['id']} is taken by other evidence", "change the run and repeat it"
                 )
+            elif (
+                self.gate_key
+                and present.state == state
+                and unsigned(of, Candidate.of(present), entries_of(session, present))
+            ):
+                made.append(self._judged(session, present, state, f"{reason}; signed since", of))
             found = Candidate.of(present)
         self._keep(made)
         return found
@@ -215,8 +244,12 @@ class Ledger:
             GateError, DataError: as `checked`.
         """
         found, entries = self.checked(candidate)
-        if not counts(self.product(found.product), self._trust):
+        product = self.product(found.product)
+        if not counts(product, self._trust):
             raise not_registered(found.product)
+        why = unsigned(product, found, entries) if found.state == "approved" else ""
+        if product and why and not enough(product, found, entries):  # by overriders, then
+            raise GateError(why, gates.HOW)
         return found, entries
 
     def checked(self, candidate: str) -> tuple[Candidate, Sequence[Entry]]:
@@ -278,6 +311,14 @@ class Ledger:
         registered(self._database, self._witness, self._trust)
         return self._witness.check(CHAIN, lambda: self._look(read), self._database.shown)
 
+    def _judged(self, session: Session, row: CandidateRow, state: str, reason: str, product: Product | None) -> Entry:
+        """A gate's entry about a candidate, signed where the gate has a key."""
+        at, envelope = after(session), None
+        if self.gate_key:
+            result = gates.Result.of(Candidate.of(row), product, at, last_decision(session)["hash"])
+            envelope = gates.sign(result, product, self.gate_key)
+        return append(session, row, state, GATE, reason, envelope, at=at)
+
     def _find(self, session: Session, candidate: str) -> CandidateRow:
         if not re.fullmatch(r"[0-9a-f]{1,64}", candidate):
             raise GateError(
@@ -320,7 +361,8 @@ class Ledger:
             people = product.parsed_people if product else None
             made += expire(session, row.product, people)
             # What has expired is kept, so the error waits for the end of the transaction.
-            wrong = impossible(row, state, override=override)
+            ungated = unsigned(product, Candidate.of(row), entries_of(session, row))
+            wrong = impossible(row, state, ungated, override=override)
             if wrong is None:
                 if state == "approved":
                     require_fresh(session, row)
@@ -336,8 +378,11 @@ class Ledger:
     def _keep(self, entries: Sequence[Entry]) -> None:
         """Keeps the heads of entries that this process has just made: they stand, wherever this fails."""
         if self._witness:
-            for entry in entries:
-                self._witness.keep_made(_head(entry))
+            self._witness.keep_made([_head(entry) for entry in entries], self._heads)
+
+    def _heads(self) -> Sequence[Head]:
+        with self._database.reading() as session:
+            return [_head(entry) for entry in _entries(session)]
 
 
 def _entries(session: Session) -> Sequence[Entry]:

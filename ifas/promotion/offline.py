@@ -14,12 +14,17 @@ from ifas.core.errors import DataError, GateError
 from ifas.core.files import read_json
 from ifas.promotion.audit import approvers, history
 from ifas.promotion.candidate import Candidate, Entry
+from ifas.promotion.gates import signer_of
 from ifas.promotion.products import Product, in_force, link, registered_by
 from ifas.promotion.statements import public_pem_of
 
 
 class Record(BaseModel):
-    """What a record proves. `registration`: the product's that counted for the last decision, and since when."""
+    """What a record proves.
+
+    `registration`: the product's that counted for the last decision, and since when. `gate`: the one of that
+    registration's gates that has signed its result; empty: none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,6 +34,7 @@ class Record(BaseModel):
     ledger: str
     registration: int
     registered: str
+    gate: str
     approved_by: list[str]
     by_policy: bool
     evidence: dict[str, str]
@@ -39,7 +45,8 @@ class Record(BaseModel):
         by = ", ".join(self.approved_by) or ("its policy, which signs nothing" if self.by_policy else "nobody")
         return (
             f"candidate {self.candidate} of product {self.product} is {self.state}; approved by {by}, "
-            f"by registration {self.registration} of {self.registered[:10]}; what came later is not known here"
+            f"by registration {self.registration} of {self.registered[:10]}; its result is signed by "
+            f"{f'gate {self.gate}' if self.gate else 'no gate'}; what came later is not known here"
         )
 
 
@@ -74,7 +81,6 @@ def verify_record(file: Path, admin: Path) -> Record:
     if wrong:
         raise GateError(f"{file}: {wrong}", "trust nothing of it; ask for a new copy")
     now = in_force(products, candidate.product, entries[-1].seq, entries[-1].at)
-    people = now.parsed_people if now else None
     return Record(
         candidate=candidate.id,
         product=candidate.product,
@@ -82,7 +88,8 @@ def verify_record(file: Path, admin: Path) -> Record:
         ledger=(now.ledger or "") if now else "",
         registration=now.seq if now else 0,
         registered=now.at if now else "",
-        approved_by=approvers(people, candidate, entries) if people else [],
+        gate=signer_of(now, candidate, entries) if now else "",
+        approved_by=approvers(now, candidate, entries) if now else [],
         by_policy=any(entry.to_state == "approved" and entry.statement is None for entry in entries),
         evidence=candidate.evidence,
     )

@@ -112,7 +112,7 @@ def sign(people: People, decision: Decision, key: str) -> dict[str, Any]:
 
     Args:
         decision: with an empty reviewer: the one whose key it is.
-        key: reference of the private key; see `statements.private_key`.
+        key: reference of the private key; see `statements.signer`.
 
     Raises:
         GateError: the key speaks for nobody here, for another person, or for several and none is named.

@@ -23,7 +23,7 @@ from ifas.core.files import sha256_json
 from ifas.database.connection import Database
 from ifas.promotion import statements
 from ifas.promotion.clock import after
-from ifas.promotion.people import People
+from ifas.promotion.people import Name, People
 from ifas.promotion.policy import Policy
 from ifas.promotion.tables import DecisionRow, ProductRow
 from ifas.promotion.upgrade import LEDGER
@@ -34,7 +34,7 @@ CHAIN = "products"
 #: What an administrator's statement says.
 REGISTRATION = "https://ifas.dev/attestations/product/v1"
 #: Fields that entries of older versions lack; where they are empty, a hash does not cover them.
-ADDED = ("ledger", "people", "follows")
+ADDED = ("ledger", "people", "follows", "gates")
 
 
 class Product(BaseModel):
@@ -42,8 +42,9 @@ class Product(BaseModel):
 
     `ledger`: id of the ledger, drawn at its first registration. `by_policy`: a candidate that passes is approved
     without a person. `people`: who else decides. `follows`: the decision that was the last one by then (`seq`, 0 for
-    none, and `hash`): what comes after it counts by this registration, whatever time it bears. `statement`: that the
-    administrator registered just this, a DSSE envelope.
+    none, and `hash`): what comes after it counts by this registration, whatever time it bears. `gates`: name -> public
+    keys (PEM) of the gates whose results count; None: any. `statement`: that the administrator registered just this, a
+    DSSE envelope.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True)
@@ -55,6 +56,7 @@ class Product(BaseModel):
     by_policy: bool
     people: dict[str, Any] | None = None
     follows: dict[str, Any] | None = None
+    gates: dict[Name, list[str]] | None = None
     actor: str
     reason: str
     at: str
@@ -85,11 +87,11 @@ class Products:
     """
 
     def __init__(
-        self, url: str, witness: str = "", admin: Path | str = "", ledger: str = "", *, make: bool = True
+        self, url: str, witness: str | Witness = "", admin: Path | str = "", ledger: str = "", *, make: bool = True
     ) -> None:
         self._trust = Trust.of(admin, ledger)
         self._database = Database(url, LEDGER, make=make)
-        self._witness = Witness(witness) if witness else None
+        self._witness = Witness.of(witness)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -104,17 +106,20 @@ class Products:
         actor: str,
         reason: str,
         people: People | None = None,
+        gates: Mapping[str, Sequence[str]] | None = None,
         key: str = "",
     ) -> Product:
-        """Registers a product, or changes it. The same policy and people again change nothing.
+        """Registers a product, or changes it. The same policy, people and gates again change nothing.
 
         Args:
             by_policy: whether a candidate that passes may be approved without a person.
             people: who decides. Without them `by_policy` must be true: else nobody could approve anything.
-            key: reference of the administrator's private key; see `statements.private_key`.
+            gates: name -> public keys (PEM) of the gates whose signed results count; none: a result needs no signature.
+            key: reference of the administrator's private key; see `statements.signer`.
 
         Raises:
             GateError: no name, actor or reason is given, nobody could approve, or the key is not the administrator's.
+            ConfigError: a gate has no key, or none that can be used.
             DataError: the products were altered outside of ifas.
         """
         for what, value in (("name", name), ("actor", actor), ("reason", reason)):
@@ -131,13 +136,16 @@ class Products:
                 "products of this ledger are registered by its administrator", "give the administrator's key: --key"
             )
         asked = people.model_dump(mode="json") if people else None
+        judges = {name: list(pems) for name, pems in gates.items()} if gates else None
+        for pem in (pem for pems in (judges or {}).values() for pem in pems):
+            statements.raw(pem)
         with self._database.writing() as session:
             entries = chained(self._database, session, self._trust)
             last = newest(entries, name)
-            same = (policy.sha256, by_policy, asked)
+            same = (policy.sha256, by_policy, asked, judges)
             # One that no administrator has signed yet, or that an older version made, is made anew.
             complete = last is not None and last.follows is not None and (last.statement is not None or not key)
-            if last and complete and (last.parsed_policy.sha256, last.by_policy, last.people) == same:
+            if last and complete and (last.parsed_policy.sha256, last.by_policy, last.people, last.gates) == same:
                 return last
             ledger = next((one.ledger for one in entries if one.ledger), None) or self._trust.ledger or uuid4().hex
             fields = {
@@ -148,15 +156,15 @@ class Products:
                 "by_policy": by_policy,
                 "people": asked,
                 "follows": last_decision(session),
+                "gates": judges,
                 "actor": actor.strip(),
                 "reason": reason.strip(),
                 "at": after(session),
                 "previous": entries[-1].hash if entries else "",
             }
             sha256 = link(fields)
-            said = {
-                field: fields[field] for field in ("name", "by_policy", "people", "follows", "actor", "reason", "at")
-            }
+            told = ("name", "by_policy", "people", "gates", "follows", "actor", "reason", "at")
+            said = {field: fields[field] for field in told}
             said["policy"] = policy.sha256
             signed = statements.signed({f"product/{name}": sha256}, REGISTRATION, said, key) if key else None
             row = ProductRow(**fields, statement=signed, hash=sha256)
@@ -164,7 +172,7 @@ class Products:
             session.flush()
             made = Product.model_validate(row)
         if self._witness:
-            self._witness.keep_made(_head(made))
+            self._witness.keep_made([_head(made)], lambda: _look(self._database, self._trust)()[1])
         return made
 
     def entries(self) -> Sequence[Product]:

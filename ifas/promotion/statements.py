@@ -1,4 +1,4 @@
-"""Signed statements: in-toto (https://in-toto.io/Statement/v1) in DSSE envelopes, by Ed25519 keys.
+"""Signed statements: in-toto (https://in-toto.io/Statement/v1) in DSSE envelopes, by Ed25519 or ECDSA P-256 keys.
 
 A stranger who has the public key checks one without ifas's ledger, and with other tools, too.
 """
@@ -13,11 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ifas.core.errors import ConfigError, DataError, GateError
+from ifas.core.errors import ConfigError, DataError, GateError, IfasError
 from ifas.core.files import first_difference, listing, read_json
+from ifas.promotion import kms
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from securesystemslib.signer import Signer  # type: ignore[attr-defined]
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PAYLOAD = "application/vnd.in-toto+json"
@@ -35,13 +38,12 @@ def signed(files: Mapping[str, str], kind: str, predicate: Mapping[str, Any], ke
     Args:
         files: path -> SHA-256.
         kind: predicate type.
-        key: private Ed25519 key, PEM (PKCS 8): a file, or `env:NAME` of the variable that holds it.
+        key: reference of the private key; see `signer`.
 
     Raises:
         ConfigError: no such key.
     """
     from securesystemslib.dsse import Envelope
-    from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
     statement = {
         "_type": STATEMENT,
@@ -50,7 +52,14 @@ def signed(files: Mapping[str, str], kind: str, predicate: Mapping[str, Any], ke
         "predicate": dict(predicate),
     }
     envelope = Envelope(json.dumps(statement, sort_keys=True).encode(), PAYLOAD, {})
-    envelope.sign(CryptoSigner(private_key(key)))
+    try:
+        envelope.sign(signer(key))
+    except IfasError:
+        raise
+    except Exception as error:
+        if not kms.is_uri(key):
+            raise
+        raise kms.failed(key, error) from None
     made: dict[str, Any] = envelope.to_dict()
     return made
 
@@ -136,8 +145,23 @@ def shown(reference: str) -> str:
     return "the key given as text" if given_as_text else f"key {reference}"
 
 
-def private_key(reference: str) -> Ed25519PrivateKey:
-    """The key that a reference names. Raises ConfigError, which never shows the key."""
+def signer(reference: str) -> Signer:
+    """What signs with the private key that a reference names.
+
+    Args:
+        reference: a file or `env:NAME` of the variable that holds it, PEM (PKCS 8); or a URI of a key management
+            service, see `kms`.
+
+    Raises:
+        ConfigError: no such key, or of another kind than Ed25519 or ECDSA P-256. It never shows the key.
+    """
+    from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
+
+    return kms.signer_at(reference) if kms.is_uri(reference) else CryptoSigner(_private_key(reference))
+
+
+def _private_key(reference: str) -> Ed25519PrivateKey | EllipticCurvePrivateKey:
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -150,14 +174,22 @@ def private_key(reference: str) -> Ed25519PrivateKey:
     except (OSError, ValueError, TypeError) as error:
         said = error.strerror if isinstance(error, OSError) else "it is no unencrypted private key in PEM"
         raise ConfigError(f"{shown(reference)} can't be used: {said}", f"name a file; make one: {MADE_BY}") from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError(f"{shown(reference)} is no Ed25519 key", f"make one: {MADE_BY}")
-    return key
+    if isinstance(key, Ed25519PrivateKey) or (
+        isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1)
+    ):
+        return key
+    raise ConfigError(f"{shown(reference)} is no Ed25519 key, and no ECDSA P-256 key", f"make one: {MADE_BY}")
 
 
 def public_pem(reference: str) -> str:
-    """The public key, PEM, of a private one. Raises as `private_key`."""
-    return _pem(private_key(reference).public_key())
+    """The public key, PEM, of a private one. Raises as `signer`."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    key = signer(reference).public_key
+    public = str(key.keyval["public"])
+    if key.keytype == "ed25519":
+        return _pem(Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)))
+    return _pem(_loaded(public))
 
 
 def public_pem_of(source: Path | str) -> str:
@@ -173,17 +205,20 @@ def public_pem_of(source: Path | str) -> str:
 
 
 def raw(pem: str) -> bytes:
-    """The 32 bytes of a public key, which are the same however its PEM was written. Raises ConfigError."""
-    return _loaded(pem).public_bytes_raw()
+    """The bytes of a public key, which are the same however its PEM was written. Raises ConfigError."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return _loaded(pem).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _pem(key: Ed25519PublicKey) -> str:
+def _pem(key: Ed25519PublicKey | EllipticCurvePublicKey) -> str:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-def _loaded(pem: str) -> Ed25519PublicKey:
+def _loaded(pem: str) -> Ed25519PublicKey | EllipticCurvePublicKey:
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -191,6 +226,8 @@ def _loaded(pem: str) -> Ed25519PublicKey:
         key = load_pem_public_key(pem.encode())
     except ValueError as error:
         raise ConfigError("it is no public key in PEM", f"keys are made by: {MADE_BY}") from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise ConfigError("it is no Ed25519 key", f"keys are made by: {MADE_BY}")
-    return key
+    if isinstance(key, Ed25519PublicKey) or (
+        isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1)
+    ):
+        return key
+    raise ConfigError("it is no Ed25519 key, and no ECDSA P-256 key", f"keys are made by: {MADE_BY}")

@@ -8,8 +8,9 @@ from sqlalchemy import JSON, Boolean, CheckConstraint, Connection, ForeignKey, S
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 #: State -> states that may follow it. `refused` failed the gate, and only an override gets it approved. `pending` and
-#: `refused` follow themselves when one of several reviewers approves. `superseded`: another was approved for the
-#: product, or it was judged again; one that was approved before is approved again when its successor is revoked.
+#: `refused` follow themselves when one of several reviewers approves, or a gate signs its result later. `superseded`:
+#: another was approved for the product, or it was judged again; one that was approved before is approved again when
+#: its successor is revoked.
 TRANSITIONS: dict[str, tuple[str, ...]] = {
     "": ("pending", "refused"),
     "pending": ("pending", "approved", "rejected", "expired", "superseded"),
@@ -54,7 +55,8 @@ class CandidateRow(Base):
 class DecisionRow(Base):
     """One decision about a candidate. `previous` is unique, so the chain can't fork.
 
-    `statement`: the decision as its reviewer signed it, a DSSE envelope; none where nobody has to sign.
+    `statement`: the decision as its reviewer signed it, or the result as its gate did, a DSSE envelope; none where
+    nobody has to sign.
     """
 
     __tablename__ = "decisions"
@@ -85,6 +87,7 @@ class ProductRow(Base):
     ledger: Mapped[str | None] = mapped_column(String(32))
     people: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     follows: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    gates: Mapped[dict[str, list[str]] | None] = mapped_column(JSON(none_as_null=True))
     statement: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     actor: Mapped[str] = mapped_column(String(200))
     reason: Mapped[str] = mapped_column(Text)

@@ -2,8 +2,9 @@
 
 The ledger's hashes hold no secret: who may write to the whole database can write the whole chain anew, or cut off its
 end, and it fits again. So each entry's hash is also kept as an object in another place, whose rights are others' (a
-bucket that allows new objects only, a folder of another account). An entry that the place does not know, and one that
-the ledger no longer has, are both found. Heads are not signed: who may write to both places is not found out.
+bucket that allows new objects only, a folder of another account). An entry that the ledger no longer has is found, and
+where heads are required, one that the place does not know is, too. Heads are not signed by themselves: who may write to
+both places is not found out.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ifas.core import storage
-from ifas.core.errors import DataError
+from ifas.core.errors import DataError, RegistryError
+from ifas.core.progress import emit
 
 #: Seconds before each look at a head that is not there: who makes an entry keeps its head a moment later.
 PAUSES = (0.0, 0.5, 1.5, 4.0)
@@ -47,15 +49,60 @@ class Head:
 Look = Callable[[], tuple[T, Sequence[Head]]]
 
 
+class Place(Protocol):
+    """Keeps small files that stay as they are. `uri`: as people read it; `undo`: how its owner begins anew."""
+
+    uri: str
+    undo: str
+
+    def names(self) -> Sequence[str]:
+        """Names of the files that are there. Raises DataError."""
+        ...
+
+    def add(self, files: Mapping[str, str]) -> None:
+        """Keeps files: name -> text. Raises DataError."""
+        ...
+
+
+class Stored:
+    """A folder, or a prefix in an object store."""
+
+    undo = "who owns that place moves heads away"
+
+    def __init__(self, uri: str) -> None:
+        self.uri = storage.uri_of(uri)
+
+    def names(self) -> Sequence[str]:
+        """Raises DataError: the store can't be reached."""
+        return storage.listing(self.uri)
+
+    def add(self, files: Mapping[str, str]) -> None:
+        """Raises DataError: the store can't be reached, or refuses."""
+        for name, text in files.items():
+            with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+                file.write(text)
+                file.flush()
+                storage.store(Path(file.name), f"{self.uri}/{name}")
+
+
 class Witness:
     """Where heads are kept.
 
     Args:
-        uri: a folder, or a prefix in an object store.
+        place: a folder or a prefix in an object store, by its URI; or another place.
+        required: whether an entry whose head is not kept counts for nothing. Where not, a place that is away holds up
+            nothing: what it lacks it gets with the next entry. What it has kept, the ledger must have in either case.
     """
 
-    def __init__(self, uri: str) -> None:
-        self.uri = storage.uri_of(uri)
+    def __init__(self, place: str | Place, *, required: bool = True) -> None:
+        self._place = Stored(place) if isinstance(place, str) else place
+        self.uri = self._place.uri
+        self.required = required
+
+    @classmethod
+    def of(cls, given: str | Witness) -> Witness | None:
+        """The witness at a URI, where heads are then required; one that is a witness already; None for an empty URI."""
+        return (cls(given) if given else None) if isinstance(given, str) else given
 
     def keep(self, heads: Iterable[Head]) -> None:
         """Keeps heads; one that is there stays as it is.
@@ -63,37 +110,51 @@ class Witness:
         Raises:
             DataError: the place can't be reached or refuses, or has another head in the place of one of these.
         """
-        names = storage.listing(self.uri)
-        there = {found[:2]: found[2] for name in names if (found := _parsed(name))}
+        there: dict[tuple[str, int], set[str]] = {}
+        for chain, seq, sha256 in filter(None, map(_parsed, self._place.names())):
+            there.setdefault((chain, seq), set()).add(sha256)
+        lacking = {}
         for head in heads:
-            kept = there.get((head.chain, head.seq))
-            if kept == head.hash:
-                continue
-            if kept is not None:
+            kept = there.get((head.chain, head.seq), set())
+            if kept - {head.hash}:
                 raise DataError(
                     f"{self.uri} has kept another entry {head.seq} of the {head.chain}: it is the witness of another "
-                    "ledger, or this one is an older copy",
-                    "give each ledger a witness of its own; for a restored copy, who owns that place moves heads away",
+                    "ledger, or this one is an older copy or was altered",
+                    f"give each ledger a witness of its own; for one that was restored or begun anew on purpose: "
+                    f"{self._place.undo}",
                 )
-            with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-                json.dump({"chain": head.chain, "seq": head.seq, "hash": head.hash, "about": head.about}, file)
-                file.flush()
-                storage.store(Path(file.name), f"{self.uri}/{head.name}")
+            if not kept:
+                said = {"chain": head.chain, "seq": head.seq, "hash": head.hash, "about": head.about}
+                lacking[head.name] = json.dumps(said)
+        self._place.add(lacking)
 
-    def keep_made(self, head: Head) -> None:
-        """Keeps the head of an entry that this process has just made, and waits for a place that is away.
+    def keep_made(self, made: Sequence[Head], every: Callable[[], Sequence[Head]]) -> None:
+        """Keeps the heads of entries that this process has just made.
+
+        Where heads are required it waits for a place that is away; else a note tells of it.
+
+        Args:
+            every: the heads of all entries, for a place that may lack earlier ones.
 
         Raises:
-            DataError: as `keep`. The entry stands, and counts for nothing while its head is not kept.
+            DataError: as `keep`. The entries stand, and count for nothing while heads are required and not kept.
         """
-        try:
-            with storage.patient(PATIENCE_S):
-                self.keep([head])
-        except DataError as error:
-            raise DataError(
-                f"entry {head.seq} of the {head.chain} stands ({head.about}), but its head was not kept: {error.what}",
-                f"{error.fix}; then: ifas ledger keep {head.hash[:12]}",
-            ) from error
+        if made and not self.required:
+            try:
+                self.keep(every())
+            except RegistryError as error:
+                emit("note", "ledger", text=f"the ledger's heads are not kept outside of it: {error.what}; {error.fix}")
+            return
+        for head in made:
+            try:
+                with storage.patient(PATIENCE_S):
+                    self.keep([head])
+            except DataError as error:
+                raise DataError(
+                    f"entry {head.seq} of the {head.chain} stands ({head.about}), but its head was not kept: "
+                    f"{error.what}",
+                    f"{error.fix}; then: ifas ledger keep {head.hash[:12]}",
+                ) from error
 
     def missing(self, chain: str, look: Look[object], ledger: str) -> list[Head]:
         """Those of a chain's heads that are not kept here.
@@ -115,8 +176,10 @@ class Witness:
             look, ledger: as for `missing`.
 
         Raises:
-            DataError: as `missing`, or a head is not kept here.
+            DataError: as `missing`, or a head that is required is not kept here.
         """
+        if not self.required:
+            return self._compared(chain, look, ledger)[0]
         missing: list[Head] = []
         for wait in PAUSES:
             time.sleep(wait)
@@ -131,18 +194,29 @@ class Witness:
         )
 
     def _compared(self, chain: str, look: Look[T], ledger: str) -> tuple[T, list[Head]]:
-        names = storage.listing(self.uri)  # before the ledger is read: what is kept by now, it has
+        names = self._names()  # before the ledger is read: what is kept by now, it has
         found, heads = look()
         now = {head.seq: head.hash for head in heads}
-        kept = {one[1]: one[2] for name in names if (one := _parsed(name)) and one[0] == chain}
-        for seq, sha256 in sorted(kept.items()):
+        # There may be several of one place: of who has added another one, to hide the first.
+        kept = {one[1:] for name in names if (one := _parsed(name)) and one[0] == chain}
+        for seq, sha256 in sorted(kept):
             if now.get(seq) != sha256:
                 what = "another one now" if seq in now else "gone"
                 raise DataError(
                     f"ledger {ledger} was altered: entry {seq} of its {chain}, which {self.uri} has kept, is {what}",
-                    "approve and package nothing from it; its heads tell which copy of it is whole",
+                    "approve and package nothing from it; its heads tell which copy of it is whole. For one that was "
+                    f"restored or begun anew on purpose: {self._place.undo}",
                 )
-        return found, [head for head in heads if head.seq not in kept]
+        return found, [head for head in heads if (head.seq, head.hash) not in kept]
+
+    def _names(self) -> Sequence[str]:
+        try:
+            return self._place.names()
+        except RegistryError as error:
+            if self.required:
+                raise
+            emit("note", "ledger", text=f"the ledger is not compared with its heads: {error.what}; {error.fix}")
+            return []
 
 
 def _parsed(name: str) -> tuple[str, int, str] | None:

@@ -14,8 +14,8 @@ from ifas.steps.contract import Context
 from ifas.steps.gate import evidence_of
 from ifas.steps.ledger import open_ledger
 
-#: What holds the key that signs packages where a run's configuration says `env:IFAS_PACKAGE_KEY`: the one variable
-#: with a private key that a cluster gives, and only to this step.
+#: What holds the key that signs packages where a run's configuration says `env:IFAS_PACKAGE_KEY`; a cluster gives it to
+#: this step only.
 KEY_ENV = "IFAS_PACKAGE_KEY"
 
 
@@ -31,11 +31,11 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         ConfigError: there is no key to sign with.
     """
     from ifas.promotion.approval import require_approved
-    from ifas.promotion.statements import ATTESTATION_FILE, PACKAGE, private_key, signed
+    from ifas.promotion.statements import ATTESTATION_FILE, PACKAGE, signed, signer
     from ifas.serving.package import BENTO_DIR, build_bento
 
     if config.package.key:
-        private_key(config.package.key)  # before anything is built
+        signer(config.package.key)  # before anything is built
 
     candidate = record_of(inputs["approval"], "approval", ("candidate",))["candidate"]
     approval = require_approved(open_ledger(config), str(candidate), evidence_of(inputs, context.lineage))

@@ -105,14 +105,18 @@ def _sides(config: RunConfig) -> None:
 
 
 def _policy(config: RunConfig, here: bool) -> None:
+    from ifas.promotion.gates import require_key
     from ifas.promotion.policy import file_of
     from ifas.steps.gate import policy_of
-    from ifas.steps.ledger import product_of
+    from ifas.steps.ledger import gate_key, product_of
 
     file = file_of(config.gate.policy) if config.gate.policy else None
     if not here and (config.gate.policy is None or (file is not None and not file.exists())):
         return  # the product's, or in the image
-    policy = policy_of(config, product_of(config) if here else None)
+    product = product_of(config) if here else None
+    policy = policy_of(config, product)
+    if here and (key := gate_key(config)):
+        require_key(product, key)
     unmeasured = [rule.id for rule in policy.rules if rule.metric.startswith("explanation_")]
     if unmeasured and config.evaluate.explain == "none":
         raise ConfigError(
@@ -156,11 +160,11 @@ def _events(config: RunConfig, here: bool) -> None:
 
 
 def _package_key(key: str, here: bool) -> None:
-    from ifas.promotion.statements import private_key, shown
+    from ifas.promotion.statements import shown, signer
     from ifas.steps.package import KEY_ENV
 
     if key and here:
-        private_key(key)
+        signer(key)
     elif key and key != f"env:{KEY_ENV}":
         raise ConfigError(
             f"package.key is {shown(key)}, which no pod has",

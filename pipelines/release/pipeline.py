@@ -5,7 +5,7 @@ from typing import Any
 from ifas_components.approve.component import approve
 from ifas_components.notify.component import notify
 from ifas_components.package.component import package
-from ifas_pipelines.cluster import announces, place, place_last, pod_of, signs
+from ifas_pipelines.cluster import announces, judges, place, place_last, pod_of, signs
 from kfp import dsl
 
 from ifas.core.config import ClusterConfig
@@ -38,6 +38,7 @@ def release(cluster: ClusterConfig) -> Any:
             decided = approve(config=config, run_id=run_id, candidate=_at(candidate), previous=_at(lineage))
             place(decided, pod_of("approve", cluster), cluster)
             announces(decided)
+            judges(decided)
             with dsl.If(decided.outputs["Output"] == "approved", name="approved"):
                 packaged = package(
                     config=config,

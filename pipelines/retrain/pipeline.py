@@ -11,7 +11,7 @@ from ifas_components.notify.component import notify
 from ifas_components.package.component import package
 from ifas_components.train.component import train
 from ifas_components.validate.component import validate
-from ifas_pipelines.cluster import announces, git_credentials, place, place_last, pod_of, signs
+from ifas_pipelines.cluster import announces, git_credentials, judges, place, place_last, pod_of, signs
 from kfp import dsl
 
 from ifas.core.config import ClusterConfig, StepName
@@ -93,9 +93,11 @@ def _steps(cluster: ClusterConfig, run: dict[str, Any]) -> None:
     )
 
     announces(gated)
+    judges(gated)
 
     decided = placed("approve", approve(**run, candidate=gated.outputs["candidate"], previous=gated.outputs["lineage"]))
     announces(decided)
+    judges(decided)  # where another champion came since
 
     with dsl.If(decided.outputs["Output"] == "approved", name="approved"):
         packaged = placed(

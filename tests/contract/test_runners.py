@@ -20,7 +20,9 @@ def test_in_process_and_kfp_local_agree(config, tmp_path, monkeypatch):
     # Another home: nothing of the second run may come from the first one's cache.
     monkeypatch.setenv("IFAS_HOME", str(tmp_path / "home-b"))
     there = tmp_path / "runs" / "kfp"
-    (tmp_path / "ledger.db").unlink()
+    # A ledger of its own, too: one that vanishes from its place is an attack.
+    gate = config.gate.model_copy(update={"ledger": f"sqlite:///{tmp_path / 'other.db'}"})
+    config = config.model_copy(update={"gate": gate})
     run_local(config.model_dump_json(), "kfp", there / "artifacts", there / "run.log")
 
     a, b = last_lineage(here / "artifacts"), last_lineage(there / "artifacts")

@@ -233,7 +233,7 @@ CASES: dict[str, list[Case]] = {
         case("{folder}", "--key", 2),
     ],
     "ledger verify": [*CONFIG, *LEDGER, case("{config} -s gate.witness=dance://x", "dance://x", 2)],
-    "ledger keep": [*LEDGER, case("{config}", "no witness is set", 2)],
+    "ledger keep": [*LEDGER, case("{config} -s ingest.registry=nowhere", "no witness is set", 2)],
     "ledger announce": [
         *CONFIG,
         *[Case(one.arguments, one.words, one.code, {**one.env, **EVENTS}) for one in LEDGER],
@@ -254,6 +254,15 @@ CASES: dict[str, list[Case]] = {
         case("{config} door --policy builtin:demo --reason r --reviewer ann", "not NAME=FILE", 2),
         case(
             "{config} door --policy builtin:demo --reason r --reviewer ann=nowhere.pub", "nowhere.pub can't be used", 2
+        ),
+        case(
+            "{config} door --policy builtin:demo --reason r --by-policy --gate cluster",
+            "--gate 'cluster' is not NAME",
+            2,
+        ),
+        case("{config} door --policy builtin:demo --reason r --by-policy --gate a=nowhere.pub", "nowhere.pub can't", 2),
+        case(
+            "{config} door --policy builtin:demo --reason r --by-policy --key hv:none", "key hv:none can't be used", 2
         ),
         case("{config} door --policy builtin:demo --reason r --approvals 2", "approvals without a reviewer", 2),
         case(

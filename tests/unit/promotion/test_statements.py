@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from ifas.core.errors import ConfigError, DataError, GateError
 from ifas.core.files import sha256_file, write_json
-from ifas.promotion.statements import PACKAGE, private_key, signed, verify_package
+from ifas.promotion.statements import PACKAGE, public_pem, signed, signer, verify_package
 
 
 def keys(folder: Path, algorithm: str = "ed25519") -> tuple[Path, Path]:
@@ -123,18 +123,17 @@ def test_no_envelope(package: Path, made: tuple[Path, Path], text: str) -> None:
 
 def test_keys_by_reference(tmp_path: Path, made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIGNING_KEY", made[0].read_text())
-    raw = private_key(str(made[0])).private_bytes_raw()
-    assert private_key("env:SIGNING_KEY").private_bytes_raw() == raw
+    assert public_pem("env:SIGNING_KEY") == public_pem(str(made[0])) == made[1].read_text()
     with pytest.raises(ConfigError, match="env:NO_KEY: no such variable is set"):
-        private_key("env:NO_KEY")
+        signer("env:NO_KEY")
     with pytest.raises(ConfigError, match="No such file"):
-        private_key(str(tmp_path / "none.pem"))
+        signer(str(tmp_path / "none.pem"))
     monkeypatch.setenv("SIGNING_KEY", "secret words")
     with pytest.raises(ConfigError) as caught:
-        private_key("env:SIGNING_KEY")
+        signer("env:SIGNING_KEY")
     assert "secret words" not in str(caught.value)
     other, _ = keys(tmp_path / "rsa", "rsa")
     with pytest.raises(ConfigError, match="no Ed25519 key"):
-        private_key(str(other))
+        signer(str(other))
     with pytest.raises(ConfigError, match="can't be used"):
         verify_package(tmp_path, made[0])
