@@ -170,6 +170,9 @@ SLICE_KINDS: dict[str, str] = {
     "handling": "some of them after one handling: the same images compressed, scaled, framed or in other light",
 }
 
+#: Figures of a candidate that are compared with those of baselines, on the fixed slices and on each domain.
+OF_BASELINES = ("auc", "hter", "apcer_max", "bpcer")
+
 
 def measure(name: str) -> Measure:
     """The measure called `name`. Raises ConfigError that lists the known ones."""

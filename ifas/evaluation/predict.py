@@ -88,6 +88,14 @@ class JudgeLike(Protocol):
         ...
 
 
+class Pooling(JudgeLike, Protocol):
+    """A judge whose tower's features can be had."""
+
+    def pooled(self, faces: Sequence[Face]) -> npt.NDArray[np.float32]:
+        """One row for each face: (B, F)."""
+        ...
+
+
 def _all(test: pd.DataFrame, _threshold: float, _config: EvaluateConfig) -> list[int]:
     return list(test.index)
 
@@ -197,6 +205,27 @@ def rescore(
     faces = _Faces(judge, rows, images)
     found = wanted[list(CARRIED)].assign(raw_score=_score(judge, faces, batch, of="champion"))
     return found.assign(refused=faces.column("what"), refused_reason=faces.column("reason"))
+
+
+def pooled(judge: Pooling, rows: pd.DataFrame, images: ImageSource, batch: int) -> npt.NDArray[np.float32]:
+    """Features of the frozen tower of each row, (N, F); NaN where an image is refused.
+
+    Raises:
+        DataError: no image can be judged.
+    """
+    faces = _Faces(judge, rows, images)
+    found: npt.NDArray[np.float32] | None = None
+    progress = Progress("evaluate", len(rows), unit="features")
+    for positions, some in prefetch(faces.batches(range(len(rows)), batch)):
+        if positions:
+            features = judge.pooled(some)
+            if found is None:
+                found = np.full((len(rows), features.shape[1]), np.nan, dtype=np.float32)
+            found[positions] = features
+        progress.advance(min(batch, len(rows) - progress.done))
+    if found is None:
+        raise DataError(f"none of the {len(rows)} images can be judged", "look at the images and at model.faces")
+    return found
 
 
 def _handled(

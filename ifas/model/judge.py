@@ -205,6 +205,19 @@ class Judge:
                     yield done + row, piece
             done += len(growing)
 
+    @torch.inference_mode()
+    def pooled(self, faces: Sequence[Face]) -> npt.NDArray[np.float32]:
+        """What the vision tower says of each face as a whole, (B, F): the pooled tokens of all its levels of all views.
+
+        Nothing that was trained after the tower is in it.
+        """
+        rows = []
+        for pixels in self._pixels(faces):
+            for some in torch.split(pixels, self.see or len(pixels)):
+                _, levels = self.model.see(some.to(self.model.device))
+                rows.append(torch.cat(levels, dim=1).float().cpu().numpy())
+        return np.concatenate(rows)
+
     def attack_prior(self, faces: Sequence[Face]) -> dict[str, float]:
         """How often the model says each attack on average over these images, see `attack_named.prior`."""
         found = []

@@ -17,7 +17,7 @@ from ifas.evaluation.plots import Series
 from ifas.promotion.candidate import Candidate, Entry
 from ifas.promotion.ledger import Ledger
 from ifas.promotion.products import Product
-from ifas.review import charts, comments, data_diff, figures, graph, pictures, shown, sweep
+from ifas.review import baselines, charts, comments, data_diff, figures, graph, pictures, shown, sweep
 from ifas.review.accounts import Account
 from ifas.review.deciding import ACTIONS, may
 from ifas.review.judged import Files, Judged
@@ -116,6 +116,8 @@ class Pages:
                 if name in found.metrics.get("slices", {})
             },
             "every": _every(found, champion),
+            "baselines": baselines.baselines(found.metrics),
+            "baseline_figures": baselines.FIGURES,
             "notes": found.decision.get("notes", []),
             "synthetic": bool(found.metrics.get("data", {}).get("synthetic")),
             "judged": ours,

@@ -11,12 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ifas.core.config import ClusterConfig, RunConfig
+from ifas.core.config import LINEAR_PROBE, ClusterConfig, RunConfig
 from ifas.core.errors import ConfigError, DataError, IfasError, MachineError, unknown_key
 from ifas.core.files import check_writable
 from ifas.core.home import home
 from ifas.core.release_status import released
 from ifas.core.taxonomy import SPOOF_TYPES
+from ifas.steps import baselines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,6 +83,7 @@ def _faults(config: RunConfig, here: bool, data: bool) -> Iterable[IfasError]:
     for one in checks:
         if error := _tried(one):
             yield error
+    yield from baselines.faults(config, here)
     if data:
         yield from _data(config)
 
@@ -125,6 +127,14 @@ def _policy(config: RunConfig, here: bool) -> None:
         raise ConfigError(
             f"policy {policy.name}: {', '.join(untried)} can't be measured where evaluate.robustness is off",
             "set evaluate.robustness.images=10 or more, or use a policy without these rules",
+        )
+    there = baselines.names(config)
+    absent = sorted({rule.against for rule in policy.rules if rule.against} - set(there))
+    if absent:
+        raise ConfigError(
+            f"policy {policy.name} compares with baseline {', '.join(absent)}, which this run does not have",
+            f"it has: {', '.join(there) or 'none'}; set evaluate.probe=true with a frozen tower for {LINEAR_PROBE}, or "
+            "--baseline NAME=FILE",
         )
 
 
@@ -239,13 +249,21 @@ def _sources(config: RunConfig) -> None:
         check(config.caption.model)
 
 
-def _data(config: RunConfig) -> Iterable[IfasError]:
+def notes(config: RunConfig) -> Iterable[str]:
+    """What a person should know of a run that can take place: how much of the data each baseline covers."""
+    return baselines.notes(config, _rows(config)) if config.evaluate.baselines else ()
+
+
+def _rows(config: RunConfig) -> pd.DataFrame:
     from ifas.data.registry import Registry
 
+    ingest = config.ingest
+    return Registry(ingest.registry).manifest(ingest.dataset, ingest.revision, remote=ingest.remote)
+
+
+def _data(config: RunConfig) -> Iterable[IfasError]:
     try:
-        rows = Registry(config.ingest.registry).manifest(
-            config.ingest.dataset, config.ingest.revision, remote=config.ingest.remote
-        )
+        rows = _rows(config)
     except IfasError as error:
         yield error
     else:
@@ -280,6 +298,7 @@ def faults_of_data(config: RunConfig, rows: pd.DataFrame) -> Iterable[IfasError]
         if domains:
             yield from _classes(usable[usable["domain"].isin(domains)], side, domains, needed)
     yield from _slices(config, rows, rules, named)
+    yield from baselines.faults_of_rows(config, rows)
 
 
 def _measured_on(metric: str) -> set[str]:
