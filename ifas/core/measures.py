@@ -168,6 +168,8 @@ SLICE_KINDS: dict[str, str] = {
     "illumination": "one kind of illumination",
     "batch": "one added batch: all of it while it is quarantined or a canary set, its test split once released",
     "handling": "some of them after one handling: the same images compressed, scaled, framed or in other light",
+    "track": "`target` or `source_test` where images are frames: each face track once, by the mean score of its frames "
+    "and a threshold of such scores",
 }
 
 #: Figures of a candidate that are compared with those of baselines, on the fixed slices and on each domain.

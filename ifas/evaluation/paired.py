@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Entry = dict[str, Any]
-#: Slices that the champion was not judged on: batches that are not released, images as they were handled.
-NOT_PAIRED = ("batch", "handling")
+#: Slices that the champion was not judged on: batches that are not released, images as they were handled, tracks beside
+#: images.
+NOT_PAIRED = ("batch", "handling", "track")
 
 
 def against(

@@ -14,7 +14,7 @@ from ifas.evaluation.calibration import before_and_after, calibrated
 from ifas.evaluation.rates import METHOD
 from ifas.evaluation.slices import measure_slice, split_by
 from ifas.evaluation.threshold import freeze
-from ifas.evaluation.tracks import voting
+from ifas.evaluation.tracks import several, voting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +58,11 @@ def evaluate(
     for name, domains in (("source_test", protocol.source_domains), ("target", protocol.target_domains)):
         about = f"{FIXED_SLICES[name]}: {', '.join(domains)}"
         slices[name] = measure_slice(test[test["domain"].isin(domains)], threshold.value, config, about)
+    if config.unit == "image":
+        slices |= _tracks(frames, protocol, config)
     for kind, meaning in SLICE_KINDS.items():
+        if kind == "track":
+            continue
         # A domain outside the protocol has a slice of its own, and is in no other figure.
         among = {"domain": test, "batch": unseen, "handling": again}.get(kind, judged)
         for name, rows in split_by(among, kind).items():
@@ -84,6 +88,32 @@ def evaluate(
             f"{config.bootstrap} resamples, seed {config.seed}",
         },
         "slices": slices,
+    }
+
+
+def _tracks(frames: pd.DataFrame, protocol: ProtocolConfig, config: EvaluateConfig) -> dict[str, Any]:
+    """The slices of kind `track`, with the figures that `evaluate.unit=track` would give the fixed slices; none of a
+    side without a track of several images."""
+    config = config.model_copy(update={"unit": "track"})
+    test = released(frames[frames["split"] == "test"])
+    sides = {"source_test": protocol.source_domains, "target": protocol.target_domains}
+    sides = {name: domains for name, domains in sides.items() if several(test[test["domain"].isin(domains)])}
+    if not sides:
+        return {}
+    rows, _ = calibrated(frames, protocol, config)
+    threshold = freeze(rows, protocol, config).value
+    rows = voting(rows, config)
+    verdict = (rows["score"] >= threshold).astype("boolean").mask(rows["score"].isna())
+    # Explanations and handled images are of single frames, and of another threshold.
+    rows = rows.assign(verdict=verdict, explanation=None, spoof_type_named=None)
+    rows = robustness.with_outcomes(rows, robustness.tried(rows, None, threshold))
+    rows = released(rows[rows["split"] == "test"])
+    about = f"test tracks, at their own threshold {threshold:.3f}"
+    return {
+        f"track:{name}": measure_slice(
+            rows[rows["domain"].isin(domains)], threshold, config, f"{about}: {FIXED_SLICES[name]}"
+        )
+        for name, domains in sides.items()
     }
 
 

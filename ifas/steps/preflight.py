@@ -338,6 +338,9 @@ def _slices(config: RunConfig, rows: pd.DataFrame, rules: Sequence[Rule], policy
                     f"add {value} to evaluate.robustness.handlings, or name one of them in the rule",
                 )
             continue
+        if kind == "track":
+            yield from _of_tracks(config, rows, rule, policy)
+            continue
         tested = rows if kind == "batch" else rows[rows["split"] == "test"]
         known = sorted(map(str, tested[kind].dropna().unique()))
         if value not in known:
@@ -346,3 +349,24 @@ def _slices(config: RunConfig, rows: pd.DataFrame, rules: Sequence[Rule], policy
                 f"{config.ingest.dataset} has no test image",
                 f"values of {kind} there: {', '.join(known) or 'none'}",
             )
+
+
+def _of_tracks(config: RunConfig, rows: pd.DataFrame, rule: Rule, policy: str) -> Iterable[IfasError]:
+    from ifas.core.measures import FIXED_SLICES
+    from ifas.evaluation.tracks import several
+
+    side = {"source_test": "source_domains", "target": "target_domains"}.get(rule.slice.partition(":")[2])
+    if side is None:
+        yield ConfigError(
+            f"policy {policy}: rule {rule.id!r} is about {rule.slice}, which no evaluation has",
+            f"use {' or '.join(f'track:{name}' for name in FIXED_SLICES)}",
+        )
+        return
+    tested = released(rows[rows["split"] == "test"])
+    if config.evaluate.unit == "track":
+        what, fix = "which evaluate.unit=track measures as the slice itself", f"name {rule.slice.partition(':')[2]}"
+    elif not several(tested[tested["domain"].isin(getattr(config.protocol, side))]):
+        what, fix = "of which no test track has several images", "leave the rule out, or name a dataset of videos"
+    else:
+        return
+    yield ConfigError(f"policy {policy}: rule {rule.id!r} is about {rule.slice}, {what}", fix)

@@ -98,6 +98,22 @@ def test_a_rule_about_what_no_test_image_has(about: str, tmp_path: Path) -> None
     assert said(given(f"gate.policy={policy}"), rows()) == []
 
 
+def test_a_rule_about_tracks_needs_frames(tmp_path: Path) -> None:
+    policy = tmp_path / "p.yaml"
+    policy.write_text(json.dumps({"name": "p", "rules": [{**RULE, "slice": "track:target"}]}))
+    config = given(f"gate.policy={policy}")
+    images = rows().assign(dataset="d", media_id=lambda f: f.index.astype(str), track_id=None)
+    (line,) = said(config, images)
+    assert "rule 'a' is about track:target, of which no test track has several images" in line
+    frames = pd.concat([images, images], ignore_index=True)
+    assert said(config, frames) == []
+    (line,) = said(given(f"gate.policy={policy}", "evaluate.unit=track"), frames)
+    assert "which evaluate.unit=track measures as the slice itself" in line
+    policy.write_text(json.dumps({"name": "p", "rules": [{**RULE, "slice": "track:office"}]}))
+    (line,) = said(config, frames)
+    assert "track:source_test or track:target" in line
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
