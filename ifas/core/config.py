@@ -435,6 +435,12 @@ class RobustnessConfig(Section):
         return names
 
 
+class ModesConfig(Section):
+    """Test images that are also asked by multiple choice, in every order of the options, and openly."""
+
+    images: CountOrNone = Field(default=0, description="evenly over sides and species; 0: none")
+
+
 #: The baseline that evaluation makes itself, with `evaluate.probe`.
 LINEAR_PROBE = "linear_probe"
 BaselineName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$")]
@@ -463,6 +469,7 @@ class EvaluateConfig(Section):
         description="name -> CSV with columns sample_id and score (of bona fide, 0 to 1): a path or a URI. Each is "
         "compared with the model on the same images",
     )
+    modes: ModesConfig = ModesConfig()
     probe: bool = Field(
         default=False,
         description=f"fit a logistic regression on the frozen tower's features, as baseline {LINEAR_PROBE}",

@@ -152,6 +152,26 @@ MEASURES: dict[str, Measure] = {
         better="lower",
         about="share of images judged again after a handling that then give no score",
     ),
+    "choice_position_bias": Measure(
+        title="Multiple choice changes with the order of the options",
+        better="lower",
+        about="share of images whose chosen option is not the same in every order: the letter decides, not the image",
+    ),
+    "choice_disagreement": Measure(
+        title="Multiple choice against the verdict",
+        better="lower",
+        about="share of images where the option of the mean likelihood over all orders contradicts the verdict",
+    ),
+    "open_disagreement": Measure(
+        title="Open answer against the verdict",
+        better="lower",
+        about="share of images whose open answer does not say what the verdict says, those that say neither among them",
+    ),
+    "open_unparsed": Measure(
+        title="Open answer says neither",
+        better="lower",
+        about="share of open answers that neither begin with Yes or No nor name an attack medium",
+    ),
 }
 
 #: Slices that every evaluation has.

@@ -23,7 +23,7 @@ from ifas.core.manifest import ImageSource
 from ifas.core.prefetch import prefetch
 from ifas.core.progress import Progress, emit
 from ifas.core.release_status import RELEASED
-from ifas.evaluation import gallery, robustness
+from ifas.evaluation import gallery, modes, robustness
 from ifas.evaluation.calibration import calibrated
 from ifas.evaluation.threshold import freeze
 from ifas.evaluation.tracks import one_per_track
@@ -124,11 +124,12 @@ class Predicted:
     quarantine or of a canary set. `verdict` (nullable boolean) is true where the image was accepted as live at the
     threshold frozen on source development data; `explanation` is null where none was asked for. Images that can't be
     decoded, or have no face that can be judged, stay in the table without a score. `handled` has the columns
-    `robustness.COLUMNS`.
+    `robustness.COLUMNS`, and `asked` those of `modes`.
     """
 
     frame: pd.DataFrame
     handled: pd.DataFrame
+    asked: pd.DataFrame
     non_responses: tuple[dict[str, str], ...]
 
 
@@ -183,7 +184,8 @@ def predict(
         {"sample_id": str(frame.at[i, "sample_id"]), "domain": str(frame.at[i, "domain"]), "why": why.what}
         for i, why in sorted(faces.refused.items())
     )
-    return Predicted(frame[list(PREDICTION_COLUMNS)], handled, non_responses)
+    asked = _asked(judge, faces, modes.chosen(frame, protocol, config), config.batch)
+    return Predicted(frame[list(PREDICTION_COLUMNS)], handled, asked, non_responses)
 
 
 def rescore(
@@ -336,6 +338,20 @@ def _explain(
         answers.update(zip(positions, given, strict=True))
         progress.advance(len(positions))
     return answers
+
+
+def _asked(judge: Any, faces: _Faces, chosen: list[int], batch: int) -> pd.DataFrame:
+    """Rows of `modes.COLUMNS` of some images."""
+    import pandas as pd
+
+    table: list[tuple[Any, ...]] = []
+    if chosen:
+        progress = Progress("evaluate", len(chosen), unit="images asked in other ways")
+        for positions, found in prefetch(faces.batches(chosen, batch)):
+            ids = faces.rows["sample_id"].iloc[positions]
+            table += [(sample, *one) for sample, one in zip(ids, modes.asked(judge, found), strict=True)]
+            progress.advance(len(positions))
+    return pd.DataFrame(table, columns=list(modes.COLUMNS))
 
 
 def _explanation(answer: Explained | None, row: pd.Series, cues: Cues) -> tuple[Any, ...]:

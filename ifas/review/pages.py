@@ -116,6 +116,7 @@ class Pages:
                 if name in found.metrics.get("slices", {})
             },
             "every": _every(found, champion),
+            "asked": _asked(found),
             "baselines": baselines.baselines(found.metrics),
             "baseline_figures": baselines.FIGURES,
             "notes": found.decision.get("notes", []),
@@ -289,6 +290,15 @@ def _every(found: Candidate, champion: Candidate | None) -> dict[str, list[figur
     return {
         name: [figures.figure(found.metrics, theirs_of(champion), name, one) for one in figures.HEADLINES]
         for name in figures.slice_names(found)
+    }
+
+
+def _asked(found: Candidate) -> dict[str, dict[str, figures.Figure]]:
+    """The figures of images asked in other ways, by side."""
+    names = found.metrics.get("modes", {}).get("figures", [])
+    return {
+        side: {one: figures.figure(found.metrics, None, side, one) for one in names}
+        for side in ("target", "source_test")
     }
 
 

@@ -11,7 +11,7 @@ from ifas.core.errors import DataError
 from ifas.core.files import replacing, sha256_tree, write_json
 from ifas.core.manifest import ImageSource, read_manifest
 from ifas.core.progress import emit
-from ifas.core.records import METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE, ROBUSTNESS_FILE, StepResult
+from ifas.core.records import METRICS_FILE, MODES_FILE, PREDICTIONS_FILE, REPORT_FILE, ROBUSTNESS_FILE, StepResult
 from ifas.steps import baselines, cues
 from ifas.steps.contract import Context
 
@@ -49,7 +49,7 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     images = ShardImages(inputs["dataset"])
     judge = Judge.load(inputs["model"], remember=REMEMBERED)
     predicted = predict(judge, manifest, images, config.protocol, config.evaluate, cues.cues())
-    metrics = evaluate(predicted.frame, config.protocol, config.evaluate, predicted.handled)
+    metrics = evaluate(predicted.frame, config.protocol, config.evaluate, predicted.handled, predicted.asked)
     model = sha256_tree(inputs["model"])
     if paired := _against_champion(config, model, predicted.frame, metrics, manifest, images):
         metrics["against_champion"] = paired
@@ -59,6 +59,8 @@ def run(config: RunConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         beside.mkdir(parents=True)
         predicted.frame.to_parquet(beside / PREDICTIONS_FILE, index=False)
         predicted.handled.to_parquet(beside / ROBUSTNESS_FILE, index=False)
+        if config.evaluate.modes.images:
+            predicted.asked.to_parquet(beside / MODES_FILE, index=False)
         write_json(beside / METRICS_FILE, metrics)
         render_report(
             metrics,

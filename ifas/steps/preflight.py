@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SIDES = ("source_domains", "target_domains")
 #: How the metrics begin that need handled images.
 OF_HANDLED = ("flips", "handled_")
+#: How the metrics begin that need images asked in other ways.
+OF_MODES = ("choice_", "open_")
 
 
 def check(config: RunConfig, *, here: bool = True, data: bool = True) -> None:
@@ -127,6 +129,12 @@ def _policy(config: RunConfig, here: bool) -> None:
         raise ConfigError(
             f"policy {policy.name}: {', '.join(untried)} can't be measured where evaluate.robustness is off",
             "set evaluate.robustness.images=10 or more, or use a policy without these rules",
+        )
+    unasked = [rule.id for rule in policy.rules if rule.metric.startswith(OF_MODES)]
+    if unasked and not config.evaluate.modes.images:
+        raise ConfigError(
+            f"policy {policy.name}: {', '.join(unasked)} can't be measured where evaluate.modes.images is 0",
+            "set evaluate.modes.images=20 or more, or use a policy without these rules",
         )
     there = baselines.names(config)
     absent = sorted({rule.against for rule in policy.rules if rule.against} - set(there))
@@ -303,7 +311,7 @@ def faults_of_data(config: RunConfig, rows: pd.DataFrame) -> Iterable[IfasError]
 
 def _measured_on(metric: str) -> set[str]:
     """Labels without which a metric has no value."""
-    if metric.startswith(("explanation_", *OF_HANDLED)):
+    if metric.startswith(("explanation_", *OF_HANDLED, *OF_MODES)):
         return set()
     return {"apcer_max": {"spoof"}, "apcer_pooled": {"spoof"}, "bpcer": {"live"}}.get(metric, {"live", "spoof"})
 

@@ -48,7 +48,7 @@ def test_a_run_with_a_file_and_the_probe(registry: Registry, tmp_path: Path) -> 
     policy["rules"] = [{**rule, "reason": "r"} for rule in policy["rules"]]  # type: ignore[dict-item]
     write_json(tmp_path / "policy.yaml", policy)
     scores = scores_of(registry, tmp_path / "flip.csv")
-    frozen = ("model.vision.tune=frozen", "evaluate.probe=true")
+    frozen = ("model.vision.tune=frozen", "evaluate.probe=true", "evaluate.modes.images=8")
     config = settings(registry, tmp_path, f"gate.policy={tmp_path / 'policy.yaml'}", *frozen)
     config = with_baselines(config, {"flip": str(scores)})
     assert names(config) == ["linear_probe", "flip"]
@@ -73,6 +73,10 @@ def test_a_run_with_a_file_and_the_probe(registry: Registry, tmp_path: Path) -> 
     assert [rule["passed"] for rule in by_id["probe"]] == [True]
     assert {rule["slice"] for rule in by_id["file"]} == {"domain:kiosk", "domain:office", "domain:street"}
     assert all(rule["against"] == "flip" for rule in by_id["file"])
+    # The tiny model was never asked by multiple choice: the figure is there, whatever it says.
+    assert metrics["modes"]["n"] == 8
+    assert own["choice_position_bias"]["n"] + metrics["slices"]["source_test"]["choice_position_bias"]["n"] == 8
+    assert len(pd.read_parquet(folder / "artifacts/evaluate/evaluation/modes.parquet")) == 8
     # The run records which file it was, by content: another one is not taken in its place.
     kept = json.loads((folder / "config.json").read_text())["evaluate"]["baselines"]["flip"]
     assert kept == f"{scores}#sha256={sha256_file(scores)}"

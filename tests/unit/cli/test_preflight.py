@@ -160,6 +160,16 @@ def test_handlings_that_are_not_tried_can_not_be_judged() -> None:
             preflight.check(config)
 
 
+def test_images_that_are_not_asked_in_other_ways_can_not_be_judged(tmp_path: Path) -> None:
+    policy = tmp_path / "p.yaml"
+    rule = {**RULE, "metric": "choice_position_bias", "min": None, "max": 0.5}
+    policy.write_text(json.dumps({"name": "p", "rules": [rule]}))
+    config = given(f"gate.policy={policy}", "ingest.registry=nowhere")
+    with pytest.raises(ConfigError, match=r"policy p: a can't be measured where evaluate.modes.images is 0"):
+        preflight.check(config)
+    assert said(given(f"gate.policy={policy}", "evaluate.modes.images=4"), rows()) == []
+
+
 def test_a_ledger_that_is_looked_at_is_not_made(tmp_path: Path) -> None:
     file = tmp_path / "new" / "ledger.db"
     connection.check(f"sqlite:///{file}", LEDGER)

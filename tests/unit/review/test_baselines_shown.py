@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from ifas.evaluation.baselines import measure
+from ifas.evaluation.protocol import evaluate
 from ifas.promotion.policy import Policy, Rule
 from tests.unit.evaluation.tiles import PROTOCOL, TRYING
 from tests.unit.review.conftest import SCRIPT, Site
@@ -43,3 +44,19 @@ def test_figures_of_baselines_are_beside_the_candidates(site: Site, judged: Any,
     rules = page[page.index('class="rules') : page.index('id="comments"')]
     assert "target domains, against perfect" in rules
     assert f"baseline perfect 0.0000 on the same pictures: {own:.4f} worse" in rules
+
+
+def test_images_asked_in_other_ways_are_told(site: Site, judged: Any, candidate: Any) -> None:
+    assert "h-modes" not in site.signed_in().get(f"/candidates/{candidate.id}").text
+    _, _, metrics, predictions = judged
+    rows = predictions[(predictions["split"] == "test") & predictions["score"].notna()]
+    asked = rows[["sample_id"]].assign(
+        chosen_by_order=json.dumps(["live", "print"]), chosen="print", open_text=SCRIPT, open_says=None
+    )
+    tree = evaluate(predictions, PROTOCOL, TRYING, None, asked)
+    (site.root / "metrics.json").write_text(json.dumps({**metrics, "modes": tree["modes"], "slices": tree["slices"]}))
+    page = site.signed_in().get(f"/candidates/{site.submit(name='two').id}").text
+    section = page[page.index('id="h-modes"') : page.index('id="h-curves"')]
+    assert f"{len(rows)} test images" in section
+    assert "Multiple choice changes with the order of the options" in section
+    assert section.count("100.0 %") >= 4, "position bias and no open answer, on both sides"
