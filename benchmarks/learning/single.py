@@ -143,15 +143,12 @@ def _probe(
 ) -> tuple[JudgeLike, dict[str, Any]]:
     """The probe with the regularisation that is best on source development data; of equals, the strongest."""
     import numpy as np
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     from benchmarks.learning.features import Pooled
     from ifas.core.errors import FaceRefused
     from ifas.core.imaging import decode
     from ifas.core.manifest import read_manifest
-    from ifas.evaluation.metrics import auc
+    from ifas.evaluation.probe import fit
     from ifas.faces.boxes import box_of
     from ifas.faces.finder import Finder
 
@@ -174,14 +171,8 @@ def _probe(
         return np.concatenate(features), np.array(live)
 
     (x, live), (x_dev, live_dev) = of("train"), of("dev")
-    best, best_auc, chosen_c = None, -1.0, 0.0
-    for c in study.probe_c:
-        regression = LogisticRegression(C=c, max_iter=5000, class_weight="balanced")
-        made = make_pipeline(StandardScaler(), regression).fit(x, live)
-        reached = auc(made.predict_proba(x_dev)[:, 1], live_dev)
-        if reached > best_auc:
-            best, best_auc, chosen_c = made, reached, c
-    return Probe(pooled, best, finder), {"training_rows": len(x), "c": chosen_c}
+    made = fit(x, live, x_dev, live_dev, study.probe_c)
+    return Probe(pooled, made.regression, finder), {"training_rows": len(x), "c": made.c}
 
 
 #: `Arm.kind` -> the judge of a run, and facts about it.

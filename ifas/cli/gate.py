@@ -94,7 +94,8 @@ def _shown(one: Explained) -> str:
         *rests,
     ]
     return (
-        f"{'passed' if rule.passed else 'FAILED'}  {rule.id}: {rule.metric} of {rule.slice}\n"
+        f"{'passed' if rule.passed else 'FAILED'}  {rule.id}: {rule.metric} of {rule.slice}"
+        f"{f' against baseline {rule.against}' if rule.against else ''}\n"
         f"        {', '.join(parts)}\n"
         f"        {rule.why}\n"
         f"        flips it: {one.flips}"

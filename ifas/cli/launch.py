@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ifas.cli.run import ConfigOption, SetOption
+from ifas.cli.run import BaselineOption, ConfigOption, SetOption, baseline_pairs
 from ifas.core.errors import ConfigError, LaunchError, unknown_key
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def submit(
     endpoint: EndpointOption,
     config: ConfigOption = "base",
     overrides: SetOption = None,
+    baseline: BaselineOption = None,
     experiment: Annotated[str, typer.Option()] = "ifas",
     namespace: KfpNamespaceOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Compile and print the request, send nothing.")] = False,
@@ -55,13 +56,14 @@ def submit(
     from ifas.core.config import load
     from ifas.core.environment import prepare
     from ifas.core.urls import check_http
-    from ifas.steps import preflight
+    from ifas.steps import baselines, preflight
     from ifas.steps.folder import new_run_id
 
     check_http(endpoint, "--endpoint")
     prepare()
-    settings = load(config, overrides)
+    settings = baselines.with_baselines(load(config, overrides), baseline_pairs(baseline))
     preflight.check_to_send(settings)
+    settings = baselines.pinned(settings)
     # Of the person who sends it: in the pods, everybody is the same account.
     gate = settings.gate.model_copy(update={"submitter": settings.gate.submitter or account()})
     settings = settings.model_copy(update={"gate": gate})

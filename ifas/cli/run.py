@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 ConfigOption = Annotated[str, typer.Option("--config", "-c", help="Profile, or a YAML file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", "-s", help="Override, e.g. train.steps=20.")]
+BaselineOption = Annotated[
+    list[str] | None,
+    typer.Option("--baseline", help="name=CSV with sample_id and score: compared with the model on the same images."),
+]
 
 
 class Runner(StrEnum):
@@ -34,13 +38,15 @@ def run(
         Runner.kfp
     ),
     runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
+    baseline: BaselineOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the run, say what would run and why.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Run the retrain pipeline on this machine; a step whose inputs did not change is reused."""
     from ifas.core.config import load
+    from ifas.steps.baselines import with_baselines
 
-    settings = load(config, overrides)
+    settings = with_baselines(load(config, overrides), baseline_pairs(baseline))
     if dry_run:
         _plan(settings, as_json)
         return
@@ -87,13 +93,14 @@ def run_pipeline(config: RunConfig, runner: Runner, runs: Path, *, descriptor: i
     from ifas.cli.show import following
     from ifas.core.environment import prepare
     from ifas.core.unforeseen import named
-    from ifas.steps import preflight
+    from ifas.steps import baselines, preflight
     from ifas.steps.folder import check_latest, gather, new_run_id
 
     prepare()
     check_writable(runs)
     check_latest(runs)
     preflight.check(config)
+    config = baselines.pinned(config)
     run_id = new_run_id()
     folder = runs / run_id
     folder.mkdir(parents=True)
@@ -137,11 +144,14 @@ def _start(config: RunConfig, runner: Runner, run_id: str, root: Path, log: Path
 
 def _plan(config: RunConfig, as_json: bool) -> None:
     from ifas.core.environment import prepare
-    from ifas.steps import preflight
+    from ifas.steps import baselines, preflight
     from ifas.steps.chain import plan
 
     prepare()
     preflight.check(config)
+    config = baselines.pinned(config)
+    for note in preflight.notes(config):
+        typer.echo(note, err=True)
     rows = [{"step": step.name, "about": step.about, "reuse": reuse, "why": why} for step, reuse, why in plan(config)]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
@@ -192,11 +202,16 @@ def step(
     refuse([{"step": name, "facts": result.facts}])
 
 
-def pairs(items: list[str] | None) -> dict[str, str]:
+def baseline_pairs(items: list[str] | None) -> dict[str, str]:
+    """Name -> file, of `--baseline`."""
+    return pairs(items, "--baseline flip=scores.csv")
+
+
+def pairs(items: list[str] | None, example: str = "--input dataset=data/packed/demo") -> dict[str, str]:
     pairs: dict[str, Any] = {}
     for item in items or []:
         name, eq, value = item.partition("=")
         if not eq or not value:
-            raise ConfigError(f"{item!r} is not of the form name=path", "e.g. --input dataset=data/packed/demo")
+            raise ConfigError(f"{item!r} is not of the form name=path", f"e.g. {example}")
         pairs[name] = value
     return pairs

@@ -435,6 +435,17 @@ class RobustnessConfig(Section):
         return names
 
 
+class ModesConfig(Section):
+    """Test images that are also asked by multiple choice, in every order of the options, and openly."""
+
+    images: CountOrNone = Field(default=0, description="evenly over sides and species; 0: none")
+
+
+#: The baseline that evaluation makes itself, with `evaluate.probe`.
+LINEAR_PROBE = "linear_probe"
+BaselineName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$")]
+
+
 class EvaluateConfig(Section):
     """Scores, threshold, intervals."""
 
@@ -453,7 +464,24 @@ class EvaluateConfig(Section):
     explain: Literal["all", "gallery", "none"] = "all"
     gallery: CountOrNone = Field(default=24, description="images that the report shows, at most")
     robustness: RobustnessConfig = RobustnessConfig()
+    baselines: dict[BaselineName, str] = Field(
+        default_factory=dict,
+        description="name -> CSV with columns sample_id and score (of bona fide, 0 to 1): a path or a URI. Each is "
+        "compared with the model on the same images",
+    )
+    modes: ModesConfig = ModesConfig()
+    probe: bool = Field(
+        default=False,
+        description=f"fit a logistic regression on the frozen tower's features, as baseline {LINEAR_PROBE}",
+    )
     seed: Seed = 0
+
+    @field_validator("baselines")
+    @classmethod
+    def _not_the_probe(cls, given: dict[str, str]) -> dict[str, str]:
+        if LINEAR_PROBE in given:
+            raise ValueError(f"{LINEAR_PROBE} is the name of the one that evaluate.probe makes: choose another")
+        return given
 
 
 class GateConfig(Section):

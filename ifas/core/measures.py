@@ -152,6 +152,26 @@ MEASURES: dict[str, Measure] = {
         better="lower",
         about="share of images judged again after a handling that then give no score",
     ),
+    "choice_position_bias": Measure(
+        title="Multiple choice changes with the order of the options",
+        better="lower",
+        about="share of images whose chosen option is not the same in every order: the letter decides, not the image",
+    ),
+    "choice_disagreement": Measure(
+        title="Multiple choice against the verdict",
+        better="lower",
+        about="share of images where the option of the mean likelihood over all orders contradicts the verdict",
+    ),
+    "open_disagreement": Measure(
+        title="Open answer against the verdict",
+        better="lower",
+        about="share of images whose open answer does not say what the verdict says, those that say neither among them",
+    ),
+    "open_unparsed": Measure(
+        title="Open answer says neither",
+        better="lower",
+        about="share of open answers that neither begin with Yes or No nor name an attack medium",
+    ),
 }
 
 #: Slices that every evaluation has.
@@ -168,7 +188,12 @@ SLICE_KINDS: dict[str, str] = {
     "illumination": "one kind of illumination",
     "batch": "one added batch: all of it while it is quarantined or a canary set, its test split once released",
     "handling": "some of them after one handling: the same images compressed, scaled, framed or in other light",
+    "track": "`target` or `source_test` where images are frames: each face track once, by the mean score of its frames "
+    "and a threshold of such scores",
 }
+
+#: Figures of a candidate that are compared with those of baselines, on the fixed slices and on each domain.
+OF_BASELINES = ("auc", "hter", "apcer_max", "bpcer")
 
 
 def measure(name: str) -> Measure:

@@ -14,6 +14,8 @@ METRICS_FILE = "metrics.json"
 CONFIG_FILE = "config.json"
 PREDICTIONS_FILE = "predictions.parquet"
 ROBUSTNESS_FILE = "robustness.parquet"
+#: Test images asked in other ways than by likelihood, where `evaluate.modes` asks any.
+MODES_FILE = "modes.parquet"
 REPORT_FILE = "report.html"
 #: The lineage, in a run's folder and in a Bento.
 LINEAGE_FILE = "lineage.json"

@@ -13,7 +13,7 @@ calibration and threshold, as it is served.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Entry = dict[str, Any]
-#: Slices that the champion was not judged on: batches that are not released, images as they were handled.
-NOT_PAIRED = ("batch", "handling")
+#: Slices that the champion was not judged on: batches that are not released, images as they were handled, tracks beside
+#: images.
+NOT_PAIRED = ("batch", "handling", "track")
 
 
 def against(
@@ -63,13 +64,18 @@ def against(
     test = voting(predicted.loc[rescored.index], config)
     test = test.assign(theirs=theirs["score"].loc[test.index])
     limits = threshold, float(champion["threshold"]["value"])
+    kinds = [kind for kind in SLICE_KINDS if kind not in NOT_PAIRED]
+    return {name: differences(rows, *limits, config) for name, rows in slices_of_test(test, protocol, kinds).items()}
+
+
+def slices_of_test(test: pd.DataFrame, protocol: ProtocolConfig, kinds: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Released test rows of the fixed slices, and of each slice of these kinds."""
     sides = {"source_test": protocol.source_domains, "target": protocol.target_domains}
     slices = {name: test[test["domain"].isin(domains)] for name, domains in sides.items()}
     judged = test[test["domain"].isin(protocol.source_domains + protocol.target_domains)]
-    for kind in SLICE_KINDS:
-        if kind not in NOT_PAIRED:
-            slices |= split_by(test if kind == "domain" else judged, kind)
-    return {name: differences(rows, *limits, config) for name, rows in slices.items()}
+    for kind in kinds:
+        slices |= split_by(test if kind == "domain" else judged, kind)
+    return slices
 
 
 def differences(rows: pd.DataFrame, threshold: float, theirs: float, config: EvaluateConfig) -> dict[str, Entry]:

@@ -23,7 +23,7 @@ from ifas.core.manifest import ImageSource
 from ifas.core.prefetch import prefetch
 from ifas.core.progress import Progress, emit
 from ifas.core.release_status import RELEASED
-from ifas.evaluation import gallery, robustness
+from ifas.evaluation import gallery, modes, robustness
 from ifas.evaluation.calibration import calibrated
 from ifas.evaluation.threshold import freeze
 from ifas.evaluation.tracks import one_per_track
@@ -88,6 +88,14 @@ class JudgeLike(Protocol):
         ...
 
 
+class Pooling(JudgeLike, Protocol):
+    """A judge whose tower's features can be had."""
+
+    def pooled(self, faces: Sequence[Face]) -> npt.NDArray[np.float32]:
+        """One row for each face: (B, F)."""
+        ...
+
+
 def _all(test: pd.DataFrame, _threshold: float, _config: EvaluateConfig) -> list[int]:
     return list(test.index)
 
@@ -116,11 +124,12 @@ class Predicted:
     quarantine or of a canary set. `verdict` (nullable boolean) is true where the image was accepted as live at the
     threshold frozen on source development data; `explanation` is null where none was asked for. Images that can't be
     decoded, or have no face that can be judged, stay in the table without a score. `handled` has the columns
-    `robustness.COLUMNS`.
+    `robustness.COLUMNS`, and `asked` those of `modes`.
     """
 
     frame: pd.DataFrame
     handled: pd.DataFrame
+    asked: pd.DataFrame
     non_responses: tuple[dict[str, str], ...]
 
 
@@ -175,7 +184,8 @@ def predict(
         {"sample_id": str(frame.at[i, "sample_id"]), "domain": str(frame.at[i, "domain"]), "why": why.what}
         for i, why in sorted(faces.refused.items())
     )
-    return Predicted(frame[list(PREDICTION_COLUMNS)], handled, non_responses)
+    asked = _asked(judge, faces, modes.chosen(frame, protocol, config), config.batch)
+    return Predicted(frame[list(PREDICTION_COLUMNS)], handled, asked, non_responses)
 
 
 def rescore(
@@ -197,6 +207,27 @@ def rescore(
     faces = _Faces(judge, rows, images)
     found = wanted[list(CARRIED)].assign(raw_score=_score(judge, faces, batch, of="champion"))
     return found.assign(refused=faces.column("what"), refused_reason=faces.column("reason"))
+
+
+def pooled(judge: Pooling, rows: pd.DataFrame, images: ImageSource, batch: int) -> npt.NDArray[np.float32]:
+    """Features of the frozen tower of each row, (N, F); NaN where an image is refused.
+
+    Raises:
+        DataError: no image can be judged.
+    """
+    faces = _Faces(judge, rows, images)
+    found: npt.NDArray[np.float32] | None = None
+    progress = Progress("evaluate", len(rows), unit="features")
+    for positions, some in prefetch(faces.batches(range(len(rows)), batch)):
+        if positions:
+            features = judge.pooled(some)
+            if found is None:
+                found = np.full((len(rows), features.shape[1]), np.nan, dtype=np.float32)
+            found[positions] = features
+        progress.advance(min(batch, len(rows) - progress.done))
+    if found is None:
+        raise DataError(f"none of the {len(rows)} images can be judged", "look at the images and at model.faces")
+    return found
 
 
 def _handled(
@@ -307,6 +338,20 @@ def _explain(
         answers.update(zip(positions, given, strict=True))
         progress.advance(len(positions))
     return answers
+
+
+def _asked(judge: Any, faces: _Faces, chosen: list[int], batch: int) -> pd.DataFrame:
+    """Rows of `modes.COLUMNS` of some images."""
+    import pandas as pd
+
+    table: list[tuple[Any, ...]] = []
+    if chosen:
+        progress = Progress("evaluate", len(chosen), unit="images asked in other ways")
+        for positions, found in prefetch(faces.batches(chosen, batch)):
+            ids = faces.rows["sample_id"].iloc[positions]
+            table += [(sample, *one) for sample, one in zip(ids, modes.asked(judge, found), strict=True)]
+            progress.advance(len(positions))
+    return pd.DataFrame(table, columns=list(modes.COLUMNS))
 
 
 def _explanation(answer: Explained | None, row: pd.Series, cues: Cues) -> tuple[Any, ...]:

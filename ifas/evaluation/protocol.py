@@ -7,21 +7,25 @@ from typing import TYPE_CHECKING, Any
 from ifas.core.config import EvaluateConfig, ProtocolConfig
 from ifas.core.errors import DataError
 from ifas.core.files import sha256_json
-from ifas.core.measures import FIXED_SLICES, SLICE_KINDS
+from ifas.core.measures import FIXED_SLICES, MEASURES, SLICE_KINDS
 from ifas.core.release_status import CANARY, QUARANTINED, RELEASED, released
-from ifas.evaluation import robustness
+from ifas.evaluation import modes, robustness
 from ifas.evaluation.calibration import before_and_after, calibrated
 from ifas.evaluation.rates import METHOD
 from ifas.evaluation.slices import measure_slice, split_by
 from ifas.evaluation.threshold import freeze
-from ifas.evaluation.tracks import voting
+from ifas.evaluation.tracks import several, voting
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def evaluate(
-    predictions: pd.DataFrame, protocol: ProtocolConfig, config: EvaluateConfig, handled: pd.DataFrame | None = None
+    predictions: pd.DataFrame,
+    protocol: ProtocolConfig,
+    config: EvaluateConfig,
+    handled: pd.DataFrame | None = None,
+    asked: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """Every figure of the evaluation, as plain JSON values.
 
@@ -29,6 +33,7 @@ def evaluate(
         predictions: rows of the dev and test splits and of batches that are not released, as `predict` writes them
             (its `PREDICTION_COLUMNS`); `score` is made again from `raw_score`.
         handled: rows of images judged again after a handling, as `predict` writes them; None: none were.
+        asked: rows of images asked in other ways, as `predict` writes them; None: none were.
 
     Raises:
         ConfigError: a side of the protocol is empty.
@@ -48,7 +53,8 @@ def evaluate(
             f"{int(stale.sum())} explanations were written for verdicts of another threshold than {threshold.value}",
             "run `ifas step evaluate` again, so that explanations and threshold belong together",
         )
-    seen = robustness.with_outcomes(predictions.assign(verdict=verdict), again)
+    seen = modes.with_modes(robustness.with_outcomes(predictions.assign(verdict=verdict), again), asked)
+    again = modes.with_modes(again, None)
     unseen = seen[(seen["split"] == "test") | (seen["status"] != RELEASED)]
     # Data that nobody released yet has slices of its own, and is in no other figure.
     test = released(unseen)
@@ -58,7 +64,11 @@ def evaluate(
     for name, domains in (("source_test", protocol.source_domains), ("target", protocol.target_domains)):
         about = f"{FIXED_SLICES[name]}: {', '.join(domains)}"
         slices[name] = measure_slice(test[test["domain"].isin(domains)], threshold.value, config, about)
+    if config.unit == "image":
+        slices |= _tracks(frames, protocol, config)
     for kind, meaning in SLICE_KINDS.items():
+        if kind == "track":
+            continue
         # A domain outside the protocol has a slice of its own, and is in no other figure.
         among = {"domain": test, "batch": unseen, "handling": again}.get(kind, judged)
         for name, rows in split_by(among, kind).items():
@@ -83,7 +93,46 @@ def evaluate(
             "others": "Student's t on the logit scale, standard error of a bootstrap over subjects, "
             f"{config.bootstrap} resamples, seed {config.seed}",
         },
+        **({} if asked is None or asked.empty else {"modes": _modes(asked)}),
         "slices": slices,
+    }
+
+
+def _modes(asked: pd.DataFrame) -> dict[str, Any]:
+    """How images were asked in other ways; the figures are in the slices, where policies limit them."""
+    said = asked["open_says"].fillna("neither").value_counts().sort_index()
+    return {
+        "n": len(asked),
+        "questions": [modes.question(order) for order in modes.orders()],
+        "chosen": {str(kind): int(n) for kind, n in asked["chosen"].value_counts().sort_index().items()},
+        "open": {str(kind): int(n) for kind, n in said.items()},
+        "figures": [name for name in MEASURES if name.startswith(("choice_", "open_"))],
+    }
+
+
+def _tracks(frames: pd.DataFrame, protocol: ProtocolConfig, config: EvaluateConfig) -> dict[str, Any]:
+    """The slices of kind `track`, with the figures that `evaluate.unit=track` would give the fixed slices; none of a
+    side without a track of several images."""
+    config = config.model_copy(update={"unit": "track"})
+    test = released(frames[frames["split"] == "test"])
+    sides = {"source_test": protocol.source_domains, "target": protocol.target_domains}
+    sides = {name: domains for name, domains in sides.items() if several(test[test["domain"].isin(domains)])}
+    if not sides:
+        return {}
+    rows, _ = calibrated(frames, protocol, config)
+    threshold = freeze(rows, protocol, config).value
+    rows = voting(rows, config)
+    verdict = (rows["score"] >= threshold).astype("boolean").mask(rows["score"].isna())
+    # Explanations and handled images are of single frames, and of another threshold.
+    rows = rows.assign(verdict=verdict, explanation=None, spoof_type_named=None)
+    rows = modes.with_modes(robustness.with_outcomes(rows, robustness.tried(rows, None, threshold)), None)
+    rows = released(rows[rows["split"] == "test"])
+    about = f"test tracks, at their own threshold {threshold:.3f}"
+    return {
+        f"track:{name}": measure_slice(
+            rows[rows["domain"].isin(domains)], threshold, config, f"{about}: {FIXED_SLICES[name]}"
+        )
+        for name, domains in sides.items()
     }
 
 

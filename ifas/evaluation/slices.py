@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ifas.core.config import EvaluateConfig
 from ifas.core.taxonomy import ATTACKS
-from ifas.evaluation import explanations, metrics, robustness
+from ifas.evaluation import explanations, metrics, modes, robustness
 from ifas.evaluation.intervals import subject_bootstrap
 from ifas.evaluation.metrics import APCER_LIMITS, FPR_LIMIT, Bools, Floats, Sweep
 from ifas.evaluation.rates import NO_EXPLANATION, Rate, apcer, apcer_pooled, bpcer, people, with_people
@@ -37,12 +37,12 @@ def measure_slice(rows: pd.DataFrame, threshold: float, config: EvaluateConfig, 
 
     Args:
         rows: predictions, with a score and a verdict where the image could be judged, and with the outcomes of
-            `robustness`. An image without a score is a non-response and is in no other figure.
+            `robustness` and `modes`. An image without a score is a non-response and is in no other figure.
         threshold: the frozen one.
         about: which rows these are, in words.
     """
     rows = with_people(rows)
-    handled, silent = robustness.figures(rows), _non_responses(rows)
+    handled, silent = robustness.figures(rows) | modes.figures(rows), _non_responses(rows)
     rows = rows[rows["score"].notna()]
     scores = rows["score"].to_numpy(dtype="float64")
     live = (rows["label"] == "live").to_numpy(dtype=bool)

@@ -43,6 +43,11 @@ def one_per_track(predictions: pd.DataFrame) -> pd.DataFrame:
     return predictions.loc[predictions.index.isin(kept)]
 
 
+def several(predictions: pd.DataFrame) -> bool:
+    """Whether any track has more than one image."""
+    return bool(predictions.duplicated(TRACK).any())
+
+
 def _keys(predictions: pd.DataFrame) -> pd.Series:
     """A text for each row that its track shares."""
     import json

@@ -205,6 +205,71 @@ class Judge:
                     yield done + row, piece
             done += len(growing)
 
+    @torch.inference_mode()
+    def pooled(self, faces: Sequence[Face]) -> npt.NDArray[np.float32]:
+        """What the vision tower says of each face as a whole, (B, F): the pooled tokens of all its levels of all views.
+
+        Nothing that was trained after the tower is in it.
+        """
+        rows = []
+        for pixels in self._pixels(faces):
+            for some in torch.split(pixels, self.see or len(pixels)):
+                _, levels = self.model.see(some.to(self.model.device))
+                rows.append(torch.cat(levels, dim=1).float().cpu().numpy())
+        return np.concatenate(rows)
+
+    @torch.inference_mode()
+    def choose(self, faces: Sequence[Face], question: str, letters: str) -> npt.NDArray[np.float64]:
+        """Likelihood of each letter as the first token of the answer to another question, (B, letters), of all of them.
+
+        Raises:
+            ConfigError: the tokenizer writes two of the letters with the same first token.
+        """
+        encoded = [self.processor.tokenizer.encode(letter, add_special_tokens=False) for letter in letters]
+        # Some tokenizers put a lone word boundary first.
+        shared = next((at for at, ids in enumerate(zip(*encoded, strict=False)) if len(set(ids)) > 1), 0)
+        first = [ids[shared] for ids in encoded]
+        if len(set(first)) < len(letters):
+            raise ConfigError(
+                f"the tokenizer can't tell the letters {letters} apart by one token", "set evaluate.modes.images=0"
+            )
+        prompt = [*self._question(question), *encoded[0][:shared]]
+        head = self.model.language.get_output_embeddings()
+        found = []
+        for pixels in self._pixels(faces):
+            hidden_BW, _ = self._ask(pixels, prompt)
+            bias = None if head.bias is None else head.bias[first].float()
+            logits_BL = F.linear(hidden_BW.float(), head.weight[first].float(), bias)
+            found.append(logits_BL.double().softmax(dim=-1).cpu().numpy())
+        return np.concatenate(found)
+
+    def say(self, faces: Sequence[Face]) -> list[str]:
+        """Answers to the model's own question in plain text, Yes or No included: decoded greedily, nothing forced."""
+        *prompt, last = self._question("")
+        texts = []
+        for pixels in self._pixels(faces):
+            _, cache = self._ask(pixels, prompt)
+            written: list[list[int]] = [[] for _ in pixels]
+            most, end = [self.processor.max_answer_tokens] * len(pixels), self.processor.end_id
+            for step in greedy(self.model.language, cache, [[last]] * len(pixels), end_id=end, limits=most):
+                for row, token in step:
+                    written[row].append(token)
+            texts += [self.processor.text(ids) for ids in written]
+        return texts
+
+    def _question(self, question: str) -> list[int]:
+        """The prompt, without the beginning that verdicts share."""
+        ids = self.processor.prompt(question)
+        return ids[: len(ids) - len(self.processor.verdicts.shared)]
+
+    @torch.inference_mode()
+    def _ask(self, pixels_BUCHW: Tensor, prompt: Sequence[int]) -> tuple[Tensor, Any]:
+        """Last hidden states (B, width) and the cache of a prompt."""
+        device = self.model.device
+        prompt_BT = torch.tensor(list(prompt), device=device).expand(len(pixels_BUCHW), -1)
+        hidden_BW, cache = self.model.prefill(pixels_BUCHW.to(device), prompt_BT, self.see, None)
+        return hidden_BW, cache
+
     def attack_prior(self, faces: Sequence[Face]) -> dict[str, float]:
         """How often the model says each attack on average over these images, see `attack_named.prior`."""
         found = []

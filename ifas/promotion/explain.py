@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from ifas.core.errors import GateError
 from ifas.promotion.candidate import Candidate
 from ifas.promotion.figures import Metrics, count, entry_of, parts_of
-from ifas.promotion.gate import CHANGES, TOLERANCE, RuleOutcome
+from ifas.promotion.gate import TOLERANCE, RuleOutcome
+from ifas.promotion.policy import CHANGES
 
 NOTHING = "nothing: no figure is beyond this limit"
 
@@ -149,4 +150,5 @@ def _without_a_number(outcome: RuleOutcome) -> str:
         return "an interval; then its limit counts"
     if outcome.passed:
         return "a champion that it is compared with; then its limit counts"
-    return "a difference to the champion; then its limit counts"
+    rival = "the champion" if outcome.against is None else f"baseline {outcome.against}"
+    return f"a difference to {rival}; then its limit counts"

@@ -51,7 +51,8 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """Candidate minus champion. `paired`: both were scored on the same pictures."""
+    """Candidate minus champion, or minus a baseline, whose figure is then `champion`. `paired`: both were scored on the
+    same pictures."""
 
     value: float
     interval: Interval | None
@@ -106,22 +107,38 @@ def change(metrics: Metrics, champion: Metrics, champion_id: str | None, name: s
     The paired difference counts where the evaluation holds one against this very champion. Else it is the difference
     to the figure of the champion's own evaluation, which has no interval.
     """
-    pair = paired(metrics, champion_id, name, metric)
-    difference = number(pair.get("value"))
-    if difference is not None:
-        subjects = count(slice_of(metrics, name).get("n_subjects"))
-        return Change(
-            value=difference,
-            interval=interval_of(pair),
-            champion=number(pair.get("champion")),
-            paired=True,
-            support=_support(pair, subjects),
-        )
+    if found := _change(metrics, name, paired(metrics, champion_id, name, metric), "champion"):
+        return found
     now = number(entry_of(metrics, name, metric).get("value"))
     before = number(entry_of(champion, name, metric).get("value"))
     if now is None or before is None:
         return None
     return Change(value=now - before, interval=None, champion=before, paired=False)
+
+
+def change_against(metrics: Metrics, baseline: str, name: str, metric: str) -> Change | None:
+    """How far a figure is from a baseline's on the same pictures; None where evaluation did not compare them."""
+    return _change(metrics, name, of_baseline(metrics, baseline, name, metric), "baseline")
+
+
+def _change(metrics: Metrics, name: str, pair: Mapping[str, Any], rival: str) -> Change | None:
+    difference = number(pair.get("value"))
+    if difference is None:
+        return None
+    return Change(
+        value=difference,
+        interval=interval_of(pair),
+        champion=number(pair.get(rival)),
+        paired=True,
+        support=_support(pair, count(slice_of(metrics, name).get("n_subjects"))),
+    )
+
+
+def of_baseline(metrics: Metrics, baseline: str, name: str, metric: str) -> Mapping[str, Any]:
+    """The entry of a paired difference against a baseline; empty where evaluation had none of that name."""
+    every = metrics.get("baselines")
+    found = every.get(baseline) if isinstance(every, Mapping) else None
+    return entry_of(found, name, metric) if isinstance(found, Mapping) else {}
 
 
 def paired(metrics: Metrics, champion_id: str | None, name: str, metric: str) -> Mapping[str, Any]:

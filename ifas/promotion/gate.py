@@ -4,8 +4,10 @@ A rule whose slice ends in `*` applies to every slice of that kind that the cand
 so that a slice which the champion had and the candidate lacks fails. A slice that nobody measured does not fail a
 `max` or `min` rule with `*`: name each slice that must be there.
 
+A change rule with `against` compares with a baseline of the evaluation, champion or not.
+
 With `bound: interval` a rule limits the pessimistic end of an interval: of the figure, or in a change rule of the
-paired difference to the champion. For a figure that is the worst of several species it is the worst end of all.
+paired difference. For a figure that is the worst of several species it is the worst end of all.
 
 The gate is monotone in the number that a rule limits: a better number never turns a pass into a fail, and neither do a
 narrower interval, a looser limit or more pictures and subjects. A better value with a wider interval can fail.
@@ -17,13 +19,22 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ifas.promotion.figures import Change, Figure, Interval, Metrics, Support, change, figure, paired
-from ifas.promotion.policy import Limit, Policy, Rule
+from ifas.promotion.figures import (
+    Change,
+    Figure,
+    Interval,
+    Metrics,
+    Support,
+    change,
+    change_against,
+    figure,
+    of_baseline,
+    paired,
+)
+from ifas.promotion.policy import CHANGES, Limit, Policy, Rule
 
 #: Rounding of decimal limits; far below one image in a million.
 TOLERANCE = 1e-9
-#: Rules on a change against the champion.
-CHANGES = ("max_increase", "max_drop")
 HOW_TO_PAIR = "repeat the run while it is the champion: its evaluation scores the champion on the same pictures"
 
 
@@ -38,6 +49,7 @@ class RuleOutcome(BaseModel):
         difference: candidate minus champion, in a change rule.
         species: whose figure is bound, where it is the worst of several; or the one with too few pictures or subjects.
         n, n_subjects: what that figure rests on.
+        against: baseline that was compared with; `champion` and `difference` are then of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +73,7 @@ class RuleOutcome(BaseModel):
     n_subjects: int | None = None
     min_n: int | None = None
     min_subjects: int | None = None
+    against: str | None = None
 
     @property
     def number(self) -> float | None:
@@ -98,7 +111,7 @@ def decide(metrics: Metrics, champion: Metrics | None, policy: Policy, champion_
     outcomes = [
         _outcome(rule, name, metrics, champion, champion_id)
         for rule in policy.rules
-        for name in _slices(rule, metrics, champion)
+        for name in _slices(rule, metrics, None if rule.against else champion)
     ]
     return Decision(
         passed=all(outcome.passed for outcome in outcomes),
@@ -123,7 +136,7 @@ def _outcome(rule: Rule, name: str, metrics: Metrics, champion: Metrics | None, 
     kind, limit = rule.limit
     changes = kind in CHANGES
     found = figure(metrics, name, rule.metric, "value" if changes else rule.bound)
-    moved = change(metrics, champion, champion_id, name, rule.metric) if changes and champion is not None else None
+    moved = _moved(rule, name, metrics, champion, champion_id) if changes else None
     support, fewest = found.support, found.fewest
     if moved and moved.support:
         support, fewest = moved.support, (moved.support, moved.support)
@@ -133,7 +146,11 @@ def _outcome(rule: Rule, name: str, metrics: Metrics, champion: Metrics | None, 
         passed, why = False, f"no value: {_missing(found, name, metrics, champion)}"
     elif not changes:
         passed, margin, why = _limited(rule, found.value, found)
-    elif champion is None:
+    elif rule.against is not None and (moved is None or (rule.bound == "interval" and moved.interval is None)):
+        missing = of_baseline(metrics, rule.against, name, rule.metric)
+        because = missing.get("no_interval") or missing.get("reason") or "evaluation did not compare with it"
+        passed, why = False, f"no paired difference to baseline {rule.against}: {because}"
+    elif champion is None and rule.against is None:
         passed = rule.missing_champion == "pass"
         why = _no_comparison(rule, found.value, "there is no champion")
     elif rule.bound == "interval" and (moved is None or moved.interval is None):
@@ -171,7 +188,14 @@ def _outcome(rule: Rule, name: str, metrics: Metrics, champion: Metrics | None, 
         n_subjects=support.n_subjects,
         min_n=rule.min_n,
         min_subjects=rule.min_subjects,
+        against=rule.against,
     )
+
+
+def _moved(rule: Rule, name: str, metrics: Metrics, champion: Metrics | None, champion_id: str | None) -> Change | None:
+    if rule.against is not None:
+        return change_against(metrics, rule.against, name, rule.metric)
+    return None if champion is None else change(metrics, champion, champion_id, name, rule.metric)
 
 
 def _limited(rule: Rule, value: float, found: Figure) -> tuple[bool, float | None, str]:
@@ -194,13 +218,14 @@ def _limited(rule: Rule, value: float, found: Figure) -> tuple[bool, float | Non
 
 
 def _changed(rule: Rule, value: float, moved: Change) -> tuple[bool, float | None, str]:
-    """Whether a figure is not too much worse than the champion's, by how much, and in words."""
+    """Whether a figure is not too much worse than that of the champion, or of a baseline, by how much, and in words."""
     kind, limit = rule.limit
     sign = 1 if kind == "max_increase" else -1
     worse = sign * moved.value
     number = worse
     where = " on the same pictures" if moved.paired else ""
-    before = "" if moved.champion is None else f", champion {moved.champion:.4f}{where}"
+    rival = "champion" if rule.against is None else f"baseline {rule.against}"
+    before = "" if moved.champion is None else f", {rival} {moved.champion:.4f}{where}"
     why = f"value {value:.4f}{before}: {abs(worse):.4f} {'worse' if worse > 0 else 'better'}"
     if rule.bound == "interval" and moved.interval is not None:
         number = max(worse, *(sign * end for end in moved.interval))
@@ -244,7 +269,7 @@ def _notes(
         notes.append("the figures are synthetic: they prove that the chain works, not how good the model is")
     if champion is not None:
         ours, theirs = (m.get("data", {}).get("test_samples_sha256") for m in (metrics, champion))
-        compared = [one for one in outcomes if one.difference is not None]
+        compared = [one for one in outcomes if one.difference is not None and one.against is None]
         if ours != theirs and any(not paired(metrics, champion_id, one.slice, one.metric) for one in compared):
             notes.append("the champion was measured on other test images: changes compare unlike data")
     return notes

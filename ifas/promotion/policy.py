@@ -6,8 +6,8 @@
       - {id: no-regression, metric: auc, slice: "spoof_type:*", max_drop: 0.02, missing_champion: pass, reason: ...}
 
 A slice that ends in `:*` stands for every slice of that kind; the rule must hold on each of them. `bound: interval`
-limits the pessimistic end of the 95 % interval; `min_n` and `min_subjects` say on how many pictures and people a figure
-must rest.
+limits the pessimistic end of the 95 % interval; `against: NAME` compares with a baseline in place of the champion;
+`min_n` and `min_subjects` say on how many pictures and people a figure must rest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from ifas.core.config import first_problem
 from ifas.core.errors import ConfigError, IfasError, unknown_key
 from ifas.core.files import sha256_json
-from ifas.core.measures import MEASURES, check_slice, measure
+from ifas.core.measures import FIXED_SLICES, MEASURES, OF_BASELINES, check_slice, measure
 
 BUILTIN = "builtin:"
 #: Of a run whose product is not registered and that names none.
@@ -37,8 +37,10 @@ LIMITS: dict[Limit, Literal["lower", "higher"]] = {
     "max_drop": "higher",
 }
 
+#: Limits on a change against the champion, or against a baseline.
+CHANGES: tuple[Limit, ...] = ("max_increase", "max_drop")
 #: Keys that rules did not always have. Where they are not set they are left out, so that a policy keeps its hash.
-LATER = ("min_n", "min_subjects")
+LATER = ("min_n", "min_subjects", "against")
 #: Figures that evaluation never gives an interval.
 WITHOUT_INTERVAL = ("acer_not_iso",)
 
@@ -76,6 +78,13 @@ class Rule(BaseModel):
     missing_champion: Literal["pass", "fail"] = Field(
         default="fail", description="what a change limit says while there is no champion to compare with"
     )
+    against: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=40,
+        description="baseline that a change limit compares with, on the same pictures, in place of the champion; a "
+        "candidate that was not compared with it fails",
+    )
 
     @property
     def limit(self) -> tuple[Limit, float]:
@@ -99,10 +108,34 @@ class Rule(BaseModel):
                 f"sets {given[0]} on {self.metric}, where {better} is better: a better model could fail",
                 f"use {fitting}",
             )
+        if self.against is not None:
+            self._check_against(given[0])
         if self.bound == "interval" and self.metric in WITHOUT_INTERVAL:
             raise ConfigError(
                 f"sets bound: interval on {self.metric}, which has no interval: no model could pass",
                 "limit its parts, such as apcer_max and bpcer, or leave bound out",
+            )
+
+    def _check_against(self, kind: Limit) -> None:
+        if kind not in CHANGES:
+            raise ConfigError(
+                f"sets {kind} against {self.against}: that is no limit on a difference",
+                f"use {' or '.join(CHANGES)}, the most that the candidate may be worse than the baseline",
+            )
+        if self.metric not in OF_BASELINES:
+            raise ConfigError(
+                f"compares {self.metric} with {self.against}, which evaluation does not",
+                f"figures that are compared with baselines: {', '.join(OF_BASELINES)}",
+            )
+        if self.slice not in FIXED_SLICES and not self.slice.startswith("domain:"):
+            raise ConfigError(
+                f"compares with {self.against} on {self.slice}, which evaluation does not",
+                f"use {', '.join(FIXED_SLICES)}, domain:NAME or domain:*",
+            )
+        if "missing_champion" in self.model_fields_set:
+            raise ConfigError(
+                f"sets missing_champion, but compares with baseline {self.against}",
+                "leave it out: a candidate that was not compared with the baseline fails",
             )
 
     @model_serializer(mode="wrap")

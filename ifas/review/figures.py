@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ifas.core.measures import MEASURES
@@ -44,7 +44,8 @@ class Figure:
 @dataclass(frozen=True)
 class Rule:
     """One rule of the gate. `room`: the part of the way to the limit that is left, 0 to 1, for the bar.
-    `reason` is empty where a rule applies to several slices and was given before.
+    `reason` is empty where a rule applies to several slices and was given before. `against`: the baseline that stands
+    in the champion's place.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Rule:
     passed: bool
     why: str
     reason: str
+    against: str
 
 
 def figure(metrics: Mapping[str, Any], champion: Mapping[str, Any] | None, name: str, metric: str) -> Figure:
@@ -154,13 +156,26 @@ def _rule(
     most = max(limit if one["kind"] != "min" else 1 - limit, 0.05) if not relative else max(2 * limit, 0.05)
     return Rule(
         id=one["id"],
-        figure=figure(metrics, champion, one["slice"], metric),
+        figure=_of_rule(one, metrics, champion),
         limit=f"{KINDS[one['kind']]} {written}" + (" points" if relative and metric not in shown.PLAIN else ""),
         margin=shown.change(margin, metric),
         room=min(max((margin or 0) / most, 0), 1) if one["passed"] else min(max(-(margin or -most) / most, 0.04), 1),
         passed=one["passed"],
         why=one["why"],
         reason="" if again else one["reason"],
+        against=one.get("against") or "",
+    )
+
+
+def _of_rule(one: Mapping[str, Any], metrics: Mapping[str, Any], champion: Mapping[str, Any] | None) -> Figure:
+    metric = one["metric"]
+    if not one.get("against"):
+        return figure(metrics, champion, one["slice"], metric)
+    return replace(
+        figure(metrics, None, one["slice"], metric),
+        champion=shown.value(one["champion"], metric),
+        difference=shown.change(one["difference"], metric),
+        difference_interval=shown.interval(one["interval"], metric, signed=True),
     )
 
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from ifas.core.measures import MEASURES
 from ifas.core.release_status import released
 from ifas.evaluation.exposure import exposure_against_error
-from ifas.review import charts, figures, shown, sweep
+from ifas.review import baselines, charts, figures, shown, sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,6 +110,9 @@ def of(metrics: Mapping[str, Any], champion: Mapping[str, Any] | None, drawn: Ma
         ],
         "undrawn": max(sum(map(_drawn, names)) - MOST_LINES, 0),
         "all_figures": {one: [figures.figure(metrics, champion, side, one) for side in SIDES] for one in MEASURES},
+        "baselines": baselines.baselines(metrics),
+        "baseline_figures": baselines.FIGURES,
+        "asked": _asked(metrics),
         "species": figures.by_kind(metrics, champion, "apcer", SIDES),
         "handled": {name.partition(":")[2]: several(name, HANDLED) for name in names if name.startswith("handling:")},
         "named": [_named(metrics, name) for name in SIDES if name in slices],
@@ -136,6 +139,12 @@ def exposed(metrics: Mapping[str, Any], validation: object) -> dict[str, Any]:
     species = seen.get("species") if isinstance(seen, Mapping) else None
     apcer = shown.entry(metrics, "target", "apcer")
     return exposure_against_error(species, apcer) if species and apcer else {"rows": [], "spearman": None}
+
+
+def _asked(metrics: Mapping[str, Any]) -> dict[str, dict[str, figures.Figure]]:
+    """The figures of images asked in other ways, by side."""
+    names = metrics.get("modes", {}).get("figures", [])
+    return {side: {one: figures.figure(metrics, None, side, one) for one in names} for side in SIDES}
 
 
 def drawings(

@@ -117,7 +117,7 @@ _ALL = (
     Step(
         name="evaluate",
         about="cross-domain metrics at a frozen threshold, report",
-        sections=("evaluate", "protocol"),
+        sections=("evaluate", "protocol", "model.vision.tune"),
         inputs=("dataset", "captions", "model"),
         outputs=("evaluation",),
     ),

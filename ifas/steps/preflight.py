@@ -11,12 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ifas.core.config import ClusterConfig, RunConfig
+from ifas.core.config import LINEAR_PROBE, ClusterConfig, RunConfig
 from ifas.core.errors import ConfigError, DataError, IfasError, MachineError, unknown_key
 from ifas.core.files import check_writable
 from ifas.core.home import home
 from ifas.core.release_status import released
 from ifas.core.taxonomy import SPOOF_TYPES
+from ifas.steps import baselines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 SIDES = ("source_domains", "target_domains")
 #: How the metrics begin that need handled images.
 OF_HANDLED = ("flips", "handled_")
+#: How the metrics begin that need images asked in other ways.
+OF_MODES = ("choice_", "open_")
 
 
 def check(config: RunConfig, *, here: bool = True, data: bool = True) -> None:
@@ -83,6 +86,7 @@ def _faults(config: RunConfig, here: bool, data: bool) -> Iterable[IfasError]:
     for one in checks:
         if error := _tried(one):
             yield error
+    yield from baselines.faults(config, here)
     if data:
         yield from _data(config)
 
@@ -130,6 +134,20 @@ def _policy(config: RunConfig, here: bool) -> None:
         raise ConfigError(
             f"policy {policy.name}: {', '.join(untried)} can't be measured where evaluate.robustness is off",
             "set evaluate.robustness.images=10 or more, or use a policy without these rules",
+        )
+    unasked = [rule.id for rule in policy.rules if rule.metric.startswith(OF_MODES)]
+    if unasked and not config.evaluate.modes.images:
+        raise ConfigError(
+            f"policy {policy.name}: {', '.join(unasked)} can't be measured where evaluate.modes.images is 0",
+            "set evaluate.modes.images=20 or more, or use a policy without these rules",
+        )
+    there = baselines.names(config)
+    absent = sorted({rule.against for rule in policy.rules if rule.against} - set(there))
+    if absent:
+        raise ConfigError(
+            f"policy {policy.name} compares with baseline {', '.join(absent)}, which this run does not have",
+            f"it has: {', '.join(there) or 'none'}; set evaluate.probe=true with a frozen tower for {LINEAR_PROBE}, or "
+            "--baseline NAME=FILE",
         )
 
 
@@ -258,13 +276,21 @@ def _sources(config: RunConfig) -> None:
         check(config.caption.model)
 
 
-def _data(config: RunConfig) -> Iterable[IfasError]:
+def notes(config: RunConfig) -> Iterable[str]:
+    """What a person should know of a run that can take place: how much of the data each baseline covers."""
+    return baselines.notes(config, _rows(config)) if config.evaluate.baselines else ()
+
+
+def _rows(config: RunConfig) -> pd.DataFrame:
     from ifas.data.registry import Registry
 
+    ingest = config.ingest
+    return Registry(ingest.registry).manifest(ingest.dataset, ingest.revision, remote=ingest.remote)
+
+
+def _data(config: RunConfig) -> Iterable[IfasError]:
     try:
-        rows = Registry(config.ingest.registry).manifest(
-            config.ingest.dataset, config.ingest.revision, remote=config.ingest.remote
-        )
+        rows = _rows(config)
     except IfasError as error:
         yield error
     else:
@@ -299,11 +325,12 @@ def faults_of_data(config: RunConfig, rows: pd.DataFrame) -> Iterable[IfasError]
         if domains:
             yield from _classes(usable[usable["domain"].isin(domains)], side, domains, needed)
     yield from _slices(config, rows, rules, named)
+    yield from baselines.faults_of_rows(config, rows)
 
 
 def _measured_on(metric: str) -> set[str]:
     """Labels without which a metric has no value."""
-    if metric.startswith(("explanation_", *OF_HANDLED)):
+    if metric.startswith(("explanation_", *OF_HANDLED, *OF_MODES)):
         return set()
     return {"apcer_max": {"spoof"}, "apcer_pooled": {"spoof"}, "bpcer": {"live"}}.get(metric, {"live", "spoof"})
 
@@ -338,6 +365,9 @@ def _slices(config: RunConfig, rows: pd.DataFrame, rules: Sequence[Rule], policy
                     f"add {value} to evaluate.robustness.handlings, or name one of them in the rule",
                 )
             continue
+        if kind == "track":
+            yield from _of_tracks(config, rows, rule, policy)
+            continue
         tested = rows if kind == "batch" else rows[rows["split"] == "test"]
         known = sorted(map(str, tested[kind].dropna().unique()))
         if value not in known:
@@ -346,3 +376,24 @@ def _slices(config: RunConfig, rows: pd.DataFrame, rules: Sequence[Rule], policy
                 f"{config.ingest.dataset} has no test image",
                 f"values of {kind} there: {', '.join(known) or 'none'}",
             )
+
+
+def _of_tracks(config: RunConfig, rows: pd.DataFrame, rule: Rule, policy: str) -> Iterable[IfasError]:
+    from ifas.core.measures import FIXED_SLICES
+    from ifas.evaluation.tracks import several
+
+    side = {"source_test": "source_domains", "target": "target_domains"}.get(rule.slice.partition(":")[2])
+    if side is None:
+        yield ConfigError(
+            f"policy {policy}: rule {rule.id!r} is about {rule.slice}, which no evaluation has",
+            f"use {' or '.join(f'track:{name}' for name in FIXED_SLICES)}",
+        )
+        return
+    tested = released(rows[rows["split"] == "test"])
+    if config.evaluate.unit == "track":
+        what, fix = "which evaluate.unit=track measures as the slice itself", f"name {rule.slice.partition(':')[2]}"
+    elif not several(tested[tested["domain"].isin(getattr(config.protocol, side))]):
+        what, fix = "of which no test track has several images", "leave the rule out, or name a dataset of videos"
+    else:
+        return
+    yield ConfigError(f"policy {policy}: rule {rule.id!r} is about {rule.slice}, {what}", fix)

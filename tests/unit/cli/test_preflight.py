@@ -98,6 +98,22 @@ def test_a_rule_about_what_no_test_image_has(about: str, tmp_path: Path) -> None
     assert said(given(f"gate.policy={policy}"), rows()) == []
 
 
+def test_a_rule_about_tracks_needs_frames(tmp_path: Path) -> None:
+    policy = tmp_path / "p.yaml"
+    policy.write_text(json.dumps({"name": "p", "rules": [{**RULE, "slice": "track:target"}]}))
+    config = given(f"gate.policy={policy}")
+    images = rows().assign(dataset="d", media_id=lambda f: f.index.astype(str), track_id=None)
+    (line,) = said(config, images)
+    assert "rule 'a' is about track:target, of which no test track has several images" in line
+    frames = pd.concat([images, images], ignore_index=True)
+    assert said(config, frames) == []
+    (line,) = said(given(f"gate.policy={policy}", "evaluate.unit=track"), frames)
+    assert "which evaluate.unit=track measures as the slice itself" in line
+    policy.write_text(json.dumps({"name": "p", "rules": [{**RULE, "slice": "track:office"}]}))
+    (line,) = said(config, frames)
+    assert "track:source_test or track:target" in line
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -143,6 +159,16 @@ def test_handlings_that_are_not_tried_can_not_be_judged() -> None:
         config = given(off, "gate.policy=builtin:demo", "ingest.registry=nowhere")
         with pytest.raises(ConfigError, match="verdict-stays-when-handled, answer-stays-when-handled can't be"):
             preflight.check(config)
+
+
+def test_images_that_are_not_asked_in_other_ways_can_not_be_judged(tmp_path: Path) -> None:
+    policy = tmp_path / "p.yaml"
+    rule = {**RULE, "metric": "choice_position_bias", "min": None, "max": 0.5}
+    policy.write_text(json.dumps({"name": "p", "rules": [rule]}))
+    config = given(f"gate.policy={policy}", "ingest.registry=nowhere")
+    with pytest.raises(ConfigError, match=r"policy p: a can't be measured where evaluate.modes.images is 0"):
+        preflight.check(config)
+    assert said(given(f"gate.policy={policy}", "evaluate.modes.images=4"), rows()) == []
 
 
 def test_a_ledger_that_is_looked_at_is_not_made(tmp_path: Path) -> None:

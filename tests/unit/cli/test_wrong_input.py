@@ -117,6 +117,12 @@ CASES: dict[str, list[Case]] = {
         case("{config} -s ingest.remote=dance", "no DVC remote 'dance'", 3),
         case("{config} -s protocol.target_domains=[moon] --dry-run", "names moon", 2),
         case("{config} -s ingest.registry=nowhere", "/proc/none can't be written", 9, IFAS_HOME="/proc/none"),
+        case("{config} --baseline flip", "not of the form name=path", 2),
+        case("{config} --baseline flip=nowhere.csv", "nowhere.csv does not exist", 3),
+        case("{config} --baseline flip={folder}", "{folder} can't be read as CSV", 3),
+        case("{config} --baseline flip={notes}", "{notes} has no column sample_id", 3),
+        case("{config} --baseline linear_probe={notes}", "linear_probe is the name of", 2),
+        case("{config} --baseline flip=dance://x", "dance://x", 2),
     ],
     "step": [
         *[Case(f"ingest {one.arguments}", one.words, one.code, one.env) for one in CONFIG],

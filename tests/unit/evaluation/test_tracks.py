@@ -67,3 +67,40 @@ def test_frames_in_quarantine_change_nothing_of_the_released_frames_of_their_tra
     trees = [evaluate(frame, PROTOCOL, by_track) for frame in (before, after)]
     assert trees[0]["threshold"] == trees[1]["threshold"]
     assert {name: trees[1]["slices"][name] for name in trees[0]["slices"]} == trees[0]["slices"]
+
+
+def test_where_images_are_frames_tracks_have_figures_beside_them(dataset: tuple[pd.DataFrame, Pictures]) -> None:
+    manifest, pictures = dataset
+    # Three pictures of a person's attacks, or bona fide, are frames of one clip; in the source domains only.
+    clip = manifest["subject_id"] + manifest["spoof_type"]
+    frames = manifest.assign(
+        media_id=clip.where(manifest["domain"] != "kiosk", manifest["media_id"]),
+        track_id="0",
+    )
+    by_image = CONFIG.model_copy(update={"explain": "none"})
+    by_track = by_image.model_copy(update={"unit": "track"})
+    predicted = predict(BrightnessJudge(), frames, pictures, PROTOCOL, by_image).frame
+    tree, tracks = evaluate(predicted, PROTOCOL, by_image), evaluate(predicted, PROTOCOL, by_track)
+    assert "track:target" not in tree["slices"], "its images are no frames"
+    assert not [name for name in tracks["slices"] if name.startswith("track:")]
+    found = tree["slices"]["track:source_test"]
+    expected = tracks["slices"]["source_test"]
+    names = ("n", "n_live", "n_spoof", "n_subjects", "auc", "eer", "hter", "ece", "apcer", "apcer_max", "apcer_pooled")
+    for name in (*names, "bpcer", "bpcer_at_apcer_10", "bpcer_at_apcer_5", "bpcer_at_apcer_1"):
+        assert found[name] == expected[name], name
+    assert 0 < found["n"] < tree["slices"]["source_test"]["n"]
+    assert found["bpcer_at_apcer_1"]["value"] is not None
+    assert tree["slices"]["source_test"]["n"] > found["n_live"] + found["n_spoof"]
+    assert found["flips"]["value"] is found["explanation_agreement"]["value"] is None
+    assert f"threshold {tracks['threshold']['value']:.3f}" in found["about"]
+
+
+def test_a_track_with_a_frame_that_nobody_released_is_not_several(dataset: tuple[pd.DataFrame, Pictures]) -> None:
+    manifest, pictures = dataset
+    others = manifest.assign(
+        sample_id=manifest["sample_id"].map(lambda s: s[::-1]), status="quarantined", batch="b.001"
+    )
+    mixed = pd.concat([manifest, others], ignore_index=True)
+    config = CONFIG.model_copy(update={"explain": "none"})
+    tree = evaluate(predict(BrightnessJudge(), mixed, pictures, PROTOCOL, config).frame, PROTOCOL, config)
+    assert not [name for name in tree["slices"] if name.startswith("track:")]

@@ -225,3 +225,45 @@ def test_a_cut_weights_file_is_refused(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(ConfigError, match="can't be loaded"):
         Judge.load(tmp_path / "m")
+
+
+def test_a_choice_is_the_softmax_over_the_letters_behind_another_question(judge: Judge) -> None:
+    images, question = faces(3), "What does this photo show? A. real person B. print C. screen D. mask."
+    shares = judge.choose(images, question, "ABCD")
+    assert shares.shape == (3, 4)
+    model, processor = judge.model, judge.processor
+    letters = [processor.tokenizer.encode(letter, add_special_tokens=False) for letter in "ABCD"]
+    assert {len(ids) for ids in letters} == {1}, "this tokenizer has a token for each letter"
+    for image, row in zip(images, shares, strict=True):
+        ids = torch.tensor([processor.prompt(question)])
+        with torch.no_grad():
+            embeds = model.embed(processor.pixel_values([processor.views(image)]), ids)
+            logits = model.language(inputs_embeds=embeds).logits[0, -1].double()
+        np.testing.assert_allclose(row, logits[[one[0] for one in letters]].softmax(0).numpy(), atol=1e-6)
+    np.testing.assert_allclose(judge.choose(images[1:2], question, "ABCD")[0], shares[1], atol=1e-5)
+    with pytest.raises(ConfigError, match="can't tell the letters AA apart"):
+        judge.choose(images, question, "AA")
+
+
+def test_an_open_answer_is_the_greedy_one_with_nothing_forced(judge: Judge) -> None:
+    images = faces(2)
+    model, processor = judge.model, judge.processor
+    for image, said in zip(images, judge.say(images), strict=True):
+        ids, written = torch.tensor([processor.prompt_ids]), []
+        with torch.no_grad():
+            embeds = model.embed(processor.pixel_values([processor.views(image)]), ids)
+            while len(written) < processor.max_answer_tokens and processor.end_id not in written:
+                token = model.language(inputs_embeds=embeds).logits[0, -1].argmax()
+                written.append(int(token))
+                embeds = torch.cat([embeds, model.language.get_input_embeddings()(token.view(1, 1))], dim=1)
+        assert said == processor.text(written)
+
+
+def test_pooled_features_are_the_levels_of_all_views(judge: Judge) -> None:
+    images = faces(5)
+    found = judge.pooled(images)
+    pixels = judge.processor.pixel_values([judge.processor.views(one) for one in images])
+    with torch.no_grad():
+        _, levels = judge.model.see(pixels)
+    np.testing.assert_allclose(found, torch.cat(levels, dim=1).numpy(), atol=1e-5)
+    np.testing.assert_allclose(judge.pooled(images[3:4])[0], found[3], atol=1e-5)
