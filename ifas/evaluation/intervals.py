@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ifas.core.measures import TAIL
-from ifas.evaluation.metrics import Bools, Floats
+from ifas.evaluation.metrics import BOOTSTRAPPED, Bools, Floats
 
 #: Weights of subjects held at a time: 32 MB.
 CHUNK = 4_000_000
@@ -32,7 +32,7 @@ def subject_bootstrap(
     seed: int,
     threads: int | None = None,
 ) -> dict[str, tuple[float, float] | str]:
-    """95 % interval of each of `resampling.FIGURES` when subjects are drawn with replacement.
+    """95 % interval of each of `metrics.BOOTSTRAPPED` when subjects are drawn with replacement.
 
     Resamples that hold no bona fide or no attack are left out. Where there can be no interval, the value is the reason.
 
@@ -43,14 +43,14 @@ def subject_bootstrap(
     """
     import pandas as pd
 
-    from ifas.evaluation.resampling import FIGURES, Sorted
+    from ifas.evaluation.resampling import Sorted
 
     person_N, names = pd.factorize(np.asarray(subjects, dtype=object), sort=True)
     fewest = min(len(np.unique(person_N[live])), len(np.unique(person_N[~live])))
     if len(names) < 2 or fewest < 2:
-        return dict.fromkeys(FIGURES, "bona fide or attacks of one subject: a bootstrap over subjects needs two")
+        return dict.fromkeys(BOOTSTRAPPED, "bona fide or attacks of one subject: a bootstrap over subjects needs two")
     if resamples < 1:
-        return dict.fromkeys(FIGURES, "the bootstrap is switched off (evaluate.bootstrap)")
+        return dict.fromkeys(BOOTSTRAPPED, "the bootstrap is switched off (evaluate.bootstrap)")
     images = Sorted.of(scores, live, species, person_N, threshold=threshold)
     rng = np.random.default_rng(seed)
     chunk = max(1, CHUNK // len(names))
@@ -62,12 +62,12 @@ def subject_bootstrap(
     drawn_BF = np.concatenate(drawn)
     drawn_BF = drawn_BF[~np.isnan(drawn_BF[:, 0])]
     if len(drawn_BF) < resamples / 2:
-        return dict.fromkeys(FIGURES, "most resamples lack bona fide or attacks: too few subjects")
+        return dict.fromkeys(BOOTSTRAPPED, "most resamples lack bona fide or attacks: too few subjects")
     value_F = images.figures(np.ones((1, len(names)), dtype=np.int64), threads=1)[0]
     wide = widening(fewest)
     found = {
         name: _interval(float(value), drawn_B, wide)
-        for name, value, drawn_B in zip(FIGURES, value_F, drawn_BF.T, strict=True)
+        for name, value, drawn_B in zip(BOOTSTRAPPED, value_F, drawn_BF.T, strict=True)
     }
     if isinstance(found["auc"], str) and scores[live].min() > scores[~live].max():
         again = partial(subject_bootstrap, threshold=threshold, resamples=resamples, seed=seed, threads=threads)

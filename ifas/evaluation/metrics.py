@@ -31,6 +31,8 @@ PUBLIC_GRID = np.arange(10_001) / 10_000
 ECE_BINS = 15
 #: Largest APCER of a species at which BPCER is told, by the figure's name.
 APCER_LIMITS = {f"bpcer_at_apcer_{percent}": percent / 100 for percent in (10, 5, 1)}
+#: Figures whose interval is a bootstrap's, in the order in which `resampling` fills them.
+BOOTSTRAPPED = ("auc", "eer", "hter_oracle_eer", "tpr_at_fpr_1", "hter", "ece", *APCER_LIMITS)
 #: Largest share of attacks accepted at which `tpr_at_fpr_1` is told.
 FPR_LIMIT = 0.01
 

@@ -24,7 +24,7 @@ from ifas.core.config import EvaluateConfig, ProtocolConfig
 from ifas.core.measures import SLICE_KINDS, unseen
 from ifas.evaluation.clustered import rate_interval
 from ifas.evaluation.intervals import CHUNK, widening
-from ifas.evaluation.metrics import Bools
+from ifas.evaluation.metrics import BOOTSTRAPPED, Bools
 from ifas.evaluation.rates import people
 from ifas.evaluation.slices import split_by
 from ifas.evaluation.tracks import voting, with_track_scores
@@ -164,12 +164,13 @@ def _worst(name: str, attacks: pd.DataFrame, ours: pd.Series, theirs: pd.Series)
 
 def _ranking(rows: pd.DataFrame, threshold: float, theirs: float, config: EvaluateConfig) -> dict[str, Entry]:
     """Of AUC, EER, HTER and the others that need bona fide and attacks."""
-    from ifas.evaluation.resampling import FIGURES, Sorted
+    from ifas.evaluation.resampling import Sorted
 
     live = (rows["label"] == "live").to_numpy(dtype=bool)
     if live.all() or not live.any():
         return {
-            name: {"value": None, "reason": "needs bona fide and attack images", "n": len(rows)} for name in FIGURES
+            name: {"value": None, "reason": "needs bona fide and attack images", "n": len(rows)}
+            for name in BOOTSTRAPPED
         }
     names, person_N = np.unique(np.asarray(people(rows), dtype=str), return_inverse=True)
     species = rows["pai_species"].to_numpy(dtype=object)
@@ -182,7 +183,7 @@ def _ranking(rows: pd.DataFrame, threshold: float, theirs: float, config: Evalua
     fewest = min(len(np.unique(person_N[live])), len(np.unique(person_N[~live])))
     half_F, why = _half(models, len(names), fewest, config)
     found: dict[str, Entry] = {}
-    for index, name in enumerate(FIGURES):
+    for index, name in enumerate(BOOTSTRAPPED):
         value = float(ours_F[index] - theirs_F[index])
         entry: Entry = {"value": value, "champion": float(theirs_F[index]), "n": len(rows), "n_subjects": len(names)}
         if half_F is None:

@@ -21,10 +21,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from ifas.evaluation.metrics import APCER_LIMITS, ECE_BINS, FPR_LIMIT, PUBLIC_GRID, Bools, Floats, Ints
+from ifas.evaluation.metrics import APCER_LIMITS, BOOTSTRAPPED, ECE_BINS, FPR_LIMIT, PUBLIC_GRID, Bools, Floats, Ints
 
-#: What each resample gives, in the order in which the kernel fills them.
-FIGURES = ("auc", "eer", "hter_oracle_eer", "tpr_at_fpr_1", "hter", "ece", *APCER_LIMITS)
 #: Bits of `ends_N`: after this image comes another score; another step of `PUBLIC_GRID`.
 NEXT_SCORE, NEXT_STEP = 1, 2
 
@@ -95,14 +93,14 @@ class Sorted:
         )
 
     def figures(self, times_BS: Ints, *, threads: int | None = None) -> Floats:
-        """`FIGURES` of each resample, (B, F); NaN in a resample that holds no bona fide or no attack.
+        """`BOOTSTRAPPED` of each resample, (B, F); NaN in a resample that holds no bona fide or no attack.
 
         Args:
             times_BS: how often each subject was drawn.
             threads: at most; the processors of this process when left out.
         """
         totals_BP = times_BS @ self.kinds_SP
-        out_BF = np.full((len(times_BS), len(FIGURES)), np.nan)
+        out_BF = np.full((len(times_BS), len(BOOTSTRAPPED)), np.nan)
         both = np.flatnonzero((totals_BP[:, 0] > 0) & (totals_BP[:, 1:].sum(axis=1) > 0))
         times_BS = times_BS.astype(np.int32)
         apcers_A = np.array(list(APCER_LIMITS.values()))

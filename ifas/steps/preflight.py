@@ -109,6 +109,7 @@ def _sides(config: RunConfig) -> None:
 
 
 def _policy(config: RunConfig, here: bool) -> None:
+    from ifas.evaluation.metrics import BOOTSTRAPPED
     from ifas.promotion.gates import require_key
     from ifas.promotion.policy import file_of
     from ifas.steps.gate import policy_of
@@ -140,6 +141,12 @@ def _policy(config: RunConfig, here: bool) -> None:
         raise ConfigError(
             f"policy {policy.name}: {', '.join(unasked)} can't be measured where evaluate.modes.images is 0",
             "set evaluate.modes.images=20 or more, or use a policy without these rules",
+        )
+    bound = [rule.id for rule in policy.rules if rule.bound == "interval" and rule.metric in BOOTSTRAPPED]
+    if bound and not config.evaluate.bootstrap:
+        raise ConfigError(
+            f"policy {policy.name}: {', '.join(bound)} bind intervals, of which there are none if evaluate.bootstrap is 0",
+            "set evaluate.bootstrap=1000, or use a policy without these rules",
         )
     there = baselines.names(config)
     absent = sorted({rule.against for rule in policy.rules if rule.against} - set(there))

@@ -171,6 +171,15 @@ def test_images_that_are_not_asked_in_other_ways_can_not_be_judged(tmp_path: Pat
     assert said(given(f"gate.policy={policy}", "evaluate.modes.images=4"), rows()) == []
 
 
+def test_intervals_that_are_not_made_can_not_be_bound(tmp_path: Path) -> None:
+    policy = tmp_path / "p.yaml"
+    policy.write_text(json.dumps({"name": "p", "rules": [{**RULE, "bound": "interval"}]}))
+    config = given(f"gate.policy={policy}", "evaluate.bootstrap=0", "ingest.registry=nowhere")
+    with pytest.raises(ConfigError, match=r"policy p: a bind intervals, .* if evaluate.bootstrap is 0"):
+        preflight.check(config)
+    assert said(given(f"gate.policy={policy}"), rows()) == []
+
+
 def test_a_ledger_that_is_looked_at_is_not_made(tmp_path: Path) -> None:
     file = tmp_path / "new" / "ledger.db"
     connection.check(f"sqlite:///{file}", LEDGER)

@@ -13,8 +13,8 @@ from scipy.stats import norm
 
 from ifas.evaluation import metrics
 from ifas.evaluation.intervals import subject_bootstrap
-from ifas.evaluation.metrics import APCER_LIMITS, Sweep
-from ifas.evaluation.resampling import FIGURES, Sorted
+from ifas.evaluation.metrics import APCER_LIMITS, BOOTSTRAPPED, Sweep
+from ifas.evaluation.resampling import Sorted
 
 PLAIN = {
     "auc": metrics.auc_of,
@@ -53,8 +53,8 @@ def test_the_quick_figures_are_the_plain_ones(seed: int, n: int, subjects: int, 
     sweep = Sweep(scores, weights_BN[both])
     limits = {k: partial(metrics.bpcer_at_apcer_of, species_N=species, apcer=v) for k, v in APCER_LIMITS.items()}
     plain = PLAIN | limits
-    assert set(plain) == set(FIGURES)
-    for f, name in enumerate(FIGURES):
+    assert set(plain) == set(BOOTSTRAPPED)
+    for f, name in enumerate(BOOTSTRAPPED):
         expected = plain[name](sweep, live)
         if name == "ece":
             np.testing.assert_allclose(quick_BF[both, f], expected, rtol=0, atol=1e-12)
