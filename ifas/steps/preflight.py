@@ -145,7 +145,7 @@ def _policy(config: RunConfig, here: bool) -> None:
     bound = [rule.id for rule in policy.rules if rule.bound == "interval" and rule.metric in BOOTSTRAPPED]
     if bound and not config.evaluate.bootstrap:
         raise ConfigError(
-            f"policy {policy.name}: {', '.join(bound)} bind intervals, of which there are none if evaluate.bootstrap is 0",
+            f"policy {policy.name}: {', '.join(bound)} bind intervals, which evaluate.bootstrap=0 does not make",
             "set evaluate.bootstrap=1000, or use a policy without these rules",
         )
     there = baselines.names(config)
