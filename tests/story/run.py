@@ -1,0 +1,57 @@
+"""`make demo-new-species`: a new attack arrives, is learned and shipped; the same, poisoned, is stopped."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ifas.core.environment import prepare
+from ifas.core.files import write_json
+from tests.story import acts, page
+from tests.story.stage import Stage
+
+ROOT = Path("build/new-species")
+PAGE = Path(__file__).parents[2] / "docs" / "new-species.md"
+STORY = "story.json"
+ACTS: tuple[acts.Act, ...] = (
+    acts.world, acts.champion, acts.quarantine, acts.release, acts.retrain, acts.review, acts.package, acts.answers,
+    acts.poison, acts.careless, acts.poisoned, acts.refused,
+)  # fmt: skip
+
+
+def play(root: Path) -> dict[str, dict[str, Any]]:
+    """Plays every act that was not played in this folder yet. Act -> what it told, and its `seconds`."""
+    prepare()
+    stage, file = Stage(root), root / STORY
+    told: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.exists() else {}
+    for act in ACTS:
+        name = act.__name__
+        if name not in told:
+            print(f"{name:<11}{(act.__doc__ or '').splitlines()[0]}", flush=True)
+            begin = time.monotonic()
+            told[name] = act(stage, told)
+            told[name]["seconds"] = time.monotonic() - begin
+            write_json(file, told)
+            print(f"{'':<11}{told[name]['seconds']:.0f} s", flush=True)
+    return told
+
+
+def main(words: list[str] | None = None) -> int:
+    """Plays the story and prints it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.story.run", description=__doc__)
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the work; acts played there are kept")
+    parser.add_argument("--write-docs", action="store_true", help=f"write {PAGE} and its pictures, too")
+    given = parser.parse_args(words)
+    given.root.mkdir(parents=True, exist_ok=True)
+    told = play(given.root)
+    if given.write_docs:
+        page.write(told, given.root / "pictures", PAGE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
