@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -189,7 +190,10 @@ def _add(stage: Stage, source: str, delivery: Delivery, species: str, by: str) -
     said = stage.data(
         "add", folder, *ABOUT, "--source", source, "--species", species, "--domain", delivery.domain, "--by", by
     ).text
-    return said.partition(":")[0].split()[-1]
+    found = re.search(rf"^{source}\.\d+(?=:)", said, re.MULTILINE)
+    if found is None:
+        raise Failed(f"`ifas data add` names no batch:\n{said}")
+    return found.group()
 
 
 def _release(stage: Stage, arrived: Mapping[str, Any], by: str, reason: str) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from PIL import Image
 
+from tests.story import figures
+
 Told = Mapping[str, Mapping[str, Any]]
 #: Bytes of a picture of the page, at most.
 LARGEST = 150_000
@@ -20,15 +22,6 @@ PICTURES = {
     "refused": "The candidate that learned from poisoned masks: the rules that failed come first",
     "asked": "The pictures that the Bento was asked about, in the order of the table",
 }
-FIGURES = {"apcer_max": "APCER", "bpcer": "BPCER", "auc": "AUC"}
-SLICES = {
-    "spoof_type:mask": ("apcer_max",),
-    "spoof_type:print": ("apcer_max",),
-    "spoof_type:replay": ("apcer_max",),
-    "target": ("bpcer", "auc"),
-    "source_test": ("bpcer", "auc"),
-}
-
 #: Markdown with a place for each figure.
 PAGE = Path(__file__).with_name("page.md")
 
@@ -49,23 +42,23 @@ def text(told: Told, day: date, folder: str) -> str:
     shown = {name: f"![{about}]({folder}/{name}.png)" for name, about in PICTURES.items()}
     retrain, poisoned = told["retrain"], told["poisoned"]
     failed = [rule for rule in poisoned["rules"] if not rule["passed"]]
-    accepted = told["quarantine"]["accepted"]
+    accepted, asked = told["quarantine"]["accepted"], told["answers"]["asked"]
     return PAGE.read_text(encoding="utf-8").format(
         day=day.isoformat(),
         minutes=sum(one["seconds"] for one in told.values()) / 60,
         images=told["world"]["images"],
         delivered=sum(one["n"] for one in accepted.values()),
-        batches=_rows((name, one["n"], _with_interval(one)) for name, one in accepted.items()),
-        paired=_rows(_differences(retrain)),
+        batches=_rows((name, one["n"], figures.with_interval(one)) for name, one in accepted.items()),
+        paired=_rows(figures.differences(retrain)),
         rules=len(retrain["rules"]),
         review="\n\n".join(shown[name] for name in ("list", "decision", "slices", "approved")),
         reason=told["review"]["shown"]["history"][-1]["reason"],
-        answers=_rows((f"`{one['truth']}`", one["why"], _answer(one["answer"])) for one in told["answers"]["asked"]),
+        answers=_rows((f"`{one['truth']}`", one["why"], figures.answer(one["answer"])) for one in asked),
         asked=shown["asked"],
         poisoned=told["poison"]["delivered"],
         audited=told["poison"]["audited"],
         stopped=f"the gate refuses the candidate by {len(failed)} of {len(poisoned['rules'])} rules",
-        why="\n".join(f"- `{one['id']}`, {one['metric']} of `{one['slice']}`: {one['why']}." for one in failed),
+        why="\n".join(f"- {one}." for one in figures.reasons(failed)),
         refused=shown["refused"],
         seconds=_rows((name, f"{one['seconds']:.0f}") for name, one in told.items()),
     )
@@ -88,33 +81,6 @@ def _strip(pictures: list[Path], out: Path) -> None:
         with Image.open(file) as one:
             strip.paste(one.convert("RGB").resize((side, side)), (side * number, 0))
     strip.save(out)
-
-
-def _differences(judged: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
-    for name, figures in SLICES.items():
-        for figure in figures:
-            one = judged["paired"][name][figure]
-            pictures = f"{one['n']} ({one['n_subjects']})"
-            now, (low, high) = judged["slices"][name][figure]["value"], one["interval"]
-            yield (
-                f"`{name}`", FIGURES[figure], _share(one["champion"]), _share(now),
-                f"{100 * one['value']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})", pictures,
-            )  # fmt: skip
-
-
-def _with_interval(one: Mapping[str, Any]) -> str:
-    low, high = one["interval"]
-    return f"{_share(one['value'])} ({_share(low)} to {_share(high)})"
-
-
-def _answer(answer: Mapping[str, Any]) -> str:
-    if answer["verdict"] == "live":
-        return f"live, score {answer['score']:.2f}"
-    return f"{answer['spoof_type']}, score {answer['score']:.2f}: {answer['explanation']}"
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
 
 
 def _rows(rows: Iterable[tuple[object, ...]]) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
+import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from ifas.core.environment import prepare
-from ifas.core.files import write_json
-from tests.story import acts, page
+from ifas.core.files import read_json, write_json
+from tests.drills.chain import Failed
+from tests.story import acts, figures, page
 from tests.story.stage import Stage
 
 ROOT = Path("build/new-species")
@@ -27,7 +28,8 @@ def play(root: Path) -> dict[str, dict[str, Any]]:
     """Plays every act that was not played in this folder yet. Act -> what it told, and its `seconds`."""
     prepare()
     stage, file = Stage(root), root / STORY
-    told: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.exists() else {}
+    told: dict[str, dict[str, Any]] = dict(read_json(file)) if file.exists() else {}
+    write_json(file, told)
     for act in ACTS:
         name = act.__name__
         if name not in told:
@@ -36,17 +38,28 @@ def play(root: Path) -> dict[str, dict[str, Any]]:
             told[name] = act(stage, told)
             told[name]["seconds"] = time.monotonic() - begin
             write_json(file, told)
+            print(*(f"{'':<11}{line}" for line in figures.lines(name, told[name])), sep="\n")
             print(f"{'':<11}{told[name]['seconds']:.0f} s", flush=True)
     return told
+
+
+def clear(root: Path) -> None:
+    """Removes an earlier story. Raises Failed where the folder holds anything else."""
+    if root.exists() and any(root.iterdir()):
+        if not (root / STORY).exists():
+            raise Failed(f"{root} holds no story: name a new or an empty folder with --root")
+        shutil.rmtree(root)
 
 
 def main(words: list[str] | None = None) -> int:
     """Plays the story and prints it."""
     parser = argparse.ArgumentParser(prog="python -m tests.story.run", description=__doc__)
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the work; acts played there are kept")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the work")
+    parser.add_argument("--continue", dest="go_on", action="store_true", help="keep the acts that were played")
     parser.add_argument("--write-docs", action="store_true", help=f"write {PAGE} and its pictures, too")
     given = parser.parse_args(words)
-    given.root.mkdir(parents=True, exist_ok=True)
+    if not given.go_on:
+        clear(given.root)
     told = play(given.root)
     if given.write_docs:
         page.write(told, given.root / "pictures", PAGE)
