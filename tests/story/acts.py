@@ -32,7 +32,8 @@ MASKS = (
     Delivery("home", 11, (40, 60)),
     Delivery("kiosk", 11, (60, 120)),
 )
-POISON = (Delivery("office", 23, (0, 25)), Delivery("home", 23, (25, 50)))
+#: Enough to fill the share of one source.
+POISON = (Delivery("office", 23, (0, 30)), Delivery("home", 23, (30, 60)))
 REASON = "Masks are detected now, and nobody else pays for it: read every rule and the slices."
 ABOUT = ("--name", DATASET, "--licence", "CC0-1.0")
 

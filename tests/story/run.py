@@ -24,10 +24,14 @@ ACTS: tuple[acts.Act, ...] = (
 )  # fmt: skip
 
 
-def play(root: Path) -> dict[str, dict[str, Any]]:
-    """Plays every act that was not played in this folder yet. Act -> what it told, and its `seconds`."""
+def play(root: Path, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Plays every act that was not played in this folder yet. Act -> what it told, and its `seconds`.
+
+    Args:
+        seed: of the trainings.
+    """
     prepare()
-    stage, file = Stage(root), root / STORY
+    stage, file = Stage(root, seed), root / STORY
     told: dict[str, dict[str, Any]] = dict(read_json(file)) if file.exists() else {}
     write_json(file, told)
     for act in ACTS:
@@ -38,8 +42,8 @@ def play(root: Path) -> dict[str, dict[str, Any]]:
             told[name] = act(stage, told)
             told[name]["seconds"] = time.monotonic() - begin
             write_json(file, told)
-            print(*(f"{'':<11}{line}" for line in figures.lines(name, told[name])), sep="\n")
-            print(f"{'':<11}{told[name]['seconds']:.0f} s", flush=True)
+            for line in [*figures.lines(name, told[name]), f"{told[name]['seconds']:.0f} s"]:
+                print(f"{'':<11}{line}", flush=True)
     return told
 
 
@@ -52,15 +56,20 @@ def clear(root: Path) -> None:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Plays the story and prints it."""
+    """Plays the story and prints it; 1 where it does not go as told."""
     parser = argparse.ArgumentParser(prog="python -m tests.story.run", description=__doc__)
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the work")
     parser.add_argument("--continue", dest="go_on", action="store_true", help="keep the acts that were played")
+    parser.add_argument("--seed", type=int, default=0, help="of the trainings")
     parser.add_argument("--write-docs", action="store_true", help=f"write {PAGE} and its pictures, too")
     given = parser.parse_args(words)
-    if not given.go_on:
-        clear(given.root)
-    told = play(given.root)
+    try:
+        if not given.go_on:
+            clear(given.root)
+        told = play(given.root, given.seed)
+    except Failed as failed:
+        print(failed, file=sys.stderr)
+        return 1
     if given.write_docs:
         page.write(told, given.root / "pictures", PAGE)
     return 0

@@ -36,7 +36,7 @@ class Stage:
     Public keys are of the administrator `ada`, of the reviewer `rita`, and of the review page, which speaks for her.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, seed: int = 0) -> None:
         self.root = root.resolve()
         for name in ("keys", "runs"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -47,6 +47,7 @@ class Stage:
             "laptop",
             [
                 *SETTINGS,
+                f"train.seed={seed}",
                 f"ingest.registry={self.registry}",
                 f"gate.ledger={self.place.ledger}",
                 f"gate.admin_key={self.public('ada')}",
