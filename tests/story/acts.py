@@ -66,7 +66,8 @@ def quarantine(stage: Stage, told: Told) -> dict[str, Any]:
     batches = [_add(stage, "red-team", one, MASK, "ruth") for one in MASKS]
     look = stage.steps("masks-arrived", ("ingest", "caption", "validate"))
     model = output_of(Path(told["champion"]["run"]) / "artifacts", "train", "model")
-    assert model
+    if model is None:
+        raise Failed(f"the run of the champion left no model: {told['champion']['run']}")
     stage.steps("masks-arrived", ("evaluate",), model=model)
     slices = stage.metrics(look / "evaluation")["slices"]
     accepted = {batch: slices[f"batch:{batch}"]["apcer"][MASK] for batch in batches}
@@ -127,14 +128,12 @@ def poison(stage: Stage, _told: Told) -> dict[str, Any]:
     """Somebody else delivers masks labelled as bona fide, and a careless second person releases them."""
     batches = [_add(stage, "vendor", one, "live", "vic") for one in POISON]
     look = stage.steps("poison-arrived", ("ingest", "caption", "validate"))
-    audit = next(
-        one for one in read_json(look / "validation" / "results.json")["sections"] if one["id"] == "label-audit"
-    )
+    sections = {one["id"]: one for one in read_json(look / "validation" / "results.json")["sections"]}
     return {
         "look": str(look),
         "batches": batches,
         "delivered": sum(last - first for first, last in (one.people for one in POISON)),
-        "audited": audit["species"].get("live", 0),
+        "audited": sections["label-audit"]["species"].get("live", 0),
     }
 
 
@@ -146,7 +145,7 @@ def careless(stage: Stage, told: Told) -> dict[str, Any]:
 
 def poisoned(stage: Stage, _told: Told) -> dict[str, Any]:
     """The pipeline runs on them, too; the gate refuses what comes out."""
-    run, ended = stage.run(codes=(0, 4, 8))
+    run, ended = stage.run(codes=(8,))
     return {"run": str(run), "code": ended.code, "said": ended.text[-3000:], **_judged(stage, run)}
 
 
@@ -172,10 +171,7 @@ def headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _judged(stage: Stage, run: Path) -> dict[str, Any]:
-    record = stage.candidate(run)
-    if not record:
-        return {}
-    metrics = stage.metrics(run)
+    record, metrics = stage.candidate(run), stage.metrics(run)
     return {
         "candidate": record["candidate"],
         "state": record["state"],

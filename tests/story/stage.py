@@ -12,7 +12,7 @@ from ifas.core.records import LINEAGE_FILE, METRICS_FILE
 from ifas.steps.contract import STEPS
 from ifas.steps.execute import LINEAGE
 from ifas.steps.folder import output_of
-from tests.drills.chain import Ended, Place
+from tests.drills.chain import Ended, Failed, Place
 from tests.unit.promotion.reviewers import Keys
 
 HERE = Path(__file__).parent
@@ -100,9 +100,11 @@ class Stage:
         return folder
 
     def candidate(self, run: Path) -> dict[str, Any]:
-        """What the gate wrote of a run's candidate."""
+        """What the gate wrote of a run's candidate. Raises Failed where the run did not come to it."""
         found = output_of(run / "artifacts", "gate", "candidate")
-        return dict(read_json(found)) if found else {}
+        if found is None:
+            raise Failed(f"run {run} has no candidate")
+        return dict(read_json(found))
 
     def metrics(self, folder: Path) -> dict[str, Any]:
         """The figures of an evaluation or of a run."""
