@@ -63,9 +63,14 @@ def serving(stage: Stage, reviewer: str) -> Iterator[str]:
 
 
 def whole(page: Page) -> None:
-    """Waits for every picture of the page."""
+    """Waits for every picture of the page, also those further down."""
     page.evaluate("document.querySelectorAll('img').forEach(one => one.loading = 'eager')")
-    page.wait_for_function("[...document.images].every(one => one.complete)")
+    until = time.monotonic() + PATIENCE
+    # Not `wait_for_function`: the page forbids the `eval` that it needs.
+    while not page.evaluate("[...document.images].every(one => one.complete)"):
+        if time.monotonic() > until:
+            raise Failed("a picture of the review page does not load")
+        time.sleep(0.1)
 
 
 def shot(page: Page, file: Path, of: str = "") -> None:
