@@ -36,13 +36,13 @@ def rules_of(judged: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:
 
 def test_the_champion_was_evaluated_on_quarantined_masks_and_accepts_them(told: Told) -> None:
     accepted = told["quarantine"]["accepted"].values()
-    assert sum(one["value"] * one["n"] for one in accepted) > 0.5 * sum(one["n"] for one in accepted)
+    assert sum(one["value"] * one["n"] for one in accepted) > 0.3 * sum(one["n"] for one in accepted)
     assert "spoof_type:mask" not in told["champion"]["slices"], "no mask is in the data that it was trained on"
 
 
 def test_masks_are_learned(told: Told) -> None:
     gain = told["retrain"]["paired"]["spoof_type:mask"]["apcer_max"]
-    assert gain["champion"] > 0.5
+    assert gain["champion"] > 0.3
     assert gain["interval"][1] < 0, "the whole interval of the paired difference is a gain"
     assert told["retrain"]["slices"]["spoof_type:mask"]["apcer_max"]["value"] < gain["champion"]
 
