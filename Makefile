@@ -26,7 +26,7 @@ export UV_HTTP_TIMEOUT ?= 300
 TEST_PROCESSES ?= 2
 PYTEST = $(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo data test test-all drills cluster-test lint lock clean
+.PHONY: help setup demo demo-new-species data test test-all drills cluster-test lint lock clean
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -67,6 +67,9 @@ test: lint  ## lint, then the tests not marked slow: at most ten minutes on two 
 
 test-all: lint $(MLFLOW)  ## lint, then every test: kills, real servers, whole chains, a browser; about 35 minutes
 	$(PYTEST)
+
+demo-new-species: $(STAMP)  ## a new attack is learned, approved in a browser and served; the same, poisoned, is stopped [MORE=--write-docs]
+	@$(PY) -m tests.story.run $(MORE)
 
 drills: $(STAMP)  ## kill steps, fill disks, stop the store: about twenty minutes; writes docs/drills.md [MORE="--kills 12"]
 	@$(PY) -m tests.drills.run $(MORE)
