@@ -60,9 +60,13 @@ class Rule:
 
 
 def figure(metrics: Mapping[str, Any], champion: Mapping[str, Any] | None, name: str, metric: str) -> Figure:
-    """A figure as it is written; a dash stands for what nobody measured."""
+    """A figure as it is written; a dash stands for what nobody measured.
+
+    The champion's figure is that on the candidate's images, where evaluation measured it, else that of its own
+    evaluation.
+    """
     ours, theirs = shown.entry(metrics, name, metric), shown.entry(champion, name, metric)
-    return _figure(metric, name, ours, theirs, _paired(metrics, name, metric))
+    return _figure(metric, name, ours, theirs, _paired(metrics, name, metric) if champion else {})
 
 
 def by_kind(
@@ -100,10 +104,13 @@ def champion_of(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
 def _figure(
     metric: str, name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], paired: Mapping[str, Any]
 ) -> Figure:
-    now, before = ours.get("value"), theirs.get("value")
-    better = None
-    if now is not None and before is not None and now != before and metric in MEASURES:
-        better = (now < before) == (MEASURES[metric].better == "lower")
+    now, before, moved = ours.get("value"), theirs.get("value"), paired.get("value")
+    if moved is not None:  # on the same images; the champion's own evaluation may have been on others
+        theirs = {"value": paired.get("champion")}
+        before = theirs["value"]
+    elif now is not None and before is not None:
+        moved = now - before
+    better = (moved < 0) == (MEASURES[metric].better == "lower") if moved and metric in MEASURES else None
     ends = paired.get("interval")
     counted = ours.get("errors", ours.get("hits"))
     return Figure(

@@ -201,12 +201,17 @@ def test_a_paired_difference_is_shown_where_there_is_one() -> None:
     entry = {"value": 0.2, "interval": [0.1, 0.3], "n": 10, "errors": 2}
     metrics = {"slices": {"target": {"bpcer": entry}}}
     assert figures.figure(metrics, None, "target", "bpcer").difference == shown.DASH
-    metrics["against_champion"] = {"slices": {"target": {"bpcer": {"value": -0.05, "interval": [-0.1, 0.02]}}}}
-    found = figures.figure(metrics, None, "target", "bpcer")
+    # On images of its own the champion was better, on the same ones it is worse.
+    champion = {"slices": {"target": {"bpcer": {"value": 0.1, "interval": [0.0, 0.2], "n": 10, "errors": 1}}}}
+    assert figures.figure(metrics, champion, "target", "bpcer").better is False
+    pair = {"value": -0.05, "interval": [-0.1, 0.02], "champion": 0.25}
+    metrics["against_champion"] = {"slices": {"target": {"bpcer": pair}}}
+    found = figures.figure(metrics, champion, "target", "bpcer")
     assert found.difference == "−5.0"
     assert found.difference_interval == "−10.0 to +2.0"
+    assert (found.champion, found.champion_interval, found.better) == (shown.value(0.25, "bpcer"), "", True)
     metrics["against_champion"] = {"slices": {"target": {"bpcer": None}}}
-    assert figures.figure(metrics, None, "target", "bpcer").difference == shown.DASH
+    assert figures.figure(metrics, champion, "target", "bpcer").difference == shown.DASH
 
 
 def test_an_approval_is_taken_back(site: Site, candidate: Any, decide_by: Any) -> None:
