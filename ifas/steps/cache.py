@@ -6,6 +6,7 @@ pod and run.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ifas.core.errors import DataError
 from ifas.core.files import link_tree, locked, read_json, replacing, sha256_json, sha256_tree, write_json
 from ifas.core.home import home
 from ifas.core.progress import emit
+from ifas.launch.pods import IMAGE_ENV
 from ifas.steps.contract import Step
 
 ENTRY = "entry.json"
@@ -36,7 +38,7 @@ class Key:
         libraries: distribution -> version.
         config: section -> its values.
         inputs: name -> SHA-256 of the content.
-        identity: what else decides the result, such as base weights.
+        identity: what else decides the result, such as base weights, and the digest of the container image.
     """
 
     step: str
@@ -115,8 +117,15 @@ def key_with(step: Step, config: RunConfig, hashes: Mapping[str, str]) -> Key:
         libraries=code.libraries,
         config={name: _part(tree, name) for name in step.sections},
         inputs=dict(sorted(hashes.items())),
-        identity=step.identity(config, hashes),
+        identity={**step.identity(config, hashes), **_image()},
     )
+
+
+def _image() -> dict[str, str]:
+    """The digest of the container image that this process runs in, if its name has one: system libraries, which decode
+    images and videos, are known by it only."""
+    digest = os.environ.get(IMAGE_ENV, "").partition("@")[2]
+    return {"image": digest} if digest else {}
 
 
 def _part(tree: Mapping[str, Any], name: str) -> Any:

@@ -76,12 +76,26 @@ def test_second_run_reuses_and_says_why(copy_step, go):
 
 
 def test_a_reused_result_is_that_of_the_image_that_made_it(copy_step, go, tmp_path, monkeypatch):
+    """The same image may be pulled from another registry."""
+    monkeypatch.setenv("IFAS_IMAGE", "ifas@sha256:first")
+    go("a")
+    monkeypatch.setenv("IFAS_IMAGE", "mirror.example/ifas@sha256:first")
+    lineage, _ = go("b")
+    assert lineage.entries[-1].reused
+    assert lineage.entries[-1].image == "ifas@sha256:first"
+
+
+def test_another_image_runs_again_and_says_so(copy_step, go, tmp_path, monkeypatch):
+    """Its system libraries may be others, and nothing else in the key tells."""
+    events = tmp_path / "events"
+    monkeypatch.setenv("IFAS_EVENTS", str(events))
     monkeypatch.setenv("IFAS_IMAGE", "ifas@sha256:first")
     go("a")
     monkeypatch.setenv("IFAS_IMAGE", "ifas@sha256:second")
     lineage, _ = go("b")
-    assert lineage.entries[-1].reused
-    assert lineage.entries[-1].image == "ifas@sha256:first"
+    assert not lineage.entries[-1].reused
+    assert len(copy_step.calls) == 2
+    assert any("image" in json.loads(line).get("text", "") for line in events.read_text().splitlines())
 
 
 def test_changed_input_config_or_damaged_cache_runs_again(copy_step, go, tmp_path, monkeypatch):
