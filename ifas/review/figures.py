@@ -87,6 +87,16 @@ def by_kind(
     }
 
 
+def compared(candidate: Candidate, champion: Candidate | None) -> Mapping[str, Any]:
+    """A candidate's figures; without its paired differences where evaluation paired it with another champion than the
+    gate compared it with, as where another one was approved in between."""
+    against = candidate.metrics.get("against_champion")
+    paired_with = against.get("candidate") if isinstance(against, Mapping) else None
+    if champion is not None and paired_with == champion.id:
+        return candidate.metrics
+    return {name: tree for name, tree in candidate.metrics.items() if name != "against_champion"}
+
+
 def champion_of(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     """The champion's figures on the candidate's own images, as evaluation measured them; None where there is none."""
     found = metrics.get("against_champion")
@@ -137,7 +147,7 @@ def _figure(
 
 def rules(candidate: Candidate, champion: Candidate | None) -> list[Rule]:
     """The gate's rules, the failed and the narrowest first."""
-    theirs = champion.metrics if champion else None
+    theirs, ours = champion.metrics if champion else None, compared(candidate, champion)
     found = candidate.decision.get("rules", [])
     # A rule without a margin fails since something is missing, or passes since there is nothing to compare with.
     first, last = -math.inf, math.inf
@@ -149,7 +159,7 @@ def rules(candidate: Candidate, champion: Candidate | None) -> list[Rule]:
         ),
     )
     told: set[str] = set()
-    return [_rule(one, candidate.metrics, theirs, told) for one in ordered]
+    return [_rule(one, ours, theirs, told) for one in ordered]
 
 
 def _rule(

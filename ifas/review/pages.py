@@ -144,13 +144,13 @@ class Pages:
 
     def _measured(self, found: Candidate, champion: Candidate | None, ours: Judged, theirs: Judged) -> dict[str, Any]:
         """Figures and charts, beside those of the champion as the ledger has them."""
-        before, series = theirs_of(champion), {}
+        metrics, before, series = figures.compared(found, champion), theirs_of(champion), {}
         if (mine := _evaluated(found, ours).series("target")) is not None:
             series["candidate"] = mine
             if champion and (other := _evaluated(champion, theirs).series("target")) is not None:
                 series["champion"] = other
-        drawn = measured.drawings(charts.kept(found.evidence_sha256), found.metrics, before, series)
-        return measured.of(found.metrics, before, drawn)
+        drawn = measured.drawings(charts.kept(found.evidence_sha256), metrics, before, series)
+        return measured.of(metrics, before, drawn)
 
 
 def _evaluated(found: Candidate, judged: Judged) -> measured.Evaluated:
@@ -172,7 +172,7 @@ def _rival(candidate: Candidate) -> str:
 
 
 def _line(one: Candidate, champion: Candidate | None, is_champion: bool) -> Line:
-    judged = one.decision.get("rules", [])
+    judged, metrics = one.decision.get("rules", []), figures.compared(one, champion)
     first = [rule for rule in figures.rules(one, champion) if rule.margin != shown.DASH][:1]
     return Line(
         candidate=one,
@@ -180,7 +180,7 @@ def _line(one: Candidate, champion: Candidate | None, is_champion: bool) -> Line
         passed=sum(rule["passed"] for rule in judged),
         rules=len(judged),
         narrowest=f"{shown.title(first[0].figure.metric)} {first[0].margin}" if first else "",
-        figures=[figures.figure(one.metrics, theirs_of(champion), "target", name) for name in ("apcer_max", "bpcer")],
+        figures=[figures.figure(metrics, theirs_of(champion), "target", name) for name in ("apcer_max", "bpcer")],
         is_champion=is_champion,
     )
 

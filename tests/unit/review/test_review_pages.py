@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,15 @@ def test_a_paired_difference_is_shown_where_there_is_one() -> None:
     assert (found.champion, found.champion_interval, found.better) == (shown.value(0.25, "bpcer"), "", True)
     metrics["against_champion"] = {"slices": {"target": {"bpcer": None}}}
     assert figures.figure(metrics, champion, "target", "bpcer").difference == shown.DASH
+
+
+def test_a_difference_to_another_champion_than_the_gates_is_not_shown(candidate: Any) -> None:
+    pair = {"candidate": "f0e1d2c3b4a5", "slices": {}}
+    found = replace(candidate, metrics={**candidate.metrics, "against_champion": pair})
+    champion = replace(candidate, id="f0e1d2c3b4a5")
+    assert figures.compared(found, champion) == found.metrics
+    for other in (candidate, None):
+        assert figures.compared(found, other) == candidate.metrics
 
 
 def test_an_approval_is_taken_back(site: Site, candidate: Any, decide_by: Any) -> None:
