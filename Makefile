@@ -62,7 +62,7 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-test: lint  ## lint, then the tests not marked slow: at most ten minutes on two cores
+test: lint  ## lint, then the tests not marked slow: about a quarter of an hour on two cores
 	$(PYTEST) -m "not slow"
 
 test-all: lint $(MLFLOW)  ## lint, then every test: kills, real servers, whole chains, a browser; an hour or more [MORE="--ignore=..."]

@@ -38,12 +38,12 @@ QUICKER = re.compile(
     r"incorrect old value",
     re.IGNORECASE,
 )
+#: Name of a head, as a witness gives it: a file of the branch, and a line of a commit's message.
 HEAD = re.compile(r"^[a-z]+-\d{8,}-[0-9a-f]{64}\.json$", re.MULTILINE)
+#: What to do where heads did not get to the remote.
+PUSH = "the next decision tries again; `git push` in the registry, or its server's rights, say why"
 #: (repository, branch) -> when its remote was asked last, and whether it answered.
 _asked: dict[tuple[str, str], tuple[float, bool]] = {}
-
-
-PUSH = "the next decision tries again; `git push` in the registry, or its server's rights, say why"
 
 
 class HeadsBranch:

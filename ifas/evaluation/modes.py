@@ -67,6 +67,8 @@ def question(order: Sequence[str]) -> str:
 def chosen(predictions: pd.DataFrame, protocol: ProtocolConfig, config: EvaluateConfig) -> list[int]:
     """Index labels of `evaluate.modes.images` released test images with a score, evenly over the sides of the protocol
     and bona fide and the attack species: one of each in turn. The seed and the ids decide which, nothing else."""
+    if not config.modes.images:
+        return []
     rows = released(predictions)
     domains = [*protocol.source_domains, *protocol.target_domains]
     rows = rows[(rows["split"] == "test") & rows["score"].notna() & rows["domain"].isin(domains)]

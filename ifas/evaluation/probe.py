@@ -1,6 +1,6 @@
 """A linear probe: logistic regression on what the frozen vision tower says of an image.
 
-It knows what the tower knew before anything was trained, so what the model is better than it by was learned.
+It shows what can be told from the tower alone, before connector and language model are trained.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from ifas.promotion.ledger import Ledger
 from ifas.promotion.policy import load_policy
 from ifas.steps.ledger import ledger_name, open_ledger, open_products
 from tests.unit.promotion.test_ledger import disarm, execute, submit
+from tests.unit.promotion.test_witness import rejected
 
 
 def git(repo: Path, *args: str) -> str:
@@ -60,15 +61,6 @@ def config(url: str, registry: Path | str, **gate: str) -> RunConfig:
 def opened(url: str, registry: Path | str) -> Ledger:
     """The ledger as every command opens it."""
     return open_ledger(config(url, registry))
-
-
-def rejected(ledger: Ledger) -> str:
-    """A ledger in which a person rejected one candidate and approved another."""
-    bad, good = submit(ledger, "bad"), submit(ledger, "good")
-    ledger.reject(bad.id, actor="ann", reason="it lets masks in")
-    ledger.approve(good.id, actor="ann", reason="good")
-    ledger.verify()
-    return bad.id
 
 
 def branch_of(repo: Path) -> str:
