@@ -16,12 +16,13 @@ from ifas.launch.survey import Survey, Told
 SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "IFAS_LEDGER")
 #: Of the same Secret, what steps may do without -> what is then not done.
 OPTIONAL_KEYS = {
-    "IFAS_WITNESS": "the ledger's heads are kept nowhere else: a ledger that was written anew is not found",
+    "IFAS_WITNESS": "pods keep no heads of the ledger: one that was written anew is not found",
     "IFAS_ADMIN_KEY": "products may be registered by whoever can write to the ledger",
     "IFAS_LEDGER_ID": "another ledger of the same administrator is not refused",
     "IFAS_WEBHOOK": "nobody is told how a run ended, unless its cluster.webhook says whom",
     "IFAS_EVENTS_URL": "nobody is told of decisions, unless a run's gate.events says whom",
     "IFAS_EVENTS_SECRET": "events about decisions can't be signed",
+    "IFAS_GATE_KEY": "the gate's results are not signed",
     "IFAS_PACKAGE_KEY": "packages are not signed",
 }
 GIT_KEYS = ("username", "password")
@@ -35,8 +36,9 @@ def credentials(cluster: Survey) -> Told:
     name, config = RayJobSpec.secret, cluster.config
     held = _held(cluster, name)
     needed = set(SECRET_KEYS)
-    if config.package.key == "env:IFAS_PACKAGE_KEY":
-        needed.add("IFAS_PACKAGE_KEY")
+    for key, variable in ((config.package.key, "IFAS_PACKAGE_KEY"), (config.gate.key, "IFAS_GATE_KEY")):
+        if key == f"env:{variable}":
+            needed.add(variable)
     if config.gate.events or (held and "IFAS_EVENTS_URL" in held):
         # Else the decision itself is refused, hours after the start.
         needed.add("IFAS_EVENTS_SECRET")

@@ -77,7 +77,7 @@ def _faults(config: RunConfig, here: bool, data: bool) -> Iterable[IfasError]:
         lambda: _weights_of_species(config),
         lambda: _storage(config),
         lambda: _events(config, here),
-        lambda: _package_key(config.package.key, here),
+        lambda: _signing_keys(config, here),
     ]
     if here:
         checks += [_home, lambda: _ledger(config), lambda: _sources(config), lambda: _tracking(config)]
@@ -184,28 +184,34 @@ def _events(config: RunConfig, here: bool) -> None:
         check_http(config.gate.events, "gate.events")
 
 
-def _package_key(key: str, here: bool) -> None:
+def _signing_keys(config: RunConfig, here: bool) -> None:
+    """That of the gate is checked on this machine with its product, see `_policy`."""
     from ifas.promotion.statements import shown, signer
+    from ifas.steps.ledger import GATE_KEY_ENV
     from ifas.steps.package import KEY_ENV
 
-    if key and here:
-        signer(key)
-    elif key and key != f"env:{KEY_ENV}":
-        raise ConfigError(
-            f"package.key is {shown(key)}, which no pod has",
-            f"put the key into the Secret ifas-credentials as {KEY_ENV}, and --set package.key=env:{KEY_ENV}",
-        )
+    if here:
+        if config.package.key:
+            signer(config.package.key)
+        return
+    keys = (("package.key", config.package.key, KEY_ENV), ("gate.key", config.gate.key, GATE_KEY_ENV))
+    for field, key, variable in keys:
+        if key and key != f"env:{variable}":
+            raise ConfigError(
+                f"{field} is {shown(key)}, which no pod has",
+                f"put the key into the Secret ifas-credentials as {variable}, and --set {field}=env:{variable}",
+            )
 
 
 def check_pods(config: RunConfig) -> None:
     """What the pods of any pipeline need.
 
     Raises:
-        ConfigError: they would have no image, nowhere to keep what later ones need, or not the key that signs packages.
+        ConfigError: they would have no image, nowhere to keep what later ones need, or not a key that is to sign.
     """
     _image(config.cluster)
     _kept(config.cluster)
-    _package_key(config.package.key, here=False)
+    _signing_keys(config, here=False)
 
 
 def _image(cluster: ClusterConfig) -> None:

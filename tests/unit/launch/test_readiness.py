@@ -283,8 +283,9 @@ def test_what_a_pod_may_do_without_is_told_as_optional_and_what_the_run_counts_o
     assert without.pop("ifas-credentials with its keys") == "ok"
     assert set(without.values()) == {"optional"}
     assert {what.split()[4].rstrip(":") for what in without} == set(referenced.OPTIONAL_KEYS)
-    signed = told("--set", "package.key=env:IFAS_PACKAGE_KEY", "--set", "gate.events=http://trigger/events")
-    assert signed["Secret ifas-credentials has no IFAS_EVENTS_SECRET, IFAS_PACKAGE_KEY"] == "missing"
+    keys = ("--set", "package.key=env:IFAS_PACKAGE_KEY", "--set", "gate.key=env:IFAS_GATE_KEY")
+    signed = told(*keys, "--set", "gate.events=http://trigger/events")
+    assert signed["Secret ifas-credentials has no IFAS_EVENTS_SECRET, IFAS_GATE_KEY, IFAS_PACKAGE_KEY"] == "missing"
 
 
 def test_a_key_in_pem_ends_with_a_line_end(cluster):
@@ -419,13 +420,28 @@ def test_a_cluster_that_is_not_there(monkeypatch, tmp_path):
     assert isinstance(shown.exception, LaunchError)
 
 
+def of_steps(compiled: Path) -> set[tuple[str, bool]]:
+    """Keys of the Secret of steps that the pods of a compiled pipeline refer to, and whether they start without."""
+    *_, platform = yaml.safe_load_all(compiled.read_text())
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
+    secrets = [one for executor in executors for one in executor.get("secretAsEnv", [])]
+    return {
+        (key["secretKey"], bool(one.get("optional")))
+        for one in secrets
+        if one["secretName"] == "ifas-credentials"
+        for key in one["keyToEnv"]
+    }
+
+
 def test_the_check_knows_the_names_of_the_manifests(overlay):
     """What `infra` is made of, what the code looks for, and what the README tells people to make, is the same."""
     from ifas_pipelines import cluster as pipelines
 
-    assert set(referenced.SECRET_KEYS) == set(pipelines.SECRET_KEYS)
-    optional = (pipelines.CHECK_KEYS, pipelines.EVENTS_KEYS, pipelines.WEBHOOK_KEYS, pipelines.PACKAGE_KEYS)
-    assert set(referenced.OPTIONAL_KEYS) == {key for keys in optional for key in keys}
+    asked = {file.stem: of_steps(file) for file in (ROOT / "tests" / "pipeline" / "golden").glob("*.yaml")}
+    assert set(asked) == {"release", "retrain"}
+    for keys in asked.values():
+        assert {key for key, optional in keys if not optional} == set(referenced.SECRET_KEYS)
+        assert {key for key, optional in keys if optional} == set(referenced.OPTIONAL_KEYS)
     assert set(referenced.GIT_KEYS) == set(pipelines.GIT_KEYS)
     readme = (ROOT / "infra" / "README.md").read_text()
     assert all(f"`{key}`" in readme for key in referenced.OPTIONAL_KEYS)

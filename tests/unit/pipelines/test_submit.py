@@ -107,6 +107,8 @@ def test_pods_that_could_not_work_are_not_sent(kfp, monkeypatch, without, fix):
         ({"package.key": "key.pem"}, False),
         ({"package.key": "env:MY_KEY"}, False),
         ({"package.key": "env:IFAS_PACKAGE_KEY"}, True),
+        ({"gate.key": "gate.pem"}, False),
+        ({"gate.key": "env:IFAS_GATE_KEY"}, True),
     ],
 )
 def test_only_what_a_pod_can_read_is_a_place(kfp, changes, sent):
