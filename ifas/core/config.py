@@ -182,6 +182,15 @@ class ConnectorConfig(TunedSection):
     level_linear: Literal["own", "shared"] = Field(
         default="own", description="a Linear for each level's global token, or one for all levels of the same width"
     )
+    patch_norm: Literal["shared", "own"] = Field(
+        default="shared",
+        description="LayerNorm of the patches: one for all layers, without weights of its own (those of the Linears "
+        "behind it do the same), or one for each layer, as in older models: slower",
+    )
+    level_noise: Weight = Field(
+        default=0.0,
+        description="Gaussian noise that training adds to the levels' features, in their spreads over training images",
+    )
     branch_lr: Factor = Field(
         default=1.0, description="learning rate of the layers' MSA, MCA and MLP, as a multiple of `lr`"
     )

