@@ -9,8 +9,8 @@
 `Q_P` are learnable queries, `G_V` the global token of every level of the vision tower, `X_V` its patch features. All
 `|Q_P| + L` tokens go to the language model. Our choices, not stated in the paper: sizes; each level's features are
 brought to one scale first (`LevelScale`); a Linear for each level, or one for all (`level_linear`); MCA's
-keys and values map from the patches' own width; LN(X_V) is the same for all layers, see `patch_norm`; the projection to the language model's width is a LayerNorm and a
-Linear, scaled to its word embeddings; initialisation.
+keys and values map from the patches' own width; LN(X_V) is the same for all layers, see `patch_norm`; the projection to
+the language model's width is a LayerNorm and a Linear, scaled to its word embeddings; initialisation.
 
 `LastTokenConnector` is what is left without GAC, for comparison. To add a connector, write a `Connector` and add a line
 to `CONNECTORS`.
