@@ -1,5 +1,6 @@
 """GAC against a reference written from the equations, in numpy and one sample at a time."""
 
+import json
 import math
 from pathlib import Path
 
@@ -204,6 +205,20 @@ def test_kind_is_saved_with_the_model(tmp_path: Path, kind: str, tokens: int) ->
     assert type(again.connector) is type(model.connector)
     shown = faces(3)
     # Not to the bit: kernels may choose by where in memory the weights lie.
+    np.testing.assert_allclose(Judge(model, processor).judge(shown), Judge(again, other).judge(shown), atol=1e-6)
+
+
+def test_a_model_that_was_saved_before_there_was_a_choice_answers_as_it_did(tmp_path: Path) -> None:
+    before = ("model.connector.patch_norm=own", "model.connector.level_linear=shared")
+    model, processor = build(tiny(*before), seed=1)
+    save(model, processor, tmp_path / "m")
+    told = json.loads((tmp_path / "m" / "config.json").read_text())
+    for name in ("patch_norm", "level_linear", "level_noise"):
+        del told["connector"][name]
+    (tmp_path / "m" / "config.json").write_text(json.dumps(told))
+    again, other = load(tmp_path / "m")
+    assert again.connector.patch_norm == "own"
+    shown = faces(3)
     np.testing.assert_allclose(Judge(model, processor).judge(shown), Judge(again, other).judge(shown), atol=1e-6)
 
 
