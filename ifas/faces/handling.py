@@ -1,8 +1,8 @@
 """Handlings: what happens to an image between the camera and the judge, none of which changes what its face is.
 
 It is compressed, scaled, cropped to another shape, put between bars or into a border, blurred a little, or shown in
-another tint. Training crops, scales, compresses, and draws of the kinds `DRAWN`, all with random strengths; evaluation
-tries those of `FIXED`. Encoders are Pillow's own.
+another tint. Training crops, scales, and draws handlings of the kinds `DRAWN` with random strengths; evaluation tries
+those of `FIXED`. Encoders are Pillow's own.
 """
 
 from __future__ import annotations
@@ -192,11 +192,8 @@ class Toned:
         return Face(np.clip(face.picture * factors + 0.5, 0, 255).astype(np.uint8), face.box)
 
 
-#: What training draws from, each kind as often. It draws whether it crops and scales on its own, and changes tints and
-#: brightness in every image, see `augment`.
-DRAWN: tuple[Kind, ...] = (Bars, Border, Blurred)
-#: What training compresses with, each as often.
-CODECS: tuple[Kind, ...] = (Jpeg, WebP)
+#: What training draws from, each kind as often. Tints and brightness it changes in every image, see `augment`.
+DRAWN: tuple[Kind, ...] = (Jpeg, WebP, Bars, Border, Blurred)
 
 #: What evaluation can try, by the names that `evaluate.robustness.handlings` takes.
 FIXED: dict[str, Handling] = {

@@ -1,8 +1,8 @@
 """Augmentation, a function of (seed, position) alone: the same under any number of ranks and after a resume.
 
-It crops the image to another shape, scales it down, and handles and compresses it as networks and apps do
-(`ifas.faces.handling`). It shows the whole image as from further away, moves the box of the face a little, as another
-finder would, mirrors, crops each view slightly, and changes exposure, contrast and white balance.
+It crops the image to another shape, scales it down, and handles it as networks and apps do (`ifas.faces.handling`). It
+shows the whole image as from further away, moves the box of the face a little, as another finder would, mirrors, crops
+each view slightly, and changes exposure, contrast and white balance.
 
 Shapes, sizes and distances vary because a dataset's may all be one. What is beside an upright image, or around a face
 that is further away, is then something that the model has only seen around attacks, and a face of half as many pixels
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ifas.faces.face import Face
-from ifas.faces.handling import CODECS, DRAWN, Cropped, Handling, Scaled
+from ifas.faces.handling import DRAWN, Cropped, Handling, Scaled
 from ifas.faces.views import Square
 from ifas.model.processor import Pixels
 
@@ -91,7 +91,7 @@ def augmentation(seed: int, position: int, handled: float = 0.0) -> Augmentation
 
     Args:
         handled: share of the draws whose image is cropped to another shape, is scaled down, is seen from further away,
-            is handled, and is compressed.
+            and is handled.
     """
     rng = np.random.default_rng([seed, position, 1])
     side = rng.uniform(MIN_SIDE, 1.0)
@@ -109,9 +109,7 @@ def augmentation(seed: int, position: int, handled: float = 0.0) -> Augmentation
     cropped = (Cropped.drawn(rng),) if rng.random() < handled else ()
     scaled = (Scaled.drawn(rng),) if rng.random() < handled else ()
     distance = rng.uniform(1, FARTHEST) if rng.random() < handled else 1.0
-    framed = _handlings(rng, handled)
-    compressed = (CODECS[rng.integers(len(CODECS))].drawn(rng),) if rng.random() < handled else ()
-    return replace(plain, distance=distance, handlings=(*cropped, *scaled, *framed, *compressed))
+    return replace(plain, distance=distance, handlings=(*cropped, *scaled, *_handlings(rng, handled)))
 
 
 def _handlings(rng: np.random.Generator, handled: float) -> tuple[Handling, ...]:

@@ -14,7 +14,6 @@ from ifas.core.errors import ConfigError
 from ifas.faces.boxes import Box, iou
 from ifas.faces.face import Face
 from ifas.faces.handling import (
-    CODECS,
     DRAWN,
     FIXED,
     Bars,
@@ -28,10 +27,7 @@ from ifas.faces.handling import (
     handling,
 )
 
-ALL = [
-    *FIXED.values(),
-    *(kind.drawn(np.random.default_rng(n)) for n in range(3) for kind in (*DRAWN, *CODECS, Cropped, Scaled)),
-]
+ALL = [*FIXED.values(), *(kind.drawn(np.random.default_rng(n)) for n in range(3) for kind in (*DRAWN, Cropped, Scaled))]
 
 
 def marked(height: int, width: int, box: tuple[int, int, int, int]) -> Face:
