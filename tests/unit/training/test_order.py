@@ -117,12 +117,13 @@ def test_every_class_is_handled_in_the_same_ways_as_often() -> None:
         change = augmentation(7, position, 0.6)
         ways = [type(one).__name__ for one in change.handlings] + ["further away"] * (change.distance > 1)
         drawn[CLASSES[sampler.draw(position)]].update(ways or ["none"])
-    # A draw has one handling in 2 of 3 cases, else two different ones, and is cropped and further away or
-    # not whatever it has. 4.5 deviations of a count either way.
+    # A draw has one handling in 2 of 3 cases, else two different ones, and is cropped, scaled and further away
+    # or not whatever it has. 4.5 deviations of a count either way.
     shares = {kind.__name__: 0.6 * (4 / 3) / len(DRAWN) for kind in DRAWN} | {
         "Cropped": 0.6,
+        "Scaled": 0.6,
         "further away": 0.6,
-        "none": 0.4**3,
+        "none": 0.4**4,
     }
     for counts in drawn.values():
         assert set(counts) == set(shares)
