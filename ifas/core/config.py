@@ -187,10 +187,6 @@ class ConnectorConfig(TunedSection):
         description="LayerNorm of the patches: one for all layers, without weights of its own (those of the Linears "
         "behind it do the same), or one for each layer, as in older models: slower",
     )
-    level_noise: Weight = Field(
-        default=0.0,
-        description="Gaussian noise that training adds to the levels' features, in their spreads over training images",
-    )
     branch_lr: Factor = Field(
         default=1.0, description="learning rate of the layers' MSA, MCA and MLP, as a multiple of `lr`"
     )

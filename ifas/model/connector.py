@@ -72,7 +72,6 @@ class LevelScale(nn.Module):
 
     Args:
         widths: of each level.
-        noise: standard deviation of what training adds to each scaled feature.
     """
 
     #: Features further from the mean are cut off, in spreads.
@@ -81,10 +80,9 @@ class LevelScale(nn.Module):
     shift: Tensor
     spread: Tensor
 
-    def __init__(self, widths: Sequence[int], noise: float = 0.0) -> None:
+    def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.widths = tuple(widths)
-        self.noise = noise
         self.register_buffer("shift", torch.zeros(sum(widths)))
         self.register_buffer("spread", torch.ones(sum(widths)))
 
@@ -105,8 +103,6 @@ class LevelScale(nn.Module):
         # The moments stay float32 whatever the precision of the training.
         scaled_BS = (torch.cat(list(levels), dim=1) - self.shift) / self.spread
         scaled_BS = scaled_BS.clamp(-self.FAR, self.FAR).to(levels[0].dtype)
-        if self.training and self.noise:
-            scaled_BS = scaled_BS + self.noise * torch.randn_like(scaled_BS)
         return list(torch.split(scaled_BS, list(self.widths), dim=1))
 
 
@@ -184,9 +180,8 @@ class GloballyAwareConnector(Connector):
             nothing then tells a query which level it came from but its place among the language model's tokens.
         patch_norm: "shared": LN(X_V) has no weights, since the Linears of the keys and values behind it have them
             anyway, and is computed once for all layers. "own": each layer's LN has weights, as in older models. Both
-            can compute the same; where the tower is frozen, training of "shared" takes a third less time.
-        level_noise: what training adds to the scaled features of the levels, see `LevelScale`. It works as weight decay
-            does on a linear model: of many features that agree, none may count alone.
+            can compute the same. Where the tower is frozen, only those weights needed a gradient through the patches,
+            the largest products of a step (`python -m benchmarks.connector`).
     """
 
     def __init__(
@@ -203,12 +198,11 @@ class GloballyAwareConnector(Connector):
         dropout: float = 0.0,
         level_linear: str = "shared",  # models that were saved before there was a choice
         patch_norm: str = "own",  # likewise
-        level_noise: float = 0.0,
     ) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.empty(queries, width))
         self.level_widths = tuple(level_widths)
-        self.scale = LevelScale(self.level_widths, level_noise)
+        self.scale = LevelScale(self.level_widths)
         shared = level_linear == "shared" and len(set(self.level_widths)) == 1
         distinct = self.level_widths[:1] if shared else self.level_widths
         self.levels = nn.ModuleList(nn.Linear(w, width) for w in distinct)

@@ -45,15 +45,3 @@ def test_the_moments_are_saved_and_no_weights_are_trained() -> None:
     patches = torch.zeros(3, 4, 5)
     assert torch.equal(one(patches, shown), two(patches, shown))
     assert two.scale.measured
-
-
-def test_training_adds_noise_and_judging_none() -> None:
-    scale = LevelScale((6, 3), noise=0.5)
-    given = levels(4000)
-    scale.measure(given)
-    torch.manual_seed(0)
-    noisy = torch.cat(scale(given), dim=1)
-    scale.eval()
-    plain = torch.cat(scale(given), dim=1)
-    assert ((noisy - plain).std(0) - 0.5).abs().max() < 0.03
-    assert torch.equal(plain, torch.cat(scale(given), dim=1))

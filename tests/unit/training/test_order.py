@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ifas.faces.boxes import iou
 from ifas.faces.face import Face
-from ifas.faces.handling import DRAWN, Bars, Border, Cropped, Jpeg
+from ifas.faces.handling import DRAWN, Bars, Border, Cropped, Jpeg, Scaled
 from ifas.faces.views import Square, cut, square
 from ifas.training.augment import BRIGHTNESS, FARTHEST, MIN_SIDE, augmentation
 from ifas.training.sampling import Draws, Sampler
@@ -145,6 +145,9 @@ def test_strengths_are_spread_and_the_share_of_handled_images_is_kept() -> None:
     assert min(ratios) < 0.65
     assert max(ratios) > 1.55
     assert abs(sum(ratio < 1 for ratio in ratios) / len(ratios) - 0.5) < 0.06
+    factors = [one.factor for one in drawn if isinstance(one, Scaled)]
+    assert min(factors) < 0.45
+    assert max(factors) > 0.85
     assert all(not augmentation(1, position).handlings for position in range(100))
     # Whether an image is handled changes nothing else of its draw.
     plain, handled = augmentation(1, 3), augmentation(1, 3, 1.0)
