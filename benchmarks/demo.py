@@ -1,8 +1,9 @@
 """`python -m benchmarks.demo [--seeds N] [--work FOLDER] [--set KEY=VALUE]`: how good is the demo's model?
 
 The demo's data and captions are made once; then the demo's pipeline runs with each seed of the training. Printed are
-figures of the unseen domain, each against its bar, and whether a training was stuck: how long the loss of the judgment
-stays at the share of the classes.
+figures of the unseen domain, each against its bar, whether a training was stuck (how long the loss of the judgment
+stays at the share of the classes), and which rules of the demo's own policy each model breaks: the runs have a
+permissive one, so that every seed is judged to its end.
 """
 
 import argparse
@@ -23,10 +24,14 @@ from ifas.core.config import load
 from ifas.core.environment import prepare
 from ifas.core.files import read_json
 from ifas.core.records import METRICS_FILE, PREDICTIONS_FILE
+from ifas.promotion.gate import decide
+from ifas.promotion.policy import load_policy
 from ifas.steps.folder import output_of
 
 #: At most this part of the steps may pass before the judgment's loss leaves the share of the classes.
 QUARTER = 0.25
+#: What `make demo` is gated by.
+POLICY = load_policy("builtin:demo")
 
 
 def run_of(folder: Path) -> dict[str, Any]:
@@ -76,6 +81,7 @@ def shown(run: dict[str, Any]) -> dict[str, Any]:
         "dev_auc": run["dev_auc"],
         "source_auc": slices["source_test"]["auc"]["value"],
         "flips": {n.partition(":")[2]: s["flips"]["value"] for n, s in slices.items() if n.startswith("handling:")},
+        "broken_rules": [rule.id for rule in decide(run["metrics"], None, POLICY).rules if not rule.passed],
         "left_plateau": training["left_plateau"],
         "steps": training["steps"],
     }
@@ -100,6 +106,8 @@ def bars(found: list[dict[str, Any]]) -> list[bool]:
     for name in sorted({name for one in each for name in one["flips"]}):
         flips = [one["flips"].get(name) for one in each]
         passed.append(figure(f"demo.flips, {name}", median(1 if f is None else f for f in flips), "", bar=0.05))
+    refused = sum(1 for one in each if one["broken_rules"])
+    passed.append(figure("demo.seeds that the demo's policy refuses", refused, "", bar=0))
     # A run that never left the plateau counts as one that left it after its last step.
     left = [one["steps"] if one["left_plateau"] is None else one["left_plateau"] for one in each]
     limit = QUARTER * each[0]["steps"]

@@ -339,7 +339,7 @@ class TrainConfig(Section):
     handled: Share = Field(
         default=0.6,
         description="with augment: share of the draws whose image is cropped to another shape, of those seen from "
-        "further away, of those scaled down, and of those compressed, framed or blurred",
+        "further away, and of those compressed, scaled, framed or blurred",
     )
     loaders: Processes = Field(default=1, description="threads per worker that read, decode and resize")
     checkpoint_every: Count = 50

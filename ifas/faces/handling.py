@@ -1,8 +1,8 @@
 """Handlings: what happens to an image between the camera and the judge, none of which changes what its face is.
 
 It is compressed, scaled, cropped to another shape, put between bars or into a border, blurred a little, or shown in
-another tint. Training crops, scales, and draws handlings of the kinds `DRAWN` with random strengths; evaluation tries
-those of `FIXED`. Encoders are Pillow's own.
+another tint. Training crops, and draws handlings of the kinds `DRAWN` with random strengths; evaluation tries those of
+`FIXED`. Encoders are Pillow's own.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class Toned:
 
 
 #: What training draws from, each kind as often. Tints and brightness it changes in every image, see `augment`.
-DRAWN: tuple[Kind, ...] = (Jpeg, WebP, Bars, Border, Blurred)
+DRAWN: tuple[Kind, ...] = (Jpeg, WebP, Scaled, Bars, Border, Blurred)
 
 #: What evaluation can try, by the names that `evaluate.robustness.handlings` takes.
 FIXED: dict[str, Handling] = {

@@ -1,12 +1,11 @@
 """Augmentation, a function of (seed, position) alone: the same under any number of ranks and after a resume.
 
-It crops the image to another shape, scales it down, and handles it as networks and apps do (`ifas.faces.handling`). It
-shows the whole image as from further away, moves the box of the face a little, as another finder would, mirrors, crops
-each view slightly, and changes exposure, contrast and white balance.
+It crops the image to another shape and handles it as networks and apps do (`ifas.faces.handling`). It shows the whole
+image as from further away, moves the box of the face a little, as another finder would, mirrors, crops each view
+slightly, and changes exposure, contrast and white balance.
 
-Shapes, sizes and distances vary because a dataset's may all be one. What is beside an upright image, or around a face
-that is further away, is then something that the model has only seen around attacks, and a face of half as many pixels
-is one that it has hardly seen at all.
+Shapes and distances vary because a dataset's may all be one. What is beside an upright image, or around a face that is
+further away, is then something that the model has only seen around attacks.
 
 Compression, blur and borders are also cues of an attack. Draws do not look at the class, so here they come with bona
 fide as often as with attacks, and tell nothing about the class.
@@ -19,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ifas.faces.face import Face
-from ifas.faces.handling import DRAWN, Cropped, Handling, Scaled
+from ifas.faces.handling import DRAWN, Cropped, Handling
 from ifas.faces.views import Square
 from ifas.model.processor import Pixels
 
@@ -90,8 +89,7 @@ def augmentation(seed: int, position: int, handled: float = 0.0) -> Augmentation
     """The augmentation of the draw at a position of the global order.
 
     Args:
-        handled: share of the draws whose image is cropped to another shape, is scaled down, is seen from further away,
-            and is handled.
+        handled: share of the draws whose image is cropped to another shape, is seen from further away, and is handled.
     """
     rng = np.random.default_rng([seed, position, 1])
     side = rng.uniform(MIN_SIDE, 1.0)
@@ -107,9 +105,8 @@ def augmentation(seed: int, position: int, handled: float = 0.0) -> Augmentation
         widened=float(WIDENED ** rng.uniform(-1, 1)),
     )
     cropped = (Cropped.drawn(rng),) if rng.random() < handled else ()
-    scaled = (Scaled.drawn(rng),) if rng.random() < handled else ()
     distance = rng.uniform(1, FARTHEST) if rng.random() < handled else 1.0
-    return replace(plain, distance=distance, handlings=(*cropped, *scaled, *_handlings(rng, handled)))
+    return replace(plain, distance=distance, handlings=(*cropped, *_handlings(rng, handled)))
 
 
 def _handlings(rng: np.random.Generator, handled: float) -> tuple[Handling, ...]:

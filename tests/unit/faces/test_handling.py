@@ -27,7 +27,7 @@ from ifas.faces.handling import (
     handling,
 )
 
-ALL = [*FIXED.values(), *(kind.drawn(np.random.default_rng(n)) for n in range(3) for kind in (*DRAWN, Cropped, Scaled))]
+ALL = [*FIXED.values(), *(kind.drawn(np.random.default_rng(n)) for n in range(3) for kind in (*DRAWN, Cropped))]
 
 
 def marked(height: int, width: int, box: tuple[int, int, int, int]) -> Face:

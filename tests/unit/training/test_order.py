@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ifas.faces.boxes import iou
 from ifas.faces.face import Face
-from ifas.faces.handling import DRAWN, Bars, Border, Cropped, Jpeg, Scaled
+from ifas.faces.handling import DRAWN, Bars, Border, Cropped, Jpeg
 from ifas.faces.views import Square, cut, square
 from ifas.training.augment import BRIGHTNESS, FARTHEST, MIN_SIDE, augmentation
 from ifas.training.sampling import Draws, Sampler
@@ -117,13 +117,12 @@ def test_every_class_is_handled_in_the_same_ways_as_often() -> None:
         change = augmentation(7, position, 0.6)
         ways = [type(one).__name__ for one in change.handlings] + ["further away"] * (change.distance > 1)
         drawn[CLASSES[sampler.draw(position)]].update(ways or ["none"])
-    # A draw has one handling in 2 of 3 cases, else two different ones, and is cropped, scaled and further away
-    # or not whatever it has. 4.5 deviations of a count either way.
+    # A draw has one handling in 2 of 3 cases, else two different ones, and is cropped and further away or
+    # not whatever it has. 4.5 deviations of a count either way.
     shares = {kind.__name__: 0.6 * (4 / 3) / len(DRAWN) for kind in DRAWN} | {
         "Cropped": 0.6,
-        "Scaled": 0.6,
         "further away": 0.6,
-        "none": 0.4**4,
+        "none": 0.4**3,
     }
     for counts in drawn.values():
         assert set(counts) == set(shares)
@@ -145,9 +144,6 @@ def test_strengths_are_spread_and_the_share_of_handled_images_is_kept() -> None:
     assert min(ratios) < 0.65
     assert max(ratios) > 1.55
     assert abs(sum(ratio < 1 for ratio in ratios) / len(ratios) - 0.5) < 0.06
-    factors = [one.factor for one in drawn if isinstance(one, Scaled)]
-    assert min(factors) < 0.45
-    assert max(factors) > 0.85
     assert all(not augmentation(1, position).handlings for position in range(100))
     # Whether an image is handled changes nothing else of its draw.
     plain, handled = augmentation(1, 3), augmentation(1, 3, 1.0)
