@@ -266,6 +266,11 @@ class ModelConfig(Section):
         default=True,
         description="an answer about an attack begins by naming it in a phrase (our choice); false: the paper's form",
     )
+    whole_clauses: bool = Field(
+        default=False,
+        description="explanations are made of whole clauses of training captions, each said once (our choice, for a "
+        "language model that learned to write from these alone); false: of any words",
+    )
 
 
 class TrainConfig(Section):

@@ -41,7 +41,7 @@ def measure_slice(rows: pd.DataFrame, threshold: float, config: EvaluateConfig, 
         threshold: the frozen one.
         about: which rows these are, in words.
     """
-    rows = with_people(rows)
+    every = rows = with_people(rows)
     handled, silent = robustness.figures(rows) | modes.figures(rows), _non_responses(rows)
     rows = rows[rows["score"].notna()]
     scores = rows["score"].to_numpy(dtype="float64")
@@ -76,8 +76,11 @@ def measure_slice(rows: pd.DataFrame, threshold: float, config: EvaluateConfig, 
         for name, statistic in statistics.items():
             tree[name] = {"value": float(statistic(whole, live)[0]), **_interval(spread[name]), "n": len(rows)}
         tree["eer"]["threshold"] = metrics.eer(scores, live).threshold
-    tree.update(_rates(rows, threshold))
-    tree.update(_explanations(rows))
+    tree.update(_rates(rows, threshold) | _explanations(rows))
+    tree["apcer"] = _unmeasured(every, "pai_species", "got an answer") | tree["apcer"]
+    if rows["explanation"].notna().any():
+        by_type = _unmeasured(every, "spoof_type", "was rejected and explained")
+        tree["explanation_medium_by_type"] = by_type | tree["explanation_medium_by_type"]
     return tree | handled | silent
 
 
@@ -97,6 +100,18 @@ def _non_responses(rows: pd.DataFrame) -> dict[str, Any]:
         "apnrr": {name: one.entry() for name, one in by_species.items()},
         "apnrr_max": {**by_species[worst].entry(), "species": worst} if worst else missing,
         "bpnrr": rate(live).entry(),
+    }
+
+
+def _unmeasured(rows: pd.DataFrame, kind: str, what: str) -> dict[str, Any]:
+    """An entry without a value for each species or type of attack; those that were measured get one in its place.
+
+    A rule that asks each of them for a least n, or for an interval, must not pass because one is not there.
+    """
+    counts = rows.loc[rows["label"] == "spoof", kind].value_counts().sort_index()
+    return {
+        str(name): {"value": None, "reason": f"none of {n} {what}", "n": 0, "n_subjects": 0}
+        for name, n in counts.items()
     }
 
 

@@ -38,8 +38,7 @@ def greedy(
         given: B lists of at least one token that the cache has not seen; the answer goes on from them.
         end_id: token that ends a row.
         limits: most tokens that each row writes, the end token included.
-        may_say: asked before a row writes a token. The end token needs no permission, so a row can always end, and what
-            it wrote is at every step something that it may say.
+        may_say: asked before a row writes a token, the end token included. A row that may say nothing ends.
 
     Yields:
         At each step (row, token) of the rows that wrote one, in the order of the rows. A row's last is the end token,
@@ -70,7 +69,7 @@ def greedy(
             elif row in live:
                 said = written[row]
                 said.append(tokens[place])
-                if said[-1] != end_id and not may_say(row, said):
+                if not may_say(row, said):
                     said[-1] = tokens[place] = _next_best(logits_BV[place], row, said, end_id, may_say)
                 new.append((row, tokens[place]))
                 if tokens[place] == end_id or len(said) == limits[row]:
@@ -88,6 +87,6 @@ def _next_best(logits_V: Tensor, row: int, said: Sequence[int], end_id: int, may
     before = list(said[:-1])
     for count in (min(FEW, len(logits_V)), len(logits_V)):
         for token in logits_V.topk(count).indices.tolist():
-            if token == end_id or may_say(row, [*before, token]):
+            if may_say(row, [*before, token]):
                 return int(token)
-    return end_id  # the language model's head does not have it
+    return end_id

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from ifas.model.processor import IfasProcessor
-
-#: What a decoder writes for bytes that are no character (yet).
-BROKEN = "\ufffd"
+from ifas.model.whole_clauses import BROKEN
 
 
 class GrowingText:

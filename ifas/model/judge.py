@@ -349,7 +349,14 @@ class Judge:
         yield [(row, token) for row, opening in enumerate(openings) for token in opening]
 
         def may_say(row: int, tokens: Sequence[int]) -> bool:
-            return names_no_other(processor.text([*openings[row], *tokens]), attacks[row])
+            clauses, ends = processor.clauses, tokens[-1] == processor.end_id
+            if clauses is None:
+                return ends or names_no_other(processor.text([*openings[row], *tokens]), attacks[row])
+            text, before = processor.text(tokens), processor.text(tokens[:-1])
+            if ends:
+                return clauses.may_end(before)
+            # A space alone is not seen in the text, and might come within a word.
+            return text != before and clauses.may_go_on(text, attacks[row])
 
         yield from greedy(
             self.model.language,

@@ -29,6 +29,7 @@ from ifas.faces.finder import Finder
 from ifas.faces.views import Square, cut, square, unframed
 from ifas.model.loss import INTERPRETATION, JUDGMENT, PROMPT
 from ifas.model.verdict import verdict_tokens
+from ifas.model.whole_clauses import WholeClauses
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +66,7 @@ class IfasProcessor:
         name_attack: the answer about an attack begins with the phrase that names it, see `attack_named`.
         attacks: spoof types that the model may name, those that its training showed, and how often it says each
             whatever the image (`attack_named.prior`). Names alone: each equally often.
+        clauses: what explanations are made of; None: they are written freely.
 
     Raises:
         ConfigError: the tokenizer has no end token, can't tell Yes from No, or can't write a phrase.
@@ -84,6 +86,7 @@ class IfasProcessor:
         finder_weights: Path | None = None,
         name_attack: bool = True,
         attacks: Sequence[str] | Mapping[str, float] = ATTACKS,
+        clauses: WholeClauses | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.image_size = image_size
@@ -94,6 +97,7 @@ class IfasProcessor:
         self.question = question
         self.max_answer_tokens = max_answer_tokens
         self.name_attack = name_attack
+        self.clauses = clauses
         often = attacks if isinstance(attacks, Mapping) else dict.fromkeys(attacks, 1 / max(1, len(attacks)))
         self.attacks: dict[str, float] = dict(often)
         if tokenizer.eos_token_id is None:
@@ -292,6 +296,8 @@ class IfasProcessor:
                     shutil.copyfile(source, folder / FINDER_DIR / name)
         settings = ("image_size", "image_tokens", "face_margin", "question", "max_answer_tokens", "name_attack")
         saved = {name: getattr(self, name) for name in settings} | {"attacks": self.attacks, "views": self.kinds}
+        if self.clauses is not None:
+            saved["clauses"] = self.clauses.save()
         write_json(folder / PROCESSOR_FILE, saved | {"faces": faces.model_dump(mode="json")})
 
     @classmethod
@@ -312,6 +318,8 @@ class IfasProcessor:
             faces = FacesConfig.model_validate(settings.pop("faces"))
         except (KeyError, ValidationError) as error:
             raise ConfigError(f"{file} does not say how faces are found: {error}", "train the model again") from error
+        if "clauses" in settings:
+            settings["clauses"] = WholeClauses.load(settings["clauses"])
         weights = None if faces.finder == "none" else Path(folder) / FINDER_DIR
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         return cls(tokenizer, faces=faces, finder_weights=weights, **settings)

@@ -234,7 +234,7 @@ class _Site:
         found, history = self._pages.found(candidate)
         try:
             with self._deciding():
-                decide(self._ledger, account, found, chosen, reason, self._config.signing_key)
+                decide(self._ledger, account, found, history, chosen, reason, self._config.signing_key)
         except GateError as error:
             log.info("%s could not %s candidate %s", account.name, chosen, found.id)
             found, history = self._pages.found(candidate)

@@ -111,6 +111,24 @@ def champion_of(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"slices": {name: theirs(one) for name, one in found["slices"].items()}}
 
 
+def beside(metrics: Mapping[str, Any], champion: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The champion's figures to draw beside a candidate's: on the same images where they were judged, else its own.
+
+    Args:
+        metrics: the candidate's, as `compared`.
+    """
+    same = champion_of(metrics)
+    if champion is None or same is None:
+        return champion
+    slices = dict(champion.get("slices", {}))
+    for name, found in same["slices"].items():
+        own = slices.get(name, {})
+        # A tree of species keeps those that were not compared.
+        trees = {one: {**own.get(one, {}), **tree} for one, tree in found.items() if "value" not in tree}
+        slices[name] = {**own, **found, **trees}
+    return {**champion, "slices": slices}
+
+
 def _figure(
     metric: str, name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], paired: Mapping[str, Any]
 ) -> Figure:

@@ -97,7 +97,7 @@ class Pages:
             "today": today,
             "stale": _stale(found, today, registered),
             "registered": registered,
-            "why_not": {action: may(account, found, action, registered, self._key) for action in ACTIONS},
+            "why_not": {action: may(account, found, history, action, registered, self._key) for action in ACTIONS},
             "changed": figures.changed(found, champion),
             "rules": figures.rules(found, champion),
             "notes": found.decision.get("notes", []),
@@ -149,7 +149,7 @@ class Pages:
             series["candidate"] = mine
             if champion and (other := _evaluated(champion, theirs).series("target")) is not None:
                 series["champion"] = other
-        drawn = measured.drawings(charts.kept(found.evidence_sha256), metrics, before, series)
+        drawn = measured.drawings(charts.kept(found.evidence_sha256), metrics, figures.beside(metrics, before), series)
         return measured.of(metrics, before, drawn)
 
 

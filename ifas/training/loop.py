@@ -20,6 +20,7 @@ from ifas.model.build import build, load
 from ifas.model.compiled import compile_blocks, require_compiler
 from ifas.model.fused_norm import fuse
 from ifas.model.sizing import device_memory, dtype_of, size, will_not_fit
+from ifas.model.whole_clauses import WholeClauses
 from ifas.training import ahead, checkpoint
 from ifas.training.batches import Batches
 from ifas.training.checkpoint import Checkpoints
@@ -119,6 +120,8 @@ def _begin(job: Job, clock: StartupTimer, free: checkpoint.FreeBytes) -> _Rank:
     said = {row.attack for row in job.rows if row.attack} or set(job.species)
     shown = [attack for attack in ATTACKS if attack in said]
     processor.attacks = dict.fromkeys(shown, 1 / len(shown))
+    if captions := [row.caption for row in job.rows if not row.question]:
+        processor.clauses = WholeClauses.of(captions) if job.model.whole_clauses else None
     parameters = tuning.count(model)["total"]["parameters"]
     tuning.prepare(model, job.model, seed=config.seed)
     trainable = tuning.count(model)["total"]["trainable"]

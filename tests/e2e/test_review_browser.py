@@ -22,11 +22,14 @@ from ifas.core.config import load
 from ifas.database.connection import Database
 from ifas.promotion.gate import decide
 from ifas.promotion.ledger import Ledger
+from ifas.promotion.people import People
 from ifas.promotion.policy import Policy, Rule
+from ifas.promotion.products import Products
 from ifas.review.accounts import Accounts
 from ifas.review.tables import REVIEW
 from ifas.steps.chain import run_chain
 from tests.e2e.test_report_browser import CHROMIUM, OPTIONS
+from tests.unit.promotion.reviewers import Keys
 
 pytestmark = pytest.mark.slow
 
@@ -76,19 +79,28 @@ def runs(registry: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 @pytest.fixture(scope="module")
 def review(runs: tuple[Path, Ledger], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Review]:
-    """The page as `ifas review` serves it: a champion, three candidates that wait, one that the gate refused."""
+    """The page as `ifas review` serves it: a champion, three candidates that wait, two that the gate refused.
+
+    The reviewer may override the gate of the product of one of these.
+    """
     root, written = runs
     ledger_url, database_url = f"sqlite:///{root / 'ledger.db'}", f"sqlite:///{root / 'review.db'}"
     ledger, found = Ledger(ledger_url), {one.run_id: one for one in written.list()}
     ids: dict[str, str] = {}
+    keys, refusing = Keys(root), Policy(name="door 5", rules=[STRICT, *RULES])
+    products = Products(ledger_url)
+    people = People(reviewers={"ann": [keys.public("page")]}, overriders=["ann"])
+    products.register("side door", refusing, by_policy=False, actor="adm", reason="new", people=people)
+    products.close()
     for name, run, rules in (
         ("champion", "first", RULES), ("approve", "second", RULES), ("reject", "second", RULES[:3]),
-        ("phone", "second", RULES[:2]), ("refused", "second", [STRICT, *RULES]),
+        ("phone", "second", RULES[:2]), ("refused", "second", refusing.rules), ("override", "first", refusing.rules),
     ):  # fmt: skip
+        product = "side door" if name == "override" else "front door"
         one, policy, rival = (
             found[run],
             Policy(name=f"door {len(rules)}", rules=list(rules)),
-            ledger.champion("front door"),
+            ledger.champion(product),
         )
         places = {
             **one.facts["artifacts"],
@@ -96,7 +108,7 @@ def review(runs: tuple[Path, Ledger], tmp_path_factory: pytest.TempPathFactory) 
             "captions": str(root / run / "caption" / "captions"),
         }
         ids[name] = ledger.submit(
-            product="front door", run_id=f"20261127-{run}", model_sha256=one.model_sha256,
+            product=product, run_id=f"20261127-{run}", model_sha256=one.model_sha256,
             evidence={**one.evidence, "policy": policy.sha256, "champion": rival.id if rival else ""},
             dataset_revision=one.dataset_revision, metrics=one.metrics,
             decision=decide(one.metrics, rival.metrics if rival else None, policy),
@@ -116,7 +128,7 @@ def review(runs: tuple[Path, Ledger], tmp_path_factory: pytest.TempPathFactory) 
     command = [
         str(Path(sys.executable).with_name("ifas")), "review", "-c", "tiny", "--port", "0",
         "-s", f"gate.ledger={ledger_url}", "-s", f"review.database={database_url}",
-        "-s", f"review.key={root / 'review.key'}",
+        "-s", f"review.key={root / 'review.key'}", "-s", f"review.signing_key={keys.private('page')}",
     ]  # fmt: skip
     log = (root / "review.log").open("w")
     served = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -269,6 +281,28 @@ def test_from_signing_in_to_a_decision_by_keyboard(review: Review, browser: Any,
     found, history = review.ledger.checked(candidate)
     assert found.state == done
     assert history[-1].actor == "ann (review page)"
+    page.context.close()
+
+
+def test_an_override_by_keyboard(review: Review, browser: Any) -> None:
+    """With a reason, and only after saying that the failed rules were read."""
+    candidate = review.ids["override"]
+    page = page_of(review, browser, 390, "light")
+    sign_in(page, f"{review.url}/candidates/{candidate}")
+    check(page)
+    page.locator("aside").screenshot(path=str(review.shots / "override.png"))
+    tab_to(page, "#why")
+    page.keyboard.type("The door is locked at night.")
+    tab_to(page, "button[value=override]", 3)
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.matches('#read:invalid')"), "sent without the box"
+    page.keyboard.press("Space")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_role("status").wait_for()
+    assert "you overrode the gate" in page.get_by_role("status").inner_text()
+    found, history = review.ledger.checked(candidate)
+    assert (found.state, history[-1].actor, history[-1].reason) == ("approved", "ann", "The door is locked at night.")
     page.context.close()
 
 

@@ -15,6 +15,8 @@ from ifas.evaluation.predict import PREDICTION_COLUMNS, predict
 from ifas.evaluation.protocol import evaluate
 from ifas.evaluation.threshold import freeze
 from ifas.faces.face import Face
+from ifas.promotion.gate import decide
+from ifas.promotion.policy import Policy, Rule
 from tests.unit.evaluation.tiles import CONFIG, PROTOCOL, BrightnessJudge, Pictures, make_dataset
 
 Dataset = tuple[pd.DataFrame, Pictures]
@@ -129,7 +131,13 @@ def test_a_slice_without_any_answer_is_measured_as_such() -> None:
     found = evaluate(predict(Blind(), *make_dataset(), PROTOCOL, CONFIG).frame, PROTOCOL, CONFIG)["slices"]
     assert found["target"]["apnrr"]["replay.phone"]["value"] == 1
     assert found["target"]["apnrr_max"]["species"] == "replay.phone"
-    assert "replay.phone" not in found["target"]["apcer"]
+    phone = found["target"]["apcer"]["replay.phone"]
+    assert (phone["value"], phone["n"]) == (None, 0)
+    assert phone["reason"].endswith("got an answer")
+    # A species without any answer is no reason for a rule that asks something of each species to pass.
+    for limits in ({"min_n": 1}, {"min_subjects": 1}, {"bound": "interval"}):
+        rule = Rule(id="worst", metric="apcer_max", slice="target", max=1.0, reason="each species counts", **limits)
+        assert not decide({"slices": found}, None, Policy(name="each", rules=[rule])).passed, limits
     replay = found["spoof_type:replay"]
     assert replay["apcer_pooled"]["value"] is None
     assert replay["apnrr_max"]["value"] == 1

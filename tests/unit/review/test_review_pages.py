@@ -224,6 +224,24 @@ def test_a_difference_to_another_champion_than_the_gates_is_not_shown(candidate:
         assert figures.compared(found, other) == candidate.metrics
 
 
+def test_charts_show_the_champion_on_the_same_images() -> None:
+    """Where it was judged on them; a figure or species that was not compared stays that of its own evaluation."""
+    own = {"value": 0.1, "interval": [0.0, 0.2], "n": 10}
+    species = {"print.flat": own, "mask.paper": own}
+    champion = {"slices": {"target": {"bpcer": own, "auc": own, "apcer": species}, "domain:a": {"bpcer": own}}}
+    pair = {"value": 0.2, "interval": [0.1, 0.3], "champion": 0.4}
+    against = {"candidate": "c", "slices": {"target": {"bpcer": pair, "apcer": {"print.flat": pair}}}}
+    found = figures.beside({"against_champion": against}, champion)
+    same = {"value": 0.4}
+    assert found is not None
+    assert found["slices"] == {
+        "target": {"bpcer": same, "auc": own, "apcer": {"print.flat": same, "mask.paper": own}},
+        "domain:a": {"bpcer": own},
+    }
+    assert figures.beside({}, champion) is champion
+    assert figures.beside({"against_champion": against}, None) is None
+
+
 def test_an_approval_is_taken_back(site: Site, candidate: Any, decide_by: Any) -> None:
     client = site.signed_in()
     assert 'value="revoke"' not in client.get(f"/candidates/{candidate.id}").text
@@ -249,7 +267,7 @@ def test_a_product_with_reviewers_is_decided_by_the_pages_key(
     assert "1 of ann, ada must approve, each by a signature" in page
     site.config = site.config.model_copy(update={"signing_key": keys.private("page")})
     other = site.signed_in("ada")
-    assert "the key of this page does not speak for ada" in other.get(f"/candidates/{candidate.id}").text
+    assert "page's key does not speak for ada" in other.get(f"/candidates/{candidate.id}").text
     assert decide_by(other, candidate.id, "approve").status_code == 409
     assert site.ledger.get(candidate.id).state == "pending"
     assert decide_by(site.signed_in(), candidate.id, "approve", reason="fine").status_code == 303

@@ -1,0 +1,142 @@
+"""Explanations of whole clauses: whatever the language model would say, broken sentences can't be written."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from tiny_model import faces, tiny
+
+from ifas.model.build import build, save
+from ifas.model.judge import Judge
+from ifas.model.processor import PHRASES
+from ifas.model.whole_clauses import WholeClauses
+
+CAPTIONS = (
+    "A face before a grey background, soft light. The skin shows natural shades and fine detail.",
+    "A face with a blue wall behind it, dim light. Lips, cheeks and skin differ softly in colour and the head stands "
+    "clear of a soft background.",
+    "The face of a person against a grey wall, dim light. Hardly any strong colour is left and small sharp highlights "
+    "lie on the face. It looks like a photo printed on paper.",
+    "A face before a red background, soft light. The colours are weak. It may be a mask over the face.",
+)
+
+
+def steps(clauses: WholeClauses, text: str, attack: str = "") -> bool:
+    """Whether a text can be written letter by letter."""
+    return all(clauses.may_go_on(text[: at + 1], attack) for at in range(len(text)))
+
+
+@pytest.mark.parametrize("caption", CAPTIONS)
+def test_every_caption_may_be_said(caption: str) -> None:
+    clauses = WholeClauses.of(CAPTIONS)
+    attack = "print" if "printed" in caption else "mask" if "mask" in caption else ""
+    assert steps(clauses, caption, attack)
+    assert clauses.may_end(caption)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A face before a grey wall behind it, soft light.",  # two scenes mixed
+        "A face before a grey background, soft light. The skin shows natural shades and the face is left.",
+        "The colours are weak and fine detail.",  # a joint that no caption has
+        "A face before a grey background, soft light. Soft light.",  # said before
+        "The colours are weak. The colours are weak.",
+        "fine detail.",  # not how a text begins
+        "A face before a grey background, a soft light.",
+    ],
+)
+def test_what_no_caption_joined_is_not_said(text: str) -> None:
+    assert not steps(WholeClauses.of(CAPTIONS), text)
+
+
+def test_clauses_meet_in_texts_that_no_caption_was() -> None:
+    clauses = WholeClauses.of(CAPTIONS)
+    scene, skin = "A face with a blue wall behind it, dim light.", "The skin shows natural shades and fine detail."
+    text = f"{scene} The colours are weak. {skin}"
+    assert text not in CAPTIONS
+    assert steps(clauses, text)
+    assert clauses.may_end(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "A face", "A face before a grey background,", "The skin shows natural shades and", "fine detail"]
+)
+def test_a_text_ends_only_where_one_ended(text: str) -> None:
+    assert not WholeClauses.of(CAPTIONS).may_end(text)
+
+
+def test_bytes_that_are_no_character_yet() -> None:
+    """A tokenizer of bytes writes a letter in several tokens; other bytes are not begun."""
+    clauses = WholeClauses.of(["A face à gauche, éclairé. Ça va."])
+    for text in ("A face ", "A face à gauche, ", "A face à gauche, éclair", "A face à gauche, éclairé. "):
+        assert clauses.may_go_on(f"{text}\ufffd", "")
+    for text in ("\ufffd", "A fa\ufffd", "A face \ufffd gauche", "A face à gauche, éclairé. Ça va.\ufffd"):
+        assert not clauses.may_go_on(text, "")
+
+
+def test_another_attack_is_not_named() -> None:
+    clauses = WholeClauses.of(CAPTIONS)
+    printed, mask = "It looks like a photo printed on paper.", "It may be a mask over the face."
+    assert steps(clauses, f"The colours are weak. {printed}", "print")
+    for attack, text in (("mask", printed), ("print", mask), ("", mask), ("", printed)):
+        assert not steps(clauses, f"The colours are weak. {text}", attack)
+
+
+@pytest.mark.parametrize("attack", ["", "print", "mask", "replay"])
+def test_whoever_writes_by_chance_writes_whole_clauses_and_can_always_end(attack: str) -> None:
+    """Letters drawn among those that are allowed: no dead end, and nothing but clauses of captions."""
+    clauses = WholeClauses.of(CAPTIONS)
+    saved, known = WholeClauses.load(clauses.save()), set(clauses.save()["clauses"])
+    letters = sorted(set("".join(CAPTIONS)) - {" "})
+    tokens = [*letters, *(f" {letter}" for letter in letters)]
+    texts = set()
+    for seed in range(20):
+        draw, text = random.Random(seed), ""
+        while not clauses.may_end(text) or draw.random() < 0.5:
+            free = [one for one in tokens if clauses.may_go_on(text + one, attack)]
+            if not free:
+                assert clauses.may_end(text), f"stuck behind {text!r}"
+                break
+            text += draw.choice(free)
+            assert saved.may_go_on(text, attack)
+            assert len(text) < 1000
+        assert set(WholeClauses.of([text]).save()["clauses"]) <= known, text
+        texts.add(text)
+    assert len(texts) > 5
+
+
+def test_a_long_list_of_clauses_is_quick() -> None:
+    captions = (f"A face number {n}, light {n}. It has {n} colours and nothing else {n}." for n in range(20_000))
+    many = WholeClauses.of(captions)
+    assert many.may_go_on("A face number 19", "")
+    assert not many.may_go_on("A face number 19, light 7. It has 3 colors", "")
+
+
+def test_a_model_that_knows_no_grammar_answers_in_whole_clauses(tmp_path: Path) -> None:
+    """Random weights write noise; held to clauses, also after saving, they write those, and a stream the same."""
+    model, processor = build(tiny("model.max_answer_tokens=120"), seed=5)
+    save(model, processor, tmp_path / "free")
+    processor.clauses = WholeClauses.of(CAPTIONS)
+    save(model, processor, tmp_path / "whole")
+    verdicts, images = [True, False, False, True], faces(4)
+    free = Judge.load(tmp_path / "free").explain(images, verdicts)
+    judge = Judge.load(tmp_path / "whole")
+    answers = judge.explain(images, verdicts)
+    known = set(processor.clauses.save()["clauses"])
+    assert not any(set(WholeClauses.of([one.text]).save()["clauses"]) <= known for one in free)
+    for one in answers:
+        phrase = PHRASES.get(one.spoof_type, "")
+        text = one.text.removeprefix(phrase).strip()
+        assert set(WholeClauses.of([text]).save()["clauses"]) <= known, one.text
+        assert processor.clauses.may_end(text), one.text
+    # Neither depends on the batch, nor on whether it is streamed.
+    assert [judge.explain([image], [live])[0].text for image, live in zip(images, verdicts, strict=True)] == [
+        one.text for one in answers
+    ]
+    pieces = [""] * 4
+    for row, piece in judge.stream(images, 0.5):
+        pieces[row] += piece
+    assert pieces == [one.text for one in judge.answer(images, 0.5)]
