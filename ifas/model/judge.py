@@ -352,11 +352,11 @@ class Judge:
             clauses, ends = processor.clauses, tokens[-1] == processor.end_id
             if clauses is None:
                 return ends or names_no_other(processor.text([*openings[row], *tokens]), attacks[row])
-            text, before = processor.text(tokens), processor.text(tokens[:-1])
+            before, text = processor.growing(tokens[:-1]), processor.growing(tokens)
+            own = text if openings[row] else text.removeprefix(".")
             if ends:
-                return clauses.may_end(before)
-            # A space alone is not seen in the text, and might come within a word.
-            return text != before and clauses.may_go_on(text, attacks[row])
+                return clauses.may_end(own)
+            return text != before and clauses.may_go_on(own.lstrip(), attacks[row])
 
         yield from greedy(
             self.model.language,

@@ -10,6 +10,7 @@ belongs to the interpretation; a caption longer than `max_answer_tokens` is cut.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -282,6 +283,11 @@ class IfasProcessor:
             kept = kept[: kept.index(self.end_id)]
         decoded: str = self.tokenizer.decode(kept, skip_special_tokens=True)
         return " ".join(decoded.split()).removeprefix(".").strip()
+
+    def growing(self, ids: Sequence[int]) -> str:
+        """Text of an interpretation that goes on: as `text`, but with its space at the end, if it has one."""
+        decoded: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return re.sub(r"\s+", " ", decoded)
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes the tokenizer's files, `processor_config.json` and the networks that find faces."""

@@ -31,8 +31,8 @@ class WholeClauses:
 
     Args:
         clauses: what is between two ends, the mark or "and" that ends it included.
-        joints: (last word of a clause, first word of one that may follow); "" is the start or the end of a text, and
-            the last word of a sentence is its mark.
+        joints: (last word of a clause, first word of one that may follow); "" is the start or the end of a text. The
+            last word of a sentence is its mark, that before an "and" includes it ("shades and").
     """
 
     def __init__(self, clauses: Iterable[str], joints: Iterable[Sequence[str]]) -> None:
@@ -64,7 +64,7 @@ class WholeClauses:
         """Whether a text, the last clause of which may be unfinished, is the beginning of one that may be written.
 
         Args:
-            text: it may end with replacement characters, the first bytes of a character that is none yet.
+            text: it may end with a space, and with replacement characters: bytes of a character that is none yet.
             attack: the only one that the text may name; "" for none.
         """
         whole = text.rstrip(BROKEN)
@@ -111,8 +111,10 @@ def _first(clause: str) -> str:
 
 
 def _last(clause: str) -> str:
-    """The last word, mark included; of a sentence's end the mark alone: what follows does not depend on its words."""
-    return clause[-1] if clause.endswith(_SENTENCE_ENDS) else clause.rpartition(" ")[2]
+    """The last word, mark or "and" included; of a sentence's end the mark alone: what follows does not depend on it."""
+    if clause.endswith(_SENTENCE_ENDS):
+        return clause[-1]
+    return " ".join(clause.split()[-2 if clause.endswith(" and") else -1 :])
 
 
 def _bare(clause: str) -> str:

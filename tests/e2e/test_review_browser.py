@@ -34,8 +34,8 @@ from tests.unit.promotion.reviewers import Keys
 pytestmark = pytest.mark.slow
 
 PASSWORD = "correct horse battery"
-WIDTHS = (1440, 1024, 390)
-THEMES = ("light", "dark")
+#: Layout goes by the width and colours by the theme, so not every pair is looked at.
+SCREENS = ((1440, "light"), (1024, "light"), (390, "light"), (390, "dark"))
 RULES = [
     Rule(
         id="worst", metric="apcer_max", slice="target", max=1.0, reason="no species may fool the door most of the time"
@@ -211,8 +211,7 @@ def check(page: Any) -> None:
     assert serious == []
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "theme"), SCREENS)
 def test_pages_are_whole_and_accessible(review: Review, browser: Any, width: int, theme: str) -> None:
     page = page_of(review, browser, width, theme)
     page.goto(review.url)
@@ -319,8 +318,7 @@ def test_it_prints(review: Review, browser: Any) -> None:
     page.context.close()
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "theme"), SCREENS)
 def test_the_report_of_a_run_is_whole_and_accessible(
     runs: tuple[Path, Ledger], review: Review, browser: Any, width: int, theme: str
 ) -> None:

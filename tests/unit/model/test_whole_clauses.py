@@ -23,6 +23,13 @@ CAPTIONS = (
 )
 
 
+def test_a_tokenizer_may_write_the_space_before_a_word_alone() -> None:
+    clauses = WholeClauses.of(CAPTIONS)
+    for text in ("A face before a grey background, soft light. ", "A face ", "The skin shows natural shades and "):
+        assert clauses.may_go_on(text, "")
+    assert not clauses.may_go_on("A fa ", "")
+
+
 def steps(clauses: WholeClauses, text: str, attack: str = "") -> bool:
     """Whether a text can be written letter by letter."""
     return all(clauses.may_go_on(text[: at + 1], attack) for at in range(len(text)))
@@ -42,6 +49,7 @@ def test_every_caption_may_be_said(caption: str) -> None:
         "A face before a grey wall behind it, soft light.",  # two scenes mixed
         "A face before a grey background, soft light. The skin shows natural shades and the face is left.",
         "The colours are weak and fine detail.",  # a joint that no caption has
+        "Hardly any strong colour is left and fine detail.",
         "A face before a grey background, soft light. Soft light.",  # said before
         "The colours are weak. The colours are weak.",
         "fine detail.",  # not how a text begins
@@ -91,12 +99,12 @@ def test_whoever_writes_by_chance_writes_whole_clauses_and_can_always_end(attack
     clauses = WholeClauses.of(CAPTIONS)
     saved, known = WholeClauses.load(clauses.save()), set(clauses.save()["clauses"])
     letters = sorted(set("".join(CAPTIONS)) - {" "})
-    tokens = [*letters, *(f" {letter}" for letter in letters)]
+    tokens = [*letters, *(f" {letter}" for letter in letters), " "]
     texts = set()
     for seed in range(20):
         draw, text = random.Random(seed), ""
         while not clauses.may_end(text) or draw.random() < 0.5:
-            free = [one for one in tokens if clauses.may_go_on(text + one, attack)]
+            free = [one for one in tokens if "  " not in text + one and clauses.may_go_on(text + one, attack)]
             if not free:
                 assert clauses.may_end(text), f"stuck behind {text!r}"
                 break
