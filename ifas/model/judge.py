@@ -346,17 +346,19 @@ class Judge:
         processor = self.processor
         attacks = ["" if one is None else one.spoof_type for one in named]
         openings = [processor.opening(attack) for attack in attacks]
+        phrases = [processor.growing(opening) for opening in openings]
         yield [(row, token) for row, opening in enumerate(openings) for token in opening]
 
         def may_say(row: int, tokens: Sequence[int]) -> bool:
             clauses, ends = processor.clauses, tokens[-1] == processor.end_id
             if clauses is None:
                 return ends or names_no_other(processor.text([*openings[row], *tokens]), attacks[row])
-            before, text = processor.growing(tokens[:-1]), processor.growing(tokens)
-            own = text if openings[row] else text.removeprefix(".")
-            if ends:
-                return clauses.may_end(own)
-            return text != before and clauses.may_go_on(own.lstrip(), attacks[row])
+            whole, phrase = processor.growing([*openings[row], *tokens]), phrases[row]
+            own = _behind(whole[len(phrase) :], phrase=bool(phrase))
+            if own is None or ends:
+                return own is not None and clauses.may_end(own)
+            # A token that adds nothing to be seen could go on for ever.
+            return clauses.may_go_on(own, attacks[row]) and whole != processor.growing([*openings[row], *tokens[:-1]])
 
         yield from greedy(
             self.model.language,
@@ -379,3 +381,12 @@ class Judge:
             raise ConfigError(
                 f"torch.compile failed: {type(error).__name__}: {reason}", "install g++, or load without `compile`"
             ) from error
+
+
+def _behind(text: str, *, phrase: bool) -> str | None:
+    """An interpretation without what joins it to the phrase before it, a space, or to the bare verdict, a full stop and
+    a space; None where it is joined in another way than training showed."""
+    if not phrase and text[:1] not in ("", "."):
+        return None
+    rest = text if phrase else text[1:]
+    return rest[1:] if rest[:1] in ("", " ") else None

@@ -284,6 +284,10 @@ class IfasProcessor:
         decoded: str = self.tokenizer.decode(kept, skip_special_tokens=True)
         return " ".join(decoded.split()).removeprefix(".").strip()
 
+    def as_written(self, caption: str) -> str:
+        """A caption as an answer says it: tokenizers may change capitals, spaces and unknown characters."""
+        return self.text(self.tokenizer.encode(f" {caption.strip()}", add_special_tokens=False))
+
     def growing(self, ids: Sequence[int]) -> str:
         """Text of an interpretation that goes on: as `text`, but with its space at the end, if it has one."""
         decoded: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)

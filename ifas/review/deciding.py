@@ -109,6 +109,7 @@ def decide(
 
     Raises:
         JudgedAgain: it was to be approved, but another champion or policy has come since its gate.
+        StaleCandidate: the same of one whose gate was to be overridden.
         GateError: this account may not, or the candidate's state or the ledger's rules forbid it.
         DataError: the ledger was altered.
         ConfigError: the page's key can't be used.
@@ -130,4 +131,6 @@ def decide(
             return ledger.reject(candidate.id, actor=actor, reason=reason, key=key)
         return ledger.revoke(candidate.id, actor=actor, reason=reason, key=key)
     except StaleCandidate as stale:
+        if action == "override":
+            raise
         raise JudgedAgain(stale, judge_again(ledger, candidate.id)) from stale

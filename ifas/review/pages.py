@@ -10,6 +10,7 @@ from ifas.core.errors import GateError
 from ifas.core.records import Lineage
 from ifas.database.connection import Database
 from ifas.promotion.candidate import Candidate, Entry
+from ifas.promotion.gates import unsigned
 from ifas.promotion.ledger import Ledger
 from ifas.promotion.products import Product
 from ifas.review import charts, comments, cost, data_diff, figures, graph, measured, pictures, shown, sweep
@@ -97,6 +98,8 @@ class Pages:
             "today": today,
             "stale": _stale(found, today, registered),
             "registered": registered,
+            "overridable": found.state == "refused"
+            or (found.state == "pending" and bool(unsigned(registered, found, history))),
             "why_not": {action: may(account, found, history, action, registered, self._key) for action in ACTIONS},
             "changed": figures.changed(found, champion),
             "rules": figures.rules(found, champion),

@@ -120,8 +120,8 @@ def _begin(job: Job, clock: StartupTimer, free: checkpoint.FreeBytes) -> _Rank:
     said = {row.attack for row in job.rows if row.attack} or set(job.species)
     shown = [attack for attack in ATTACKS if attack in said]
     processor.attacks = dict.fromkeys(shown, 1 / len(shown))
-    if captions := [row.caption for row in job.rows if not row.question]:
-        processor.clauses = WholeClauses.of(captions) if job.model.whole_clauses else None
+    if captions := {row.caption for row in job.rows if not row.question}:
+        processor.clauses = WholeClauses.of(map(processor.as_written, captions)) if job.model.whole_clauses else None
     parameters = tuning.count(model)["total"]["parameters"]
     tuning.prepare(model, job.model, seed=config.seed)
     trainable = tuning.count(model)["total"]["trainable"]

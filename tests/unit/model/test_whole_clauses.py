@@ -1,4 +1,4 @@
-"""Explanations of whole clauses: whatever the language model would say, broken sentences can't be written."""
+"""Explanations of whole clauses: whatever the language model would say, it can't mix the words of two clauses."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ CAPTIONS = (
     "A face before a red background, soft light. The colours are weak. It may be a mask over the face.",
 )
 
+#: How a text begins.
+SCENE = "A face before a grey background, soft light."
+
 
 def test_a_tokenizer_may_write_the_space_before_a_word_alone() -> None:
     clauses = WholeClauses.of(CAPTIONS)
-    for text in ("A face before a grey background, soft light. ", "A face ", "The skin shows natural shades and "):
+    for text in (f"{SCENE} ", "A face ", f"{SCENE} The skin shows natural shades and "):
         assert clauses.may_go_on(text, "")
     assert not clauses.may_go_on("A fa ", "")
 
@@ -48,10 +51,12 @@ def test_every_caption_may_be_said(caption: str) -> None:
     [
         "A face before a grey wall behind it, soft light.",  # two scenes mixed
         "A face before a grey background, soft light. The skin shows natural shades and the face is left.",
-        "The colours are weak and fine detail.",  # a joint that no caption has
-        "Hardly any strong colour is left and fine detail.",
+        f"{SCENE} The colours are weak and fine detail.",  # a joint that no caption has
+        f"{SCENE} Hardly any strong colour is left and fine detail.",
+        f"{SCENE} Hardly any strong colour is left and skin differ softly in colour.",
+        "A face with a blue wall behind it, the colours are weak.",
         "A face before a grey background, soft light. Soft light.",  # said before
-        "The colours are weak. The colours are weak.",
+        f"{SCENE} The colours are weak. The colours are weak.",
         "fine detail.",  # not how a text begins
         "A face before a grey background, a soft light.",
     ],
@@ -81,16 +86,49 @@ def test_bytes_that_are_no_character_yet() -> None:
     clauses = WholeClauses.of(["A face à gauche, éclairé. Ça va."])
     for text in ("A face ", "A face à gauche, ", "A face à gauche, éclair", "A face à gauche, éclairé. "):
         assert clauses.may_go_on(f"{text}\ufffd", "")
-    for text in ("\ufffd", "A fa\ufffd", "A face \ufffd gauche", "A face à gauche, éclairé. Ça va.\ufffd"):
+    for text in (
+        "A face \ufffd\ufffd\ufffd\ufffd",
+        "\ufffd",
+        "A fa\ufffd",
+        "A face \ufffd gauche",
+        "A face à gauche, éclairé. Ça va.\ufffd",
+    ):
         assert not clauses.may_go_on(text, "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["A face. ", "A face. The", "A face before a grey background, soft. ", "A face before a grey and ", "Skin and "],
+)
+def test_a_mark_or_space_does_not_end_a_clause(text: str) -> None:
+    """A token of other tokenizers may hold a full stop, a space and the next word."""
+    assert not WholeClauses.of(CAPTIONS).may_go_on(text, "")
+
+
+def test_a_clause_from_which_no_end_can_be_reached_is_not_begun() -> None:
+    captions = ["The skin is flat and its edge is straight, like a printed photo. It is soft.", "The skin is warm."]
+    clauses = WholeClauses.of(captions)
+    assert clauses.may_go_on("The skin is flat and", "print")
+    assert not clauses.may_go_on("The skin is flat and", ""), "what must follow names a print"
+    assert steps(clauses, captions[1])
+
+
+def test_the_mark_of_an_abbreviation_ends_nothing() -> None:
+    caption = "It was shown on a medium, e.g. a card, and tilted. Soft light."
+    clauses = WholeClauses.of([caption])
+    assert steps(clauses, caption)
+    assert clauses.may_end(caption)
+    for text in ("It was shown on a medium, e.g.", "It was shown on a medium, e.g. Soft light."):
+        assert not clauses.may_end(text)
+    assert not clauses.may_go_on("It was shown on a medium, e.g. Soft", "")
 
 
 def test_another_attack_is_not_named() -> None:
     clauses = WholeClauses.of(CAPTIONS)
     printed, mask = "It looks like a photo printed on paper.", "It may be a mask over the face."
-    assert steps(clauses, f"The colours are weak. {printed}", "print")
+    assert steps(clauses, f"{SCENE} The colours are weak. {printed}", "print")
     for attack, text in (("mask", printed), ("print", mask), ("", mask), ("", printed)):
-        assert not steps(clauses, f"The colours are weak. {text}", attack)
+        assert not steps(clauses, f"{SCENE} The colours are weak. {text}", attack)
 
 
 @pytest.mark.parametrize("attack", ["", "print", "mask", "replay"])
@@ -123,28 +161,27 @@ def test_a_long_list_of_clauses_is_quick() -> None:
     assert not many.may_go_on("A face number 19, light 7. It has 3 colors", "")
 
 
-def test_a_model_that_knows_no_grammar_answers_in_whole_clauses(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name_attack", ["true", "false"])
+def test_a_model_that_knows_no_grammar_answers_in_whole_clauses(tmp_path: Path, name_attack: str) -> None:
     """Random weights write noise; held to clauses, also after saving, they write those, and a stream the same."""
-    model, processor = build(tiny("model.max_answer_tokens=120"), seed=5)
-    save(model, processor, tmp_path / "free")
-    processor.clauses = WholeClauses.of(CAPTIONS)
-    save(model, processor, tmp_path / "whole")
-    verdicts, images = [True, False, False, True], faces(4)
-    free = Judge.load(tmp_path / "free").explain(images, verdicts)
-    judge = Judge.load(tmp_path / "whole")
+    model, processor = build(tiny("model.max_answer_tokens=400", f"model.name_attack={name_attack}"), seed=6)
+    processor.clauses = WholeClauses.of([CAPTIONS[0]])
+    save(model, processor, tmp_path / "m")
+    verdicts, images = [True, False], faces(2)
+    judge = Judge.load(tmp_path / "m")
     answers = judge.explain(images, verdicts)
     known = set(processor.clauses.save()["clauses"])
-    assert not any(set(WholeClauses.of([one.text]).save()["clauses"]) <= known for one in free)
     for one in answers:
-        phrase = PHRASES.get(one.spoof_type, "")
-        text = one.text.removeprefix(phrase).strip()
-        assert set(WholeClauses.of([text]).save()["clauses"]) <= known, one.text
+        phrase = PHRASES[one.spoof_type] if name_attack == "true" and not one.live else ""
+        assert one.text.startswith(phrase)
+        text = one.text[len(phrase) :]
+        assert text.startswith(" ") == bool(phrase), one.text
+        said = WholeClauses.of([text]).save()["clauses"]
+        assert set(said) <= known, one.text
+        assert len(text.split()) == sum(len(clause.split()) for clause in said), f"said twice: {one.text}"
         assert processor.clauses.may_end(text), one.text
-    # Neither depends on the batch, nor on whether it is streamed.
-    assert [judge.explain([image], [live])[0].text for image, live in zip(images, verdicts, strict=True)] == [
-        one.text for one in answers
-    ]
-    pieces = [""] * 4
-    for row, piece in judge.stream(images, 0.5):
-        pieces[row] += piece
-    assert pieces == [one.text for one in judge.answer(images, 0.5)]
+    streamed = [piece for _, piece in judge.stream(images[:1], 0.5)]
+    assert "".join(streamed) == judge.answer(images[:1], 0.5)[0].text
+    judge.processor.clauses = None
+    free = [one.text for one in judge.explain(images, verdicts)]
+    assert not any(set(WholeClauses.of([text]).save()["clauses"]) <= known for text in free)
