@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from ifas_pipelines.retrain.pipeline import retrain
 from kfp import Client, compiler
 from kfp_server_api import ApiClient, Configuration, HealthzServiceApi
 
-from ifas.core.config import RunConfig
+from ifas.core.config import ClusterConfig, RunConfig
 from ifas.core.errors import ConfigError, IfasError
 from ifas.core.outputs import producing
+from ifas.launch.pods import image_of
 
 #: Name of a pipeline -> what makes it for a cluster.
 PIPELINES = {"retrain": retrain, "release": release}
@@ -43,7 +45,18 @@ def compile_to(out: Path, config: RunConfig | None = None, pipeline: str = "retr
         raise ConfigError(f"{out} can't hold a compiled pipeline", "name a .yaml file")
     cluster = (config or RunConfig()).cluster
     with producing(out) as beside:
-        compiler.Compiler().compile(PIPELINES[pipeline](cluster), str(beside))
+        with_image = cluster.model_copy(update={"image": image_of(cluster)})
+        beside.write_text(_compiled(pipeline, with_image.model_dump_json()), encoding="utf-8")
+
+
+@cache
+def _compiled(pipeline: str, cluster: str) -> str:
+    """IR of a pipeline for a cluster's configuration as JSON. Made once in a process: kfp looks at the whole stack for
+    each setting of a task, which takes seconds where many modules are loaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "pipeline.yaml")
+        compiler.Compiler().compile(PIPELINES[pipeline](ClusterConfig.model_validate_json(cluster)), str(file))
+        return file.read_text(encoding="utf-8")
 
 
 class _Client(Client):
