@@ -14,6 +14,8 @@ from ifas.data.registry import Registry
 from ifas.promotion.ledger import Ledger
 from ifas.steps.chain import run_chain
 
+pytestmark = pytest.mark.slow
+
 #: Asks of the difference's interval what no difference of a few people can show, and of its value what any does.
 POLICY = {
     "name": "paired",

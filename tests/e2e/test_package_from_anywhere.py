@@ -23,6 +23,8 @@ from ifas.trigger.events import CandidateApproved
 from tests.servers import Endpoint
 from tests.servers_events import KEY, receiver
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Artifact:
