@@ -289,7 +289,7 @@ def test_an_override_by_keyboard(review: Review, browser: Any) -> None:
     page = page_of(review, browser, 390, "light")
     sign_in(page, f"{review.url}/candidates/{candidate}")
     check(page)
-    page.locator("aside").screenshot(path=str(review.shots / "override.png"))
+    page.locator("section[aria-labelledby=h-decide]").screenshot(path=str(review.shots / "override.png"))
     tab_to(page, "#why")
     page.keyboard.type("The door is locked at night.")
     tab_to(page, "button[value=override]", 3)
