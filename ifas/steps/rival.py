@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 def rival_of(ledger: Ledger, product: str, evidence: Mapping[str, str]) -> Candidate | None:
     """The champion that a candidate is compared with; None while a product has none.
 
-    When the champion itself is judged again, that is the model that it replaced. Its weights with another threshold,
-    other predictions or another policy are not the champion itself.
+    When the champion itself is judged again, that is the model that it replaced, or that one replaced, and so on: the
+    first that is another one by the evidence. Its weights with another threshold, other predictions or another policy
+    are not the champion itself.
 
     Args:
         evidence: name -> SHA-256, as much of it as is known.
     """
     champion = ledger.champion(product)
-    if champion is None or any(champion.evidence.get(name) != found for name, found in evidence.items()):
-        return champion
-    beaten = champion.facts.get("champion")
-    return ledger.get(beaten) if beaten else None
+    while champion is not None and all(champion.evidence.get(name) == found for name, found in evidence.items()):
+        # Evaluated again by other code, a model may have replaced itself: compared with that, no result is ever reused.
+        beaten = champion.facts.get("champion")
+        champion = ledger.get(beaten) if beaten else None
+    return champion
 
 
 def rival_of_model(config: RunConfig, model_sha256: str) -> Candidate | None:
