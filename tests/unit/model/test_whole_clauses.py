@@ -82,7 +82,7 @@ def test_a_text_ends_only_where_one_ended(text: str) -> None:
 
 
 def test_bytes_that_are_no_character_yet() -> None:
-    """A tokenizer of bytes writes a letter in several tokens; other bytes are not begun."""
+    """A tokenizer of bytes writes a letter in several tokens: none is begun where every clause goes on with ASCII."""
     clauses = WholeClauses.of(["A face à gauche, éclairé. Ça va."])
     for text in ("A face ", "A face à gauche, ", "A face à gauche, éclair", "A face à gauche, éclairé. "):
         assert clauses.may_go_on(f"{text}\ufffd", "")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ifas.promotion.people import People
+from ifas.promotion.policy import Policy
 from ifas.promotion.products import Products
 from tests.unit.promotion.reviewers import Keys
 from tests.unit.review.conftest import FAILS, PASSES, Site
@@ -67,3 +68,34 @@ def test_what_the_gate_lets_pass_needs_no_override(site: Site, candidate: Any, d
     assert "verride" not in client.get(f"/candidates/{candidate.id}").text
     assert decide_by(client, candidate.id, "override").status_code == 409
     assert site.ledger.get(candidate.id).state == "pending"
+
+
+def overriders(site: Site, tmp_path: Path, policy: Policy, approvals: int = 1) -> None:
+    """Registers the product: ann and ada may override, by the page's key."""
+    keys = Keys(tmp_path)
+    names = {name: [keys.public("page")] for name in ("ann", "ada")}
+    people = People(reviewers=names, overriders=list(names), approvals=approvals)
+    products = Products(f"sqlite:///{tmp_path / 'ledger.db'}")
+    products.register("door", policy, by_policy=False, actor="adm", reason="r", people=people)
+    products.close()
+    site.config = site.config.model_copy(update={"signing_key": keys.private("page")})
+
+
+def test_what_another_policy_refused_is_not_overridden(site: Site, decide_by: Any, tmp_path: Path) -> None:
+    overriders(site, tmp_path, PASSES)
+    refused = site.submit(FAILS, name="refused")
+    answer = decide_by(site.signed_in("ada"), refused.id, "override")
+    assert answer.status_code == 409
+    assert "another policy" in answer.text
+    assert [one.id for one in site.ledger.list()] == [refused.id], "nothing was judged again"
+    assert site.ledger.get(refused.id).state == "refused"
+
+
+def test_the_first_of_two_overrides_is_told_as_one_that_is_kept(site: Site, decide_by: Any, tmp_path: Path) -> None:
+    overriders(site, tmp_path, FAILS, approvals=2)
+    refused = site.submit(FAILS, name="refused")
+    for name, state, words in (("ada", "refused", "is kept"), ("ann", "approved", "you overrode the gate")):
+        client = site.signed_in(name)
+        place = decide_by(client, refused.id, "override").headers["location"]
+        assert words in client.get(place).text
+        assert site.ledger.get(refused.id).state == state
